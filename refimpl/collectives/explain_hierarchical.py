@@ -1,0 +1,111 @@
+"""The hierarchical collectives as text; see `refimpl.collectives.explain`."""
+
+from __future__ import annotations
+
+from refimpl.collectives import hierarchical, ring
+from refimpl.collectives.order import formula
+from refimpl.collectives.text import held, orders, plural, ranks, section, table
+from refimpl.errors import require
+
+
+def _nodes(p: int, k: int) -> tuple[int, ...]:
+    require(k >= 1, f"nodes of {k} ranks: a node holds at least one")
+    return tuple(rank // k for rank in range(p))
+
+
+def stages(p: int, k: int) -> str:
+    """Return which blocks are in their places after each stage of the hierarchical all-gather."""
+    place = hierarchical.grid(_nodes(p, k))
+    runs = [hierarchical.column(place, rank % k) for rank in range(p)]
+    has = [{rank} for rank in range(p)]
+    rows = [("at the start", [held(have, p) for have in has])]
+    rows.append(("1 across", [f"[{' '.join(map(str, run))}]" for run in runs]))
+    has = [set(run) for run in runs]
+    rows.append(("2 re-order", [held(have, p) for have in has]))
+    for step in range(k - 1):
+        came = []
+        for rank in range(p):
+            node, local = divmod(rank, k)
+            left = place[node][(local - 1) % k]
+            theirs = set(hierarchical.column(place, ring.gathered(k, left % k, step)))
+            assert theirs <= has[left]
+            came.append(theirs)
+        for rank in range(p):
+            has[rank] |= came[rank]
+    rows.append(("3 within", [held(have, p) for have in has]))
+    return table("", rows, ranks(p))
+
+
+def hierarchical_allgather(p: int, k: int) -> str:
+    """Return MiCS's three stages: who holds what after each, and what stage 2 is for."""
+    place = hierarchical.grid(_nodes(p, k))
+    wrong = " ".join(str(b) for local in range(k) for b in hierarchical.column(place, local))
+    right = " ".join(map(str, range(p)))
+    verdict = (
+        f"without stage 2, stage 3 would lay the {k} runs end to end:\n"
+        f"    {wrong}   <- the wrong order\n    {right}   <- the order of x"
+    )
+    if wrong == right:
+        verdict = "here the runs of stage 1, laid end to end, would be in order without stage 2"
+    entering = f"{p - k} of {p} blocks enter each node, where a flat ring brings {p - 1}"
+    if len(place) == 1:
+        entering = "nothing crosses: there is one node"
+    return section(
+        f"hierarchical all-gather, p = {p} ranks on {plural(len(place), 'node')} of k = {k}",
+        "the blocks that are in their places in x after each stage; [those in scratch]",
+        stages(p, k),
+        verdict,
+        entering,
+    )
+
+
+def mirror(p: int, k: int) -> str:
+    """Return which blocks each rank still works on after each stage of the reduce-scatter."""
+    place = hierarchical.grid(_nodes(p, k))
+    kept = [hierarchical.column(place, rank % k) for rank in range(p)]
+    rows = [
+        ("at the start", [held(set(range(p)), p)] * p),
+        ("1 within", [held(set(keep), p) for keep in kept]),
+        ("2 re-order", [f"[{' '.join(map(str, keep))}]" for keep in kept]),
+        ("3 across", [held({rank}, p) for rank in range(p)]),
+    ]
+    return table("", rows, ranks(p))
+
+
+def hierarchical_reduce_scatter(p: int, k: int) -> str:
+    """Return the mirror image of the all-gather, and the order of summation."""
+    nodes = _nodes(p, k)
+    place = hierarchical.grid(nodes)
+    return section(
+        f"hierarchical reduce-scatter, p = {p} ranks on {plural(len(place), 'node')} of k = {k}",
+        "the blocks that rank r still works on; [those in scratch]\n"
+        "they are sums over its node from stage 1 on, and over all ranks after stage 3",
+        mirror(p, k),
+        orders(lambda block: hierarchical.order(nodes, block), p),
+    )
+
+
+def hierarchical_allreduce(p: int, k: int) -> str:
+    """Return the two-level all-reduce: what each rank holds after each stage."""
+    nodes = _nodes(p, k)
+    place = hierarchical.grid(nodes)
+    count = len(place)
+    rows = [
+        ("1 within", [f"block {rank % k} (node)" for rank in range(p)]),
+        ("2 across", [f"block {rank % k} (all)" for rank in range(p)]),
+        ("3 within", ["x (all)"] * p),
+    ]
+    lines = "\n".join(
+        f"  block {local}, part {node}: "
+        + formula(hierarchical.allreduce_order(nodes, local, node))
+        for local in range(k)
+        for node in range(count)
+    )
+    return section(
+        f"hierarchical all-reduce, p = {p} ranks on {plural(count, 'node')} of k = {k}",
+        f"x is cut into {plural(k, 'block')}, one per local index, and each block into "
+        f"{plural(count, 'part')}, one per node",
+        "what rank r holds the sum of after each stage, over its node or over all ranks",
+        table("", rows, ranks(p)),
+        f"order of summation\n{lines}",
+    )

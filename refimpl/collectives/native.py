@@ -1,0 +1,62 @@
+"""The MPI library's own collectives behind the same signatures: baseline and cross-check.
+
+How they add, and in how many messages, is the library's business: the order of summation is not
+documented and differs between libraries, sizes and versions.  The ledger enters each call and the
+length of its vector, apart from the counted messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from numpy.typing import NDArray
+
+from refimpl.collectives import blocks
+
+if TYPE_CHECKING:
+    from refimpl.communicator import Communicator
+
+
+def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None) -> None:
+    """Fill every block of x with that of its owner, in place: ``MPI_Allgather``.
+
+    Blocks of unequal length need ``MPI_Allgatherv``, which some libraries run much more slowly.
+    """
+    block = blocks.slices(x, comm.size, offsets)
+    counts = [b.stop - b.start for b in block]
+    if len(set(counts)) == 1:
+        comm.Allgather(comm.IN_PLACE, x)
+    else:
+        comm.Allgatherv(comm.IN_PLACE, x, counts)
+
+
+def reduce_scatter(
+    comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
+) -> NDArray:
+    """Sum x; return this rank's block of the sum, a view of x: ``MPI_Reduce_scatter``."""
+    block = blocks.slices(x, comm.size, offsets)
+    own = x[block[comm.rank]]
+    # In place MPI would leave the block at the start of x, where it overlaps other blocks.
+    summed = comm.scratch(own.size, x.dtype)
+    comm.Reduce_scatter(x, summed, [b.stop - b.start for b in block])
+    own[:] = summed
+    return own
+
+
+def allreduce(comm: Communicator, x: NDArray) -> None:
+    """Replace x by its sum over the ranks, in place: ``MPI_Allreduce``."""
+    comm.Allreduce(comm.IN_PLACE, x)
+
+
+def broadcast(comm: Communicator, x: NDArray, root: int = 0) -> None:
+    """Replace x by the root's, in place: ``MPI_Bcast``."""
+    comm.Bcast(x, root)
+
+
+def reduce(comm: Communicator, x: NDArray, root: int = 0) -> None:
+    """Replace the root's x by the sum, in place; the others' is left alone: ``MPI_Reduce``."""
+    if comm.rank == root:
+        comm.Reduce(comm.IN_PLACE, x, root=root)
+    else:
+        comm.Reduce(x, None, root=root)

@@ -1,0 +1,188 @@
+"""All-gather, reduce-scatter and all-reduce around a ring.
+
+The p ranks stand in a circle; in every step each rank sends one block to its right neighbour
+and receives one from its left.  p - 1 steps take every block to everybody; if a block is added
+to on its way, they bring its sum to its owner.  No algorithm sends fewer bytes.
+
+The two index functions say which block a rank sends in which step.  What it receives is what
+its left neighbour sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.collectives import blocks
+from refimpl.collectives.cost import Step
+from refimpl.collectives.order import Order, around, left_to_right
+
+if TYPE_CHECKING:
+    from refimpl.communicator import Communicator
+
+AHEAD = 1  # the tag of messages of `allgather_ahead`; all others have 0
+
+
+def gathered(p: int, rank, step):
+    """Return the block that a rank sends in a step of the all-gather: first its own.
+
+    >>> [gathered(4, rank=0, step=step) for step in range(3)]
+    [0, 3, 2]
+    """
+    return (rank - step) % p
+
+
+def reduced(p: int, rank, step):
+    """Return the block that a rank sends in a step of the reduce-scatter: its own comes last.
+
+    >>> [reduced(4, rank=0, step=step) for step in range(3)]
+    [3, 2, 1]
+    """
+    return (rank - 1 - step) % p
+
+
+def order(p: int, block: int) -> Order:
+    """Return the order of summation of a block: from the rank after its owner, round to it.
+
+    >>> order(4, block=1)
+    (((2, 3), 0), 1)
+    """
+    return left_to_right(around(p, block))
+
+
+def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None) -> None:
+    """Fill every block of x with that of its owner, in place.
+
+    Parameters
+    ----------
+    comm : Communicator
+        p ranks.  All of them call, with the same length, dtype and offsets.
+    x : (n,) array, any dtype
+        Block r is rank r's on entry; all blocks are there afterwards.
+    offsets : (p + 1,) sequence of int, optional
+        Cut points of blocks of unequal length; by default `blocks.offsets`.
+
+    Notes
+    -----
+    A block travels right, once round the ring.  For p = 4, the block that rank r sends::
+
+        step   r=0   r=1   r=2   r=3
+           0     0     1     2     3
+           1     3     0     1     2
+           2     2     3     0     1
+
+    Cost per rank: p - 1 messages, n - n_b elements, where n_b is the length of its right
+    neighbour's block (what the neighbour has is the only block it is not sent).
+    """
+    p, r = comm.size, comm.rank
+    right, left = (r + 1) % p, (r - 1) % p
+    block = blocks.slices(x, p, offsets)
+    for step in range(p - 1):
+        outgoing, incoming = x[block[gathered(p, r, step)]], x[block[gathered(p, left, step)]]
+        comm.Sendrecv(outgoing, right, recvbuf=incoming, source=left)
+
+
+def allgather_ahead(comm: Communicator, x: NDArray) -> Iterator[None]:
+    """Do `allgather` in steps that the caller takes, and may compute or communicate between.
+
+    The first ``next`` starts the messages of the first step, every further one waits for those
+    under way and starts the next step's; exhausted, x is complete.  Until then x is left alone.
+    All ranks take the steps at the same places of their programs.
+
+    The same messages as `allgather`.  They carry a tag of their own, so that those of another
+    collective on ``comm`` may come between them.
+    """
+    p, r = comm.size, comm.rank
+    right, left = (r + 1) % p, (r - 1) % p
+    block = blocks.slices(x, p)
+    for step in range(p - 1):
+        incoming, outgoing = x[block[gathered(p, left, step)]], x[block[gathered(p, r, step)]]
+        under_way = comm.Irecv(incoming, left, AHEAD), comm.Isend(outgoing, right, AHEAD)
+        yield
+        comm.wait(under_way)
+
+
+def reduce_scatter(
+    comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
+) -> NDArray:
+    r"""Sum x over the ranks; return the view of x that is this rank's block of the sum.
+
+    With :math:`x^{(r)}` the vector of rank r, block b of the sum is
+
+    .. math:: y_b = x^{(b+1)}_b + x^{(b+2)}_b + \cdots + x^{(b-1)}_b + x^{(b)}_b
+
+    added from left to right, rank numbers modulo p.  The order is part of the contract: golden
+    values depend on it to the last bit.
+
+    Parameters
+    ----------
+    comm : Communicator
+        p ranks.  All of them call, with the same length, dtype and offsets.
+    x : (n,) array, float32, float64, int64 or another dtype that can be added
+        This rank's addend.  Afterwards only the returned block has a defined content.
+    offsets : (p + 1,) sequence of int, optional
+        Cut points of blocks of unequal length; by default `blocks.offsets`.
+
+    Returns
+    -------
+    (n_b,) array
+        Block b = comm.rank of the sum, a view of x.
+
+    Notes
+    -----
+    A block starts at the rank after its owner and travels right, each rank adding its own part.
+    For p = 4, the block that rank r sends::
+
+        step   r=0   r=1   r=2   r=3
+           0     3     0     1     2
+           1     2     3     0     1
+           2     1     2     3     0
+
+    Cost per rank: p - 1 messages, n - n_b elements.  `halving_doubling` sends as many elements
+    in fewer messages, but not to neighbours.
+    """
+    p, r = comm.size, comm.rank
+    right, left = (r + 1) % p, (r - 1) % p
+    block = blocks.slices(x, p, offsets)
+    longest = max(b.stop - b.start for b in block)
+    arrived = comm.scratch(longest, x.dtype)
+    for step in range(p - 1):
+        outgoing, partial = x[block[reduced(p, r, step)]], x[block[reduced(p, left, step)]]
+        comm.Sendrecv(outgoing, right, recvbuf=arrived[: partial.size], source=left)
+        partial += arrived[: partial.size]  # what the ranks behind us have added, and ours
+    return x[block[r]]
+
+
+def allreduce(comm: Communicator, x: NDArray) -> None:
+    """Replace x by its sum over the ranks, in place: a reduce-scatter, then an all-gather.
+
+    Order of summation: block by block, that of `reduce_scatter`; so all ranks get equal bits.
+    Cost per rank: 2 (p - 1) messages and 2 n (p - 1)/p elements, exactly 2 n less its own block
+    and its right neighbour's.  The algorithm of Patarasuk and Yuan (2009), bandwidth-optimal.
+    """
+    reduce_scatter(comm, x)
+    allgather(comm, x)
+
+
+def allgather_steps(sizes: NDArray) -> list[Step]:
+    """Return the schedule of `allgather`, blocks of ``sizes`` elements."""
+    p = len(sizes)
+    rank = np.arange(p)
+    return [Step.of(rank, (rank + 1) % p, sizes[gathered(p, rank, s)]) for s in range(p - 1)]
+
+
+def reduce_scatter_steps(sizes: NDArray) -> list[Step]:
+    """Return the schedule of `reduce_scatter`."""
+    p = len(sizes)
+    rank = np.arange(p)
+    return [
+        Step.of(rank, (rank + 1) % p, sizes[reduced(p, rank, s)], adds=True) for s in range(p - 1)
+    ]
+
+
+def allreduce_steps(sizes: NDArray) -> list[Step]:
+    """Return the schedule of `allreduce`."""
+    return reduce_scatter_steps(sizes) + allgather_steps(sizes)

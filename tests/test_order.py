@@ -1,0 +1,62 @@
+"""Orders of summation, written out by hand: nobody's loop is asked."""
+
+import pytest
+
+from refimpl import collectives
+from refimpl.collectives import halving_doubling, hierarchical, ring, tree
+from refimpl.collectives.order import add_up, formula
+
+
+@pytest.mark.parametrize(
+    "p, block, text",
+    [(1, 0, "0"), (2, 0, "1 + 0"), (4, 0, "1 + 2 + 3 + 0"), (4, 3, "0 + 1 + 2 + 3")],
+)
+def test_ring_adds_from_the_rank_after_the_owner_round_to_it(p, block, text):
+    assert formula(ring.order(p, block)) == text
+
+
+@pytest.mark.parametrize(
+    "p, block, text",
+    [
+        (4, 0, "(0 + 2) + (1 + 3)"),
+        (4, 3, "(3 + 1) + (2 + 0)"),
+        (3, 0, "0 + 2 + 1"),
+        (3, 2, "2 + 0 + 1"),
+        (5, 4, "(4 + 1 + 2) + (3 + 0)"),
+        (6, 5, "((5 + 2) + (3 + 0)) + (4 + 1)"),
+    ],
+)
+def test_halving_adds_partners_first_and_the_rank_without_one_after_the_partner(p, block, text):
+    assert formula(halving_doubling.order(p, block)) == text
+
+
+@pytest.mark.parametrize(
+    "p, root, text",
+    [
+        (3, 0, "0 + 1 + 2"),
+        (4, 1, "(1 + 2) + (3 + 0)"),
+        (7, 0, "((0 + 1) + (2 + 3)) + (4 + 5 + 6)"),
+    ],
+)
+def test_tree_adds_near_children_first(p, root, text):
+    assert formula(tree.order(p, root)) == text
+
+
+def test_hierarchical_adds_inside_the_nodes_first():
+    nodes = (0, 0, 0, 1, 1, 1)
+    assert formula(hierarchical.order(nodes, block=1)) == "(5 + 3 + 4) + (2 + 0 + 1)"
+    assert formula(hierarchical.allreduce_order(nodes, local=1, node=0)) == (
+        "(5 + 3 + 4) + (2 + 0 + 1)"
+    )
+    assert formula(hierarchical.reduce_order(nodes, root=4)) == "(4 + 5 + 3) + (1 + 2 + 0)"
+
+
+def test_order_of_a_float_sum_decides_its_bits():
+    assert add_up(((0, 1), 2), [1e17, -1e17, 1.0]) == 1.0
+    assert add_up((0, (1, 2)), [1e17, -1e17, 1.0]) == 0.0
+
+
+def test_what_enters_a_node_is_not_what_leaves_it():
+    cost = collectives.get("tree").cost("broadcast", 10, (0, 0, 1, 1), itemsize=1, root=0)
+    assert cost.entering(node=0) == (0, 0)
+    assert cost.entering(node=1) == (1, 10)
