@@ -1,0 +1,1 @@
+"""Model definition files: one file is one model is one page."""

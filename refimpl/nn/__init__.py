@@ -1,0 +1,38 @@
+"""Networks: layers with hand-written backward passes over flat vectors owned by somebody else.
+
+file            what it holds
+functional.py   forward and backward rules as pure functions, beside their equations
+init.py         initial values, by name
+layers.py       the rules with workspaces; layers in a row; the loss
+flat.py         all parameters in one vector, padded and cut for p ranks: arithmetic only
+"""
+
+from refimpl.nn.flat import Layout, Unit, named
+from refimpl.nn.functional import errors
+from refimpl.nn.init import Initial
+from refimpl.nn.layers import (
+    Affine,
+    Layer,
+    Parameter,
+    Relu,
+    Sequential,
+    Sigmoid,
+    SoftmaxCrossEntropy,
+    Tanh,
+)
+
+__all__ = [
+    "Affine",
+    "Initial",
+    "Layer",
+    "Layout",
+    "Parameter",
+    "Relu",
+    "Sequential",
+    "Sigmoid",
+    "SoftmaxCrossEntropy",
+    "Tanh",
+    "Unit",
+    "errors",
+    "named",
+]

@@ -1,0 +1,304 @@
+"""Layers: the rules of `functional` with memory around them, and layers in a row.
+
+A layer never owns its parameters.  Whoever does (a replica, a shard's gather buffer, a test)
+calls `Layer.bind` with flat vectors, and the layer makes views.  A layer that has parameters is a
+*unit*: what is gathered, reduced and freed together.
+
+    plan(batch, inputs, dtype)     once: allocate workspaces for up to ``batch`` rows
+    bind(parameters, gradients)    as often as one likes: views, no copies
+    forward(x)                     B <= batch rows; the result is valid until the next forward
+    backward(dy)                   after forward; overwrites the gradients with sums over rows
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from refimpl.errors import require
+from refimpl.nn import functional
+from refimpl.nn.init import Initial, fill
+
+
+class Parameter(NamedTuple):
+    """A parameter of a layer: its name within the layer, its shape, how it starts."""
+
+    name: str
+    shape: tuple[int, ...]
+    initial: Initial
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+class Layer:
+    """What all layers have; see the module's text for the order of calls."""
+
+    name: str
+    parameters: tuple[Parameter, ...] = ()
+    keeps_output = False  # does backward read what forward returned?
+
+    @property
+    def size(self) -> int:
+        """Number of all parameters' elements: the length of the vectors given to `bind`."""
+        return sum(parameter.size for parameter in self.parameters)
+
+    def plan(self, batch: int, inputs: int, dtype: DTypeLike, in_place: bool = False) -> int:
+        """Allocate workspaces for up to ``batch`` rows of ``inputs`` numbers; return outputs.
+
+        ``in_place`` allows forward to write over its argument, where the layer can.
+        """
+        raise NotImplementedError
+
+    def bind(self, parameters: NDArray, gradients: NDArray | None = None) -> None:
+        """Use these vectors (size,) for the parameters and their gradients from now on."""
+        assert parameters.shape == (0,), f"{self.name} has no parameters"
+
+    def initialise(self, parameters: NDArray) -> None:
+        """Set ``parameters`` (size,) to the initial values: the same wherever this runs."""
+        assert parameters.shape == (0,), f"{self.name} has no parameters"
+
+    def forward(self, x: NDArray) -> NDArray:
+        """Return the outputs (B, outputs) for inputs (B, inputs), in the layer's workspace."""
+        raise NotImplementedError
+
+    def backward(self, dy: NDArray, input_gradient: bool = True) -> NDArray | None:
+        """Return dL/dx (B, inputs), in the layer's workspace; None without ``input_gradient``.
+
+        Overwrites the bound gradients with their sums over the rows of the last forward.
+        """
+        raise NotImplementedError
+
+
+class Affine(Layer):
+    """y = x w + b, with w (inputs, outputs) and b (outputs,), in this order in the flat vector.
+
+    Parameters
+    ----------
+    name : str
+        Unique in its network: initial values and saved arrays go by it.
+    inputs, outputs : int
+        Widths.
+    seed : int
+        The run's seed, for `initialise`.
+    gain : float
+        w starts normal with standard deviation gain / sqrt(inputs), b at 0.  The default,
+        sqrt(2), keeps the variance of what passes through rectified units; use 1 before tanh.
+    """
+
+    def __init__(
+        self, name: str, inputs: int, outputs: int, seed: int, gain: float = math.sqrt(2)
+    ) -> None:
+        require(
+            inputs >= 1 and outputs >= 1,
+            f"layer {name!r} of {inputs} inputs and {outputs} outputs: both must be at least 1",
+        )
+        self.name, self.inputs, self.outputs, self.seed = name, inputs, outputs, seed
+        self.parameters = (
+            Parameter("weight", (inputs, outputs), Initial("normal", gain / math.sqrt(inputs))),
+            Parameter("bias", (outputs,), Initial("zeros")),
+        )
+        self._dw = self._db = None
+
+    def plan(self, batch: int, inputs: int, dtype: DTypeLike, in_place: bool = False) -> int:
+        require(
+            inputs == self.inputs,
+            f"layer {self.name!r} takes {self.inputs} inputs but is given {inputs}",
+        )
+        self._y = np.zeros((batch, self.outputs), dtype)
+        self._dx = np.zeros((batch, self.inputs), dtype)
+        return self.outputs
+
+    def _views(self, flat: NDArray) -> tuple[NDArray, NDArray]:
+        assert flat.shape == (self.size,), f"{self.name}: {flat.shape} for {self.size} numbers"
+        assert flat.flags.c_contiguous
+        cut = self.inputs * self.outputs
+        return flat[:cut].reshape(self.inputs, self.outputs), flat[cut:]
+
+    def bind(self, parameters: NDArray, gradients: NDArray | None = None) -> None:
+        self._w, self._b = self._views(parameters)
+        self._dw, self._db = (None, None) if gradients is None else self._views(gradients)
+
+    def initialise(self, parameters: NDArray) -> None:
+        for view, p in zip(self._views(parameters), self.parameters, strict=True):
+            fill(view, p.initial, self.seed, self.name, p.name)
+
+    def forward(self, x: NDArray) -> NDArray:
+        # A dtype or a stride that BLAS cannot take would be copied without a word.
+        assert x.dtype == self._w.dtype == self._y.dtype and x.flags.c_contiguous
+        self._x, y = x, self._y[: len(x)]
+        functional.affine(x, self._w, self._b, out=y)
+        return y
+
+    def backward(self, dy: NDArray, input_gradient: bool = True) -> NDArray | None:
+        assert self._dw is not None, f"{self.name} has no gradients bound"
+        dx = self._dx[: len(dy)] if input_gradient else None
+        functional.affine_backward(self._x, self._w, dy, self._dw, self._db, dx)
+        return dx
+
+
+class Elementwise(Layer):
+    """y = f(x), element by element; subclasses give f and its derivative in terms of y."""
+
+    keeps_output = True
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name or type(self).__name__.lower()
+
+    def plan(self, batch: int, inputs: int, dtype: DTypeLike, in_place: bool = False) -> int:
+        self._own = None if in_place else np.zeros((batch, inputs), dtype)
+        self._dx = np.zeros((batch, inputs), dtype)
+        return inputs
+
+    def forward(self, x: NDArray) -> NDArray:
+        self._y = x if self._own is None else self._own[: len(x)]
+        self._rule(x, self._y)
+        return self._y
+
+    def backward(self, dy: NDArray, input_gradient: bool = True) -> NDArray | None:
+        if not input_gradient:
+            return None
+        dx = self._dx[: len(dy)]
+        self._rule_backward(self._y, dy, dx)
+        return dx
+
+
+class Relu(Elementwise):
+    """y = max(x, 0)."""
+
+    _rule = staticmethod(functional.relu)
+    _rule_backward = staticmethod(functional.relu_backward)
+
+
+class Sigmoid(Elementwise):
+    """y = 1 / (1 + exp(-x))."""
+
+    _rule = staticmethod(functional.sigmoid)
+    _rule_backward = staticmethod(functional.sigmoid_backward)
+
+
+class Tanh(Elementwise):
+    """y = tanh(x)."""
+
+    _rule = staticmethod(functional.tanh)
+    _rule_backward = staticmethod(functional.tanh_backward)
+
+
+Hook = Callable[[Layer], None]
+
+
+class Sequential:
+    """Layers in a row.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        All of them, in order.
+    units : tuple of Layer
+        Those with parameters.
+    inputs, outputs : int
+        Widths of the whole.
+    size : int
+        Number of all parameters.
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        self.layers = layers
+        self.units = tuple(layer for layer in layers if layer.parameters)
+        require(bool(self.units), "a network needs at least one layer with parameters")
+        names = [layer.name for layer in self.units]
+        for name in names:
+            require(names.count(name) == 1, f"two layers are named {name!r}: names are unique")
+        self.inputs, self.outputs = self.units[0].inputs, self.units[-1].outputs
+        for before, after in zip(self.units, self.units[1:], strict=False):
+            require(
+                before.outputs == after.inputs,
+                f"layer {after.name!r} takes {after.inputs} inputs but {before.name!r} before it "
+                f"gives {before.outputs}",
+            )
+        self.size = sum(unit.size for unit in self.units)
+
+    def plan(self, batch: int, dtype: DTypeLike) -> None:
+        """Allocate all workspaces, for up to ``batch`` rows; nothing is allocated afterwards."""
+        width, free = self.inputs, False
+        for layer in self.layers:
+            width = layer.plan(batch, width, dtype, in_place=free)
+            free = not layer.keeps_output  # then the layer above may write over it
+
+    def forward(self, x: NDArray, before: Hook | None = None) -> NDArray:
+        """Return the outputs (B, outputs) for x (B, inputs); x must stay as it is till backward.
+
+        ``before(unit)`` is called just before a unit's parameters are read.
+        """
+        assert x.ndim == 2 and x.shape[1] == self.inputs, f"{x.shape} for {self.inputs} inputs"
+        for layer in self.layers:
+            if before is not None and layer.parameters:
+                before(layer)
+            x = layer.forward(x)
+        return x
+
+    def backward(
+        self,
+        dy: NDArray,
+        before: Hook | None = None,
+        after: Hook | None = None,
+        input_gradient: bool = False,
+    ) -> NDArray | None:
+        """Set all gradients from dy (B, outputs), last layer first; return dx if asked for.
+
+        ``before(unit)`` is called just before a unit's parameters are read (also the first
+        unit's, which reads them only with ``input_gradient``), ``after(unit)`` when its gradients
+        are complete.  Without ``input_gradient`` nothing below the first unit is computed, nor
+        that unit's dx.
+        """
+        for layer in reversed(self.layers):
+            if before is not None and layer.parameters:
+                before(layer)
+            last = layer is self.units[0] and not input_gradient
+            dy = layer.backward(dy, input_gradient=not last)
+            if after is not None and layer.parameters:
+                after(layer)
+            if last:
+                return None
+        return dy
+
+
+class SoftmaxCrossEntropy:
+    """The loss of a classifier: the SUM over rows of -log softmax(logits)[label], in nats."""
+
+    def plan(self, batch: int, classes: int, dtype: DTypeLike) -> None:
+        """Allocate workspaces for up to ``batch`` rows of ``classes`` logits."""
+        self._out = np.zeros((batch, classes), dtype)
+        self._all = functional.Rows.allocate(batch, classes, dtype)
+
+    def forward(self, logits: NDArray, labels: NDArray[np.int64]) -> float:
+        """Return the sum of losses for logits (B, C) and labels (B,) int64 in range(C).
+
+        Raises
+        ------
+        UserError
+            If a label is no class.
+        """
+        batch, classes = logits.shape
+        low, high = labels.min(initial=0), labels.max(initial=0)
+        require(
+            low >= 0 and high < classes,
+            f"label {low if low < 0 else high} is no class of a network of {classes} outputs: "
+            f"labels must be 0 to {classes - 1}",
+        )
+        self._dlogits, self._rows = self._out[:batch], self._all.head(batch)
+        self._fresh = True
+        return functional.softmax_cross_entropy(logits, labels, self._dlogits, self._rows)
+
+    def backward(self) -> NDArray:
+        """Return softmax - onehot (B, C), in the workspace: once after each forward."""
+        assert self._fresh, "backward is called once after each forward"
+        self._fresh = False
+        functional.softmax_cross_entropy_backward(self._dlogits, self._rows)
+        return self._dlogits
