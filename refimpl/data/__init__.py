@@ -1,0 +1,1 @@
+"""Training data: which examples are in which micro-batch, images, and scores of a classifier."""
