@@ -1,0 +1,91 @@
+"""Frames as training examples: number i is frame i and its neighbours, and its HMM state.
+
+Features are kept as they are, (frames, bands), and spliced when they are taken; spliced ones
+would need 2 * context + 1 times the memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Frames:
+    """The frames of some utterances, one after the other.
+
+    The network's input for frame i is the 2c + 1 frames i - c ... i + c, oldest first; beyond
+    the utterance's edges its first or last frame is repeated.  For c = 1 and an utterance of
+    the frames a b c:
+
+        i = 0:  a a b      i = 1:  a b c      i = 2:  b c c
+
+    Attributes
+    ----------
+    features : (count, bands) float32
+    offsets : (utterances + 1,) int64
+        Utterance u has frames offsets[u] to offsets[u + 1].
+    labels : (count,) int64
+        The state of each frame; -1 as long as it is unknown.  Changed by re-alignment.
+    inputs : int
+        (2c + 1) * bands, the width of a spliced frame.
+    """
+
+    def __init__(self, features: NDArray, offsets: NDArray, context: int) -> None:
+        assert features.dtype == np.float32 and features.flags.c_contiguous
+        assert offsets[-1] == len(features)
+        self.features, self.offsets, self.context = features, offsets, context
+        self.count, self.bands = features.shape
+        self.width = 2 * context + 1
+        self.inputs = self.width * self.bands
+        self.labels = np.full(self.count, -1, dtype=np.int64)
+
+        lengths = np.diff(offsets)
+        self._first = np.repeat(offsets[:-1], lengths)  # of the utterance of each frame
+        self._last = np.repeat(offsets[1:] - 1, lengths)
+        self._plan(0)
+
+    def _plan(self, batch: int) -> None:
+        self._edges = np.empty((2, batch), dtype=np.int64)
+        self._columns = np.empty((self.width, batch), dtype=np.int64)
+        self._rows = np.empty((batch, self.width), dtype=np.int64)
+        self._spliced = np.empty((0, self.width, self.bands), dtype=np.float32)
+
+    def take(self, index: NDArray[np.int64], x: NDArray, y: NDArray | None = None) -> None:
+        """Write the inputs of examples `index` into x and their states into y.
+
+        Allocates nothing, except when `index` is longer than ever before.
+
+        Parameters
+        ----------
+        index : (B,) int64
+            Numbers in range(count), in any order.
+        x : (B, inputs) float32 or float64, C-contiguous
+            Written.
+        y : (B,) int64 or None
+            Written.
+        """
+        batch = len(index)
+        if batch > len(self._rows):
+            self._plan(batch)
+        rows, columns = self._rows[:batch], self._columns[:, :batch]
+        first, last = self._edges[:, :batch]
+        # mode="clip" lets NumPy write straight into `out`; no index is ever out of range.
+        np.take(self._first, index, out=first, mode="clip")
+        np.take(self._last, index, out=last, mode="clip")
+        # Column by column: broadcasting over both axes, NumPy would allocate buffers.
+        for shift, column in enumerate(columns, start=-self.context):
+            np.add(index, shift, out=column)
+            np.maximum(column, first, out=column)
+            np.minimum(column, last, out=column)
+        np.copyto(rows, columns.T)
+        if x.dtype == np.float32:
+            spliced = x.reshape(batch, self.width, self.bands)
+            np.take(self.features, rows, axis=0, out=spliced, mode="clip")
+        else:
+            if batch > len(self._spliced):
+                self._spliced = np.empty((batch, self.width, self.bands), dtype=np.float32)
+            spliced = self._spliced[:batch]
+            np.take(self.features, rows, axis=0, out=spliced, mode="clip")
+            np.copyto(x, spliced.reshape(x.shape))
+        if y is not None:
+            np.take(self.labels, index, out=y, mode="clip")
