@@ -1,0 +1,191 @@
+"""Advice on a user's own model as text and as plain data."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from refimpl.plan.advise import STAGES, Advice, Choice
+from refimpl.plan.text import WIDTH, table
+
+
+def amount(value: float, unit: str = "B") -> str:
+    """Return a number with a prefix.
+
+    >>> amount(12.6e9), amount(440)
+    ('12.6 GB', '440 B')
+    """
+    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= scale:
+            return f"{value / scale:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def advice_text(advice: Advice, partition: int | None, assumed: list[str]) -> str:
+    """Return the output of ``refimpl plan`` for a user's own model.
+
+    ``assumed`` names what the user has not given.
+    """
+    parts = [_asked(advice, assumed), _table(advice), _recommendation(advice)]
+    if partition is not None:
+        parts.append(_about(advice, advice.choice(partition)))
+    return "\n\n".join(parts)
+
+
+def _asked(advice: Advice, assumed: list[str]) -> str:
+    asked = advice.question
+    model, cluster, method = asked.model, asked.cluster, asked.method
+    size, links = model.size, cluster.links
+    nodes = -(-cluster.ranks // cluster.ranks_per_node)
+    lines = [
+        f"{cluster.ranks} ranks on {nodes} node{'s' * (nodes > 1)} of {cluster.ranks_per_node}, "
+        f"{amount(cluster.flops, '')}FLOPS each",
+        f"{amount(model.parameters, '').strip()} parameters in {len(model.units)} units; bytes of "
+        f"each: parameter {size.parameter:g} + gradient {size.gradient:g} + state {size.state:g}",
+        f"stage {method.stage}, {method.microsteps} micro-step"
+        f"{'s' * (method.microsteps > 1)} of {model.rows:g} rows a rank, {model.operations:g} "
+        f"operations per parameter and row, overlap {method.overlap:g}",
+        f"a message inside a node: {links.intra.alpha:.3g} s + bytes / "
+        f"{amount(1 / links.intra.beta)}/s",
+        f"a message between nodes: {links.inter.alpha:.3g} s + bytes / "
+        f"{amount(1 / links.inter.beta)}/s, the node's ranks together",
+        "memory per rank: "
+        + ("any" if asked.memory is None else amount(asked.memory))
+        + f", of which activations take {amount(asked.activations)}",
+    ]
+    if assumed:
+        lines.append(textwrap.fill("assumed, not given: " + ", ".join(assumed), WIDTH))
+    return "\n".join(lines)
+
+
+def _table(advice: Advice) -> str:
+    head = ["p", "replicas", *(f"stage {s}" for s in STAGES), "fits", "collectives"]
+    head += ["step ms", "compute", "gather", "reduce-sc.", "hidden", "hop 2"]
+    rows = []
+    for c in advice.choices:
+        split = c.split
+        parts = (split.step, split.compute, split.gather, split.reduce_scatter, split.hidden)
+        rows.append(
+            [
+                f"{c.partition}{'*' if c is advice.recommended else ' '}",
+                str(c.replicas),
+                *(amount(c.memory[s].total) for s in STAGES),
+                "yes" if c.fits else "no",
+                c.family,
+                *(f"{1e3 * seconds:.4g}" for seconds in (*parts, split.second_hop)),
+            ]
+        )
+    note = "memory: model states and work space of the three ZeRO stages, without activations"
+    return table(head, rows, left=0) + "\n" + note
+
+
+def _recommendation(advice: Advice) -> str:
+    best, asked = advice.recommended, advice.question
+    if best is None:
+        least = min(advice.choices, key=lambda c: c.needed)
+        return (
+            f"recommended: none, no p fits; stage {asked.method.stage} needs at least "
+            f"{amount(least.needed)} (p = {least.partition}) of {amount(asked.memory)}\n"
+            f"  take more ranks, a higher --zero-stage, smaller units or less for --activations"
+        )
+    lines = [f"recommended: p = {best.partition}{_how(best)}"]
+    smaller = [c for c in advice.choices if c.partition < best.partition]
+    if smaller:
+        lines.append(
+            f"  the smallest p that fits: {amount(best.needed)} of {amount(asked.memory)}; "
+            f"p = {smaller[-1].partition} needs {amount(smaller[-1].needed)}"
+        )
+    else:
+        lines.append(f"  every rank can hold all of it: {amount(best.needed)}")
+    lines.append("  " + _families(best))
+    if advice.fastest is not best:
+        fast = advice.fastest
+        lines.append(
+            f"  p = {fast.partition} is predicted to be faster: {1e3 * fast.split.step:.4g} ms "
+            f"instead of {1e3 * best.split.step:.4g} ms"
+        )
+    lines.append("  " + command(advice, best))
+    return "\n".join(lines)
+
+
+def _how(choice: Choice) -> str:
+    if choice.partition == 1:
+        return f", data parallel on {choice.replicas} ranks, {choice.family} collectives"
+    return (
+        f", {choice.replicas} replica{'s' * (choice.replicas > 1)} x {choice.partition} shards, "
+        f"{choice.family} collectives"
+    )
+
+
+def _families(choice: Choice) -> str:
+    times = ", ".join(f"{name} {1e3 * seconds:.4g} ms" for name, seconds in choice.times.items())
+    refused = "" if "hierarchical" in choice.times else "; hierarchical: groups fill no nodes"
+    return f"a step with each of the collectives: {times}{refused}"
+
+
+def command(advice: Advice, choice: Choice) -> str:
+    """Return the command that trains like this; MODEL is the user's."""
+    n, method = advice.question.cluster.ranks, advice.question.method
+    strategy = f"zero{method.stage}" if choice.partition == n else "mics"
+    words = [f"./run_mpi.sh -n {n} train MODEL --strategy"]
+    if choice.partition == 1:
+        words.append("ddp")
+    else:
+        words.append(strategy)
+        if strategy == "mics":
+            words.append(f"--partition {choice.partition} --zero-stage {method.stage}")
+    if method.microsteps > 1:
+        words.append(f"--microsteps {method.microsteps}")
+    words.append(f"--collectives {choice.family}")
+    return " ".join(words)
+
+
+def _about(advice: Advice, choice: Choice) -> str:
+    best = advice.recommended
+    text = (
+        f"p = {choice.partition}, as asked: {amount(choice.needed)} a rank, "
+        f"{'fits' if choice.fits else 'does not fit'}; {1e3 * choice.split.step:.4g} ms a step"
+        f"{_how(choice)}"
+    )
+    if best is not None and best is not choice:
+        text += f", {choice.split.step / best.split.step:.3g} times that of p = {best.partition}"
+    return text + "\n" + textwrap.indent(_families(choice), "  ")
+
+
+def advice_data(advice: Advice, partition: int | None, assumed: list[str]) -> dict[str, Any]:
+    """Return the same as plain data, for ``--json``."""
+
+    def plain(choice: Choice | None) -> dict[str, Any] | None:
+        if choice is None:
+            return None
+        return {
+            "partition": choice.partition,
+            "replicas": choice.replicas,
+            "collectives": choice.family,
+            "seconds": {"step": choice.split.step, **choice.split._asdict()},
+            "step_by_collectives": choice.times,
+            "memory": {
+                f"stage{s}": {"total": m.total, **m._asdict()} for s, m in choice.memory.items()
+            },
+            "needed": choice.needed,
+            "fits": choice.fits,
+        }
+
+    asked = advice.question
+    recommended = plain(advice.recommended)
+    if advice.recommended is not None:
+        recommended["command"] = command(advice, advice.recommended)
+    return {
+        "ranks": asked.cluster.ranks,
+        "ranks_per_node": asked.cluster.ranks_per_node,
+        "parameters": asked.model.parameters,
+        "units": len(asked.model.units),
+        "stage": asked.method.stage,
+        "microsteps": asked.method.microsteps,
+        "memory": asked.memory,
+        "assumed": assumed,
+        "choices": [plain(choice) for choice in advice.choices],
+        "recommended": recommended,
+        "fastest": advice.fastest.partition if advice.fastest else None,
+        "asked": None if partition is None else plain(advice.choice(partition)),
+    }

@@ -1,0 +1,105 @@
+"""A user's own model: what every partition group size costs, and which one to take.
+
+The rule is that of MiCS: the smallest p whose memory fits.  Small groups keep the messages of
+every micro-step near; only memory asks for large ones.  For each p the collectives are the
+family with the shortest predicted step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from refimpl.plan.memory import Memory
+from refimpl.plan.model import Cluster, Method, Model, Split, predict, state_bytes
+from refimpl.plan.steps import FAMILIES
+from refimpl.topology import Grid, divisors
+
+STAGES = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the user says; ``memory``: bytes a rank has, None for any amount.
+
+    ``activations``: bytes that a rank needs beside the model states.  ``method.partition`` is
+    not read.
+    """
+
+    model: Model
+    cluster: Cluster
+    method: Method
+    memory: float | None = None
+    activations: float = 0.0
+
+
+class Choice(NamedTuple):
+    """One partition group size.
+
+    ``times``: the predicted step of each family that can run, in seconds; ``family`` has the
+    shortest, and ``split`` says where it goes.  ``memory``: by stage; p = 1 shards nothing.
+    ``needed``: bytes of the asked stage, activations included.
+    """
+
+    partition: int
+    replicas: int
+    family: str
+    split: Split
+    times: dict[str, float]
+    memory: dict[int, Memory]
+    needed: float
+    fits: bool
+
+
+class Advice(NamedTuple):
+    """The table over all p that divide n, rising, and the p to take: None if nothing fits."""
+
+    question: Question
+    choices: list[Choice]
+    recommended: Choice | None
+    fastest: Choice | None
+
+    def choice(self, p: int) -> Choice:
+        """Return the row of a group size."""
+        return next(choice for choice in self.choices if choice.partition == p)
+
+
+def advise(question: Question, partition: int | None = None) -> Advice:
+    """Return the advice for a question.
+
+    Raises
+    ------
+    UserError
+        If ``partition`` does not divide the number of ranks.
+    """
+    n = question.cluster.ranks
+    if partition is not None:
+        Grid.cut(n, partition)
+    choices = [weigh(question, p) for p in divisors(n)]
+    fitting = [choice for choice in choices if choice.fits]
+    fastest = min(fitting, key=lambda choice: choice.split.step, default=None)
+    return Advice(question, choices, fitting[0] if fitting else None, fastest)
+
+
+def weigh(question: Question, p: int) -> Choice:
+    """Return what groups of p cost."""
+    model, cluster, asked = question.model, question.cluster, question.method
+    stage = asked.stage if p > 1 else 0
+    splits = {}
+    for family in FAMILIES:
+        split = predict(model, cluster, replace(asked, partition=p, family=family, stage=stage))
+        if split is not None:
+            splits[family] = split
+    best = min(splits, key=lambda family: splits[family].step)
+    memory = {s: state_bytes(model, p, s, asked.microsteps) for s in STAGES}
+    needed = memory[asked.stage].total + question.activations
+    return Choice(
+        partition=p,
+        replicas=cluster.ranks // p,
+        family=best,
+        split=splits[best],
+        times={family: split.step for family, split in splits.items()},
+        memory=memory,
+        needed=needed,
+        fits=question.memory is None or needed <= question.memory,
+    )

@@ -1,0 +1,185 @@
+"""One training step in seconds: compute, what travels in the partition group, the second hop.
+
+For every unit u of P_u parameters, with F operations per second, B rows per rank and micro-step,
+f operations per parameter and row, M micro-steps, and G all-gathers and S reduce-scatters per
+step (`refimpl.parallel.traffic.partition_calls`: 2 M and M in stage 3)::
+
+    c_u    = f P_u B / F                            compute of one micro-step
+    comm_u = G q T_allgather(P_u / q) + S q T_reduce_scatter(P_u / q)
+    T_step = sum over u of  M c_u + max(0, comm_u - w M c_u)   +   T_allreduce(shard)
+
+q: the calls into which a unit's collective is split (1: coalesced), each with an overhead of
+``call`` seconds beside its messages; w: the part of the compute time that communication can hide
+behind, 0 to 1.  The second hop is not hidden.  T is `refimpl.plan.steps`', for all groups at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl.collectives.cost import Links
+from refimpl.errors import UserError
+from refimpl.parallel.traffic import partition_calls
+from refimpl.plan import memory, steps
+from refimpl.plan.memory import FLOAT32, Bytes
+
+FORWARD_BACKWARD = 6  # operations per parameter and row: 2 forward, 4 backward
+RECOMPUTED = 8  # the forward pass once more
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network as the planner sees it.
+
+    ``units``: parameters of each.  ``rows``: rows (samples, frames, tokens) of a rank's
+    micro-batch.  ``operations``: per parameter and row, forward and backward together.
+    """
+
+    units: tuple[int, ...]
+    rows: float
+    operations: float = FORWARD_BACKWARD
+    size: Bytes = FLOAT32
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.units)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """n ranks on nodes of k; each computes ``flops`` operations per second.
+
+    ``call``: seconds that every call of a collective takes beside its messages.
+    """
+
+    ranks: int
+    ranks_per_node: int
+    flops: float
+    links: Links
+    call: float = 0.0
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the model states are cut and how they travel; see the module's equations.
+
+    ``family``: the collectives.  ``calls``: q.  ``overlap``: w.  ``every_microstep``: the second
+    hop in every micro-step, what two-hop synchronisation improves on.
+    """
+
+    partition: int
+    microsteps: int = 1
+    stage: int = 3
+    family: str = "ring"
+    calls: int = 1
+    overlap: float = 0.0
+    every_microstep: bool = False
+
+
+class Split(NamedTuple):
+    """Seconds of one step.  ``hidden``: the part of gather and reduce-scatter behind compute."""
+
+    compute: float
+    gather: float
+    reduce_scatter: float
+    hidden: float
+    second_hop: float
+
+    @property
+    def step(self) -> float:
+        """The seconds that pass."""
+        return self.compute + self.gather + self.reduce_scatter - self.hidden + self.second_hop
+
+
+def predict(model: Model, cluster: Cluster, method: Method) -> Split | None:
+    """Return the predicted times of one step; None if the collectives cannot run on these groups.
+
+    Raises
+    ------
+    UserError
+        If p does not divide n.
+    """
+    n, p, links = cluster.ranks, method.partition, cluster.links
+    if n % p:
+        raise UserError(
+            f"cannot cut {n} ranks into partition groups of {p}: the group size must divide the "
+            f"number of ranks"
+        )
+    nodes = np.arange(n) // cluster.ranks_per_node
+    rows, columns = steps.partition_groups(n, p), steps.replication_groups(n, p)
+    calls = partition_calls(method.stage, method.microsteps, method.every_microstep)
+    size = model.size
+
+    def collective(operation: str, block: float, groups: np.ndarray) -> float:
+        if groups.shape[1] == 1:
+            return 0.0
+        listed = steps.schedule(method.family, operation, int(np.ceil(block)), groups, nodes)
+        if listed is None:
+            return float("inf")
+        return cluster.call + steps.seconds(listed, nodes, links)
+
+    compute = gather = reduce_scatter = hidden = 0.0
+    for unit, count in Counter(model.units).items():
+        piece = unit / method.calls / p
+        computing = method.microsteps * model.operations * unit * model.rows / cluster.flops
+        gathering = scattering = 0.0
+        if calls.allgather:
+            once = collective("allgather", piece * size.parameter, rows)
+            gathering = calls.allgather * method.calls * once
+        if calls.reduce_scatter:
+            once = collective("reduce_scatter", piece * size.gradient, rows)
+            scattering = calls.reduce_scatter * method.calls * once
+        compute += count * computing
+        gather += count * gathering
+        reduce_scatter += count * scattering
+        hidden += count * min(gathering + scattering, method.overlap * computing)
+
+    block = shard(model.units, p) * size.gradient * p / n
+    hops = method.microsteps if method.every_microstep else 1
+    split = Split(
+        compute, gather, reduce_scatter, hidden, hops * collective("allreduce", block, columns)
+    )
+    return split if np.isfinite(split.step) else None
+
+
+def shard(units: Sequence[int], p: int) -> int:
+    """Return the parameters of one shard, padding included.
+
+    >>> shard([5, 2], 2), shard([5, 2], 3)
+    (4, 3)
+    """
+    return sum(-(-unit // p) for unit in units)
+
+
+def tflops(model: Model, method: Method, seconds: float) -> float:
+    """Return the 10^12 operations per second and rank, those of recomputation included."""
+    work = model.operations * model.parameters * model.rows * method.microsteps
+    return work / seconds / 1e12
+
+
+def state_bytes(model: Model, p: int, stage: int, microsteps: int = 1) -> memory.Memory:
+    """Return the bytes per rank; p = 1 shards nothing, whatever the stage."""
+    return memory.per_rank(model.units, p, stage if p > 1 else 0, model.size, microsteps)
+
+
+def transformer(layers: int, hidden: int) -> tuple[int, ...]:
+    """Return the units of ``layers`` transformer layers: 12 h^2 each, embeddings left out.
+
+    >>> sum(transformer(80, 10240))
+    100663296000
+    """
+    return (12 * hidden * hidden,) * layers
+
+
+def perceptron(widths: Sequence[int]) -> tuple[int, ...]:
+    """Return the units of affine layers between these widths, weights and biases.
+
+    >>> perceptron([440, 1024, 128])
+    (451584, 131200)
+    """
+    return tuple((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
