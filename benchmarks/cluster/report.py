@@ -1,0 +1,252 @@
+"""From the figures of `ranks` to tables and verdicts: arithmetic, no MPI and no root.
+
+Times are medians over rounds, ratios medians of the ratios within a round.  Beside each time
+stands what the cost functions predict from the alpha and beta that the same run has measured:
+
+    collective    `Cost.time` of the schedule of `refimpl.collectives`
+    step          the time of the same step with nothing sent, plus `refimpl.plan.model.predict`'s
+                  time of all that is sent
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import Any
+
+from messages import ADDED, MESSAGES, Message
+
+from refimpl import collectives
+from refimpl.collectives.cost import Link, Links
+from refimpl.parallel.traffic import entering_fraction
+from refimpl.plan import model
+
+HEADLINE = 2.82  # "up to 2.82x": MiCS beside ZeRO-3, amazon.science blog post of its authors
+DEVIATION, OVERHEAD = 0.20, 0.10  # what is allowed: of a prediction, of a byte counter
+
+WORDS = {"allgather": "all-gather", "reduce_scatter": "reduce-scatter"}
+
+
+def links_of(run: dict) -> Links:
+    """Return alpha, beta and gamma as measured in turn with the rest of a run.
+
+    alpha is the time of a small message, beta what a byte of a large one takes beyond it.
+    """
+    figures = run["figures"]
+
+    def link(name: str) -> Link:
+        small, large = (seconds_each(figures[f"{name} {s}"], MESSAGES[s]) for s in MESSAGES)
+        sizes = MESSAGES["small"].bytes, MESSAGES["large"].bytes
+        beta = max(large - small, 0.0) / (sizes[1] - sizes[0])
+        return Link(max(small - sizes[0] * beta, 0.0), beta)
+
+    gamma = seconds_each(figures["add"], ADDED) / ADDED.bytes
+    return Links(link("intra"), link("inter"), gamma)
+
+
+def seconds_each(figure: dict, message: Message) -> float:
+    """Return the seconds of one of the messages of a measurement.
+
+    >>> seconds_each({"seconds": [8.0, 2.0, 4.0]}, Message(bytes=100, times=4))
+    1.0
+    """
+    return median(figure["seconds"]) / message.times
+
+
+def nodes_of(run: dict) -> tuple[int, ...]:
+    """Return the host of each rank.
+
+    >>> nodes_of({"hosts": 2, "ranks_per_host": 2})
+    (0, 0, 1, 1)
+    """
+    return tuple(rank // run["ranks_per_host"] for rank in range(world(run)))
+
+
+def world(run: dict) -> int:
+    """Return the number of ranks."""
+    return run["hosts"] * run["ranks_per_host"]
+
+
+def ratio(one: dict, other: dict) -> float:
+    """Return how many times as long one piece of work takes as another, round by round."""
+    pairs = zip(one["seconds"], other["seconds"], strict=True)
+    return median(a / b for a, b in pairs)
+
+
+def overhead(figure: dict) -> float:
+    """Return by how much a host's counters differ from the ledger, of the worst host.
+
+    The ledger's bytes are those of all hosts; here every host sends and receives as many.
+
+    >>> overhead({"ledger": 200.0, "entered": [101.0, 100.0], "left": [100.0, 104.0]})
+    0.04
+    """
+    share = figure["ledger"] / len(figure["entered"])
+    return max(abs(n / share - 1) for n in figure["entered"] + figure["left"])
+
+
+def timed(figure: dict, predicted: float) -> dict:
+    """Return a time beside its prediction."""
+    seconds = median(figure["seconds"])
+    return {
+        "seconds": seconds,
+        "predicted": predicted,
+        "deviation": predicted / seconds - 1,
+        "overhead": overhead(figure),
+    }
+
+
+def collective_rows(run: dict, nbytes: int) -> list[dict]:
+    """Return one row per operation: flat beside hierarchical, in time and in volume."""
+    links, nodes, p, k = links_of(run), nodes_of(run), world(run), run["ranks_per_host"]
+    rows = []
+    for operation in WORDS:
+        figures = {
+            name: run["figures"][f"{operation} {name}"] for name in ("ring", "hierarchical")
+        }
+        row: dict[str, Any] = {"hosts": run["hosts"], "ranks_per_host": k, "operation": operation}
+        for name, figure in figures.items():
+            cost = collectives.get(name).cost(operation, nbytes // 4, nodes, itemsize=4)
+            row[name] = timed(figure, cost.time(links))
+            row[name]["fraction"] = entering_fraction(p, k, name == "hierarchical")
+            row[name]["counted"] = max(figure["entered"]) / nbytes
+        flat, hierarchical = row["ring"], row["hierarchical"]
+        row["ratio"] = ratio(figures["ring"], figures["hierarchical"])
+        row["predicted_ratio"] = flat["predicted"] / hierarchical["predicted"]
+        row["volume_ratio"] = flat["fraction"] / hierarchical["fraction"]
+        rows.append(row)
+    return rows
+
+
+def sending(run: dict, job: dict, method: dict) -> float:
+    """Return the predicted seconds of all that one step of a method sends."""
+    split = model.predict(
+        model.Model(model.perceptron(job["widths"]), job["batch"]),
+        model.Cluster(world(run), run["ranks_per_host"], math.inf, links_of(run)),
+        model.Method(
+            partition=method["partition"],
+            microsteps=job["microsteps"],
+            family=method["family"],
+            every_microstep=method["every_microstep"],
+        ),
+    )
+    assert split is not None
+    assert split.compute == 0
+    return split.step
+
+
+def step_rows(run: dict, job: dict) -> list[dict]:
+    """Return one row per method; ``ratio``: the first method's time in units of this one's."""
+    figures, methods = run["figures"], job["methods"]
+    rows = []
+    for name, method in methods.items():
+        computing = median(figures[f"{name}, silent"]["seconds"])
+        row = timed(figures[name], computing + sending(run, job, method))
+        first = next(iter(methods))
+        rows.append(
+            row
+            | {
+                "method": name,
+                "computing": computing,
+                "ratio": ratio(figures[first], figures[name]),
+                "megabytes": figures[name]["ledger"] / run["hosts"] / 1e6,
+            }
+        )
+    return rows
+
+
+def verdicts(collective: list[dict], steps: list[dict], full: bool) -> list[dict]:
+    """Return what was to be shown: in words, the figure and whether it holds.
+
+    ``full``: the headline was measured, and messages were so long that their bytes decide.
+    """
+    found = []
+    if full:
+        mics = next(row["ratio"] for row in steps if row["method"] == "mics, two-hop")
+        found.append(
+            {
+                "what": f"a zero3 step takes {mics:.2f} times as long as mics: >= {HEADLINE}",
+                "holds": mics >= HEADLINE,
+            }
+        )
+    times = [
+        (f"{row['hosts']} x {row['ranks_per_host']} {WORDS[row['operation']]}, {name}", row[name])
+        for row in collective
+        for name in ("ring", "hierarchical")
+    ] + [(row["method"], row) for row in steps]
+    bars = [("overhead", OVERHEAD, "the byte counter farthest from the ledger")]
+    if full:
+        bars.insert(0, ("deviation", DEVIATION, "the worst prediction"))
+    for key, allowed, what in bars:
+        name, worst = max(times, key=lambda pair: abs(pair[1][key]))
+        off = worst[key]
+        found.append(
+            {
+                "what": f"{what} is {off:+.1%} off ({name}): within {allowed:.0%}",
+                "holds": abs(off) <= allowed,
+            }
+        )
+    return found
+
+
+# ------------------------------------------------------------------------------------- as text
+
+
+def links_text(run: dict) -> str:
+    """Return the measured links in one line."""
+    links = links_of(run)
+    where = f"{run['hosts']} x {run['ranks_per_host']}"
+    return (
+        f"{where}   in a host {link_text(links.intra)}    between hosts {link_text(links.inter)}"
+    )
+
+
+def link_text(link: Link) -> str:
+    """Return alpha and beta.
+
+    >>> link_text(Link(alpha=1e-4, beta=4e-8))
+    '0.10 ms + 40.00 ms/MB'
+    """
+    return f"{1e3 * link.alpha:.2f} ms + {1e9 * link.beta:.2f} ms/MB"
+
+
+def collective_text(rows: list[dict]) -> str:
+    """Return the rows of the collectives as a table."""
+    times = f"{'ms  predicted':>22}"
+    lines = [
+        f"{'':<20}{'flat ring':^22}  {'hierarchical':^22}   flat / hierarchical   entering a host",
+        f"{'':<20}{times}  {times}    ms predicted volume    flat   two",
+    ]
+    for row in rows:
+        flat, two = row["ring"], row["hierarchical"]
+        label = f"{row['hosts']} x {row['ranks_per_host']} {WORDS[row['operation']]}"
+        ratios = f"{row['ratio']:6.2f} {row['predicted_ratio']:9.2f} {row['volume_ratio']:6.2f}"
+        entering = f"{flat['counted']:.3f} {two['counted']:.3f}"
+        times = f"{_times(flat, 1e3, 1)}  {_times(two, 1e3, 1)}"
+        lines.append(f"{label:<20}{times}{ratios}   {entering}")
+    return "\n".join(lines)
+
+
+def step_text(rows: list[dict]) -> str:
+    """Return the rows of the steps as a table."""
+    first = rows[0]["method"]
+    lines = [
+        f"{'':<24}       s   predicted       computing   MB from a host   counted   {first} / this"
+    ]
+    for row in rows:
+        lines.append(
+            f"{row['method']:<24}{_times(row, 1, 3)}     {row['computing']:7.3f}"
+            f"   {row['megabytes']:14.1f}   {1 + row['overhead']:7.3f}   {row['ratio']:12.2f}"
+        )
+    return "\n".join(lines)
+
+
+def _times(timed: dict, unit: float, digits: int) -> str:
+    """Return a time, its prediction and how far that is off."""
+    seconds, predicted = unit * timed["seconds"], unit * timed["predicted"]
+    return f"{seconds:8.{digits}f} {predicted:7.{digits}f} {timed['deviation']:+5.0%}"
+
+
+def verdict_text(found: list[dict]) -> str:
+    """Return the verdicts, one line each."""
+    return "\n".join(f"  {'ok    ' if v['holds'] else 'MISSED'} {v['what']}" for v in found)

@@ -1,0 +1,110 @@
+"""How much of a training step on one rank is not matrix products?
+
+    OMP_NUM_THREADS=1 python benchmarks/step.py
+
+Times, in turn, a whole step (forward, loss, backward, SGD with momentum) of the network
+440-1024-1024-1024-128 on 64 rows of float32, and its matrix products alone, into the same kind of
+preallocated arrays.  Times are CPU times of this thread, which on an idle machine are wall times;
+what else runs then disturbs less.  Reports medians and bests over rounds, and the median of the
+ratios within a round.
+"""
+
+import argparse
+import os
+import statistics
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy loads its BLAS
+
+import numpy as np
+
+from refimpl import nn, optim
+
+WIDTHS = (440, 1024, 1024, 1024, 128)
+BATCH = 64
+
+
+def network():
+    """Return the network, planned and bound, its loss, parameters and gradients."""
+    layers = []
+    for i, (inputs, outputs) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False)):
+        layers += [nn.Affine(f"affine{i}", inputs, outputs, seed=1), nn.Relu()]
+    net, loss = nn.Sequential(*layers[:-1]), nn.SoftmaxCrossEntropy()
+    net.plan(BATCH, np.float32)
+    loss.plan(BATCH, net.outputs, np.float32)
+    layout = nn.Layout(net.units)
+    w, g = (np.zeros(layout.padded, np.float32) for _ in range(2))
+    for layer, unit in zip(net.units, layout.units, strict=True):
+        layer.initialise(w[unit.place])
+        layer.bind(w[unit.place], g[unit.place])
+    return net, loss, w, g
+
+
+def products():
+    """Return a function that does the step's matrix products and nothing else."""
+    draw = np.random.default_rng(1)
+
+    def array(*shape):
+        return draw.standard_normal(shape).astype(np.float32)
+
+    y = [array(BATCH, width) for width in WIDTHS]
+    d = [array(BATCH, width) for width in WIDTHS]
+    w = [array(m, n) for m, n in zip(WIDTHS, WIDTHS[1:], strict=False)]
+    g = [array(m, n) for m, n in zip(WIDTHS, WIDTHS[1:], strict=False)]
+
+    def run():
+        for i in range(len(w)):
+            np.matmul(y[i], w[i], out=y[i + 1])
+        for i in reversed(range(len(w))):
+            np.matmul(y[i].T, d[i + 1], out=g[i])
+            if i:
+                np.matmul(d[i + 1], w[i].T, out=d[i])
+
+    return run
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=60)
+    rounds = parser.parse_args().rounds
+
+    net, loss, w, g = network()
+    bare = products()
+    sgd = optim.SGD(momentum=0.9)
+    states = sgd.allocate(w.size, w.dtype)
+    x = np.random.default_rng(2).standard_normal((BATCH, WIDTHS[0])).astype(np.float32)
+    labels = np.arange(BATCH) % WIDTHS[-1]
+
+    times = {name: [] for name in ("products", "forward", "loss", "backward", "update", "step")}
+    for _ in range(rounds + 3):
+        marks = [time.thread_time()]
+        bare()
+        marks.append(time.thread_time())
+        logits = net.forward(x)
+        marks.append(time.thread_time())
+        loss.forward(logits, labels)
+        dlogits = loss.backward()
+        marks.append(time.thread_time())
+        net.backward(dlogits)
+        marks.append(time.thread_time())
+        sgd.advance(states)
+        sgd.update(w, g, states, lr=1e-3, scale=1 / BATCH)
+        marks.append(time.thread_time())
+        parts = [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)]
+        for name, value in zip(times, [*parts, sum(parts[1:])], strict=True):
+            times[name].append(value)
+
+    times = {name: values[3:] for name, values in times.items()}
+    print(f"{'-'.join(map(str, WIDTHS))}, batch {BATCH}, {w.size} parameters, one thread")
+    for name, values in times.items():
+        print(
+            f"{name:9} {1e3 * statistics.median(values):8.3f} ms   best {1e3 * min(values):8.3f}"
+        )
+    ratios = [s / p for s, p in zip(times["step"], times["products"], strict=True)]
+    best = min(times["step"]) / min(times["products"])
+    print(f"step / products: median {statistics.median(ratios):.3f}, of the best times {best:.3f}")
+
+
+if __name__ == "__main__":
+    main()

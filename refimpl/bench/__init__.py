@@ -1,0 +1,1 @@
+"""Measurements: always in turn in one run, quoted as ratios."""
