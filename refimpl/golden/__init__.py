@@ -1,0 +1,26 @@
+"""Golden values: what other implementations of the same methods test themselves against.
+
+file          what it holds
+npz.py        arrays in a .npz file, the same bytes everywhere
+schema.py     the manifest's JSON Schema (schema.json), and a check against it
+bundle.py     a bundle: a manifest and arrays, in a folder
+compare.py    one array against another, by its rule
+check.py      a folder against the ladder: a line for each array, the first broken rung
+draw.py       numbers for inputs
+cases/        the ladder
+backend.py    an implementation in the same process
+
+    refimpl golden write DIR
+    refimpl golden check THEIRS --against DIR
+
+>>> from refimpl.golden import Reference, check_backend
+>>> report = check_backend(Reference(), pattern="blocks.bmuf/nbm.tiny")
+3 arrays of 1 cases, 0 wrong
+>>> report.right
+True
+"""
+
+from refimpl.golden.backend import OPERATIONS, Reference, check_backend
+from refimpl.golden.check import Line, Report
+
+__all__ = ["OPERATIONS", "Line", "Reference", "Report", "check_backend"]

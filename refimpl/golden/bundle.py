@@ -1,0 +1,275 @@
+"""A bundle: a folder with ``manifest.json`` and ``arrays.npz``, one step of the ladder.
+
+The manifest says all that a reader needs: which cases there are, what each is given (settings as
+data, inputs as arrays), what must come out, and how exactly.  It is described by
+``refimpl/golden/schema.json``.  The array ``result`` of the case ``allreduce.n4.tiny`` is the
+member ``allreduce.n4.tiny/result.npy`` of the archive.
+
+An array has one of three roles:
+
+    input      given; nobody has to reproduce a random generator
+    output     must be there, and right
+    detail     what is on the way to an output; must be right if it is there
+
+and one of two rules:
+
+    bits       equal bits: -0.0 is not 0.0
+    ulp        |have - want| <= k ulp, where an ulp is the distance from the array's largest
+               |want| to the next number of its dtype
+
+The unit of the largest value, and not of each value, because that is how rounding errors of a sum
+behave: they are as large as its terms allow, also where these cancel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.errors import UserError
+from refimpl.golden import npz, schema
+
+# Number of the format, and the version of refimpl since which it and its values have been so.
+FORMAT = 1
+SINCE = "0.1.0"
+
+MANIFEST, ARRAYS = "manifest.json", "arrays.npz"
+
+RUNGS = (
+    "collectives",
+    "compression",
+    "blocks",
+    "layers",
+    "optimizers",
+    "acoustic",
+    "one step",
+    "ten steps",
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How exactly an array must be met, and why: ``ulp`` None for equal bits."""
+
+    why: str
+    ulp: int | None = None
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array of a case: its values, what its axes are, and for what must come out the rule."""
+
+    role: str
+    value: NDArray
+    axes: tuple[str, ...]
+    rule: Rule | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question to a backend, and the answer.
+
+    Attributes
+    ----------
+    name : str
+        Within its bundle; the full name is ``BUNDLE/NAME``.
+    operation : str
+        What is to be done: the method of the protocol (`refimpl.golden.backend`).
+    text : str
+        What the case shows, in a sentence.
+    settings : dict
+        Hyper-parameters and sizes, plain data.
+    arrays : dict of Array
+    """
+
+    name: str
+    operation: str
+    text: str
+    settings: dict[str, Any]
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+    def inputs(self) -> dict[str, NDArray]:
+        """Return what is given, as copies: nobody can spoil it for others."""
+        return {n: a.value.copy() for n, a in self.arrays.items() if a.role == "input"}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Cases that belong together: one folder.  ``place`` counts the bundles of the ladder."""
+
+    name: str
+    rung: str
+    text: str
+    cases: tuple[Case, ...]
+    place: int = 0
+
+    def write(self, folder: Path) -> None:
+        """Write the two files into ``folder``/name; the same bytes for the same values."""
+        target = folder / self.name
+        target.mkdir(parents=True, exist_ok=True)
+        (target / ARRAYS).write_bytes(npz.npz(self.values()))
+        (target / MANIFEST).write_bytes(text_of(self.manifest()).encode("ascii"))
+
+    def values(self) -> dict[str, NDArray]:
+        """Return all arrays under the names that they have in the archive."""
+        return {
+            f"{case.name}/{name}": array.value
+            for case in self.cases
+            for name, array in case.arrays.items()
+        }
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest as plain data."""
+        return {
+            "format": FORMAT,
+            "bundle": self.name,
+            "place": self.place,
+            "rung": RUNGS.index(self.rung) + 1,
+            "rung_name": self.rung,
+            "text": self.text,
+            "refimpl": SINCE,
+            "command": f"refimpl golden write --cases '{self.name}/*' DIR",
+            "cases": [
+                {
+                    "name": case.name,
+                    "operation": case.operation,
+                    "text": case.text,
+                    "settings": case.settings,
+                    "arrays": [_described(name, a) for name, a in case.arrays.items()],
+                }
+                for case in self.cases
+            ],
+        }
+
+
+def text_of(manifest: dict[str, Any]) -> str:
+    """Return a manifest as JSON, a line for each array."""
+    cases = []
+    for case in manifest["cases"]:
+        head = json.dumps({key: value for key, value in case.items() if key != "arrays"})
+        arrays = ",\n".join(f"   {json.dumps(array)}" for array in case["arrays"])
+        cases.append(f'  {head[:-1]}, "arrays": [\n{arrays}\n  ]}}')
+    head = json.dumps({key: v for key, v in manifest.items() if key != "cases"}, indent=1)
+    return f'{head[:-2]},\n "cases": [\n' + ",\n".join(cases) + "\n ]\n}\n"
+
+
+def _described(name: str, array: Array) -> dict[str, Any]:
+    """Return what the manifest says of an array."""
+    told: dict[str, Any] = {
+        "name": name,
+        "role": array.role,
+        "dtype": npz.little(array.value).dtype.str,
+        "shape": list(array.value.shape),
+        "axes": list(array.axes),
+        "sha256": digest(array.value),
+    }
+    if array.rule is not None:
+        told["rule"] = "bits" if array.rule.ulp is None else "ulp"
+        if array.rule.ulp is not None:
+            told["ulp"] = array.rule.ulp
+        told["why"] = array.rule.why
+    return told
+
+
+def digest(array: NDArray) -> str:
+    """Return the SHA-256 of an array's numbers: little-endian, row after row, no header."""
+    return hashlib.sha256(npz.little(array).tobytes()).hexdigest()
+
+
+def names(folder: Path) -> list[str]:
+    """Return the bundles in a folder, sorted: its sub-folders that hold a manifest."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+
+
+def load(folder: Path) -> Bundle:
+    """Read one bundle as a reference, all of it checked.
+
+    Raises
+    ------
+    UserError
+        If it is not there, is no manifest of a known format, or its arrays are not those that
+        the manifest describes.
+    """
+    told = manifest(folder)
+    try:
+        archive = npz.read(folder / ARRAYS)
+    except npz.Damaged as damage:
+        raise UserError(f"golden bundle {folder}: {ARRAYS} is {damage}: write it again") from None
+    cases = []
+    for case in told["cases"]:
+        arrays = {}
+        for entry in case["arrays"]:
+            name = f"{case['name']}/{entry['name']}"
+            value = archive.arrays.get(name)
+            wrong = (
+                archive.damaged.get(name, "missing") if value is None else _differs(value, entry)
+            )
+            if wrong:
+                raise UserError(
+                    f"golden bundle {folder}: array {name} is {wrong}: write the bundle again"
+                )
+            rule = Rule(entry["why"], entry.get("ulp")) if "rule" in entry else None
+            arrays[entry["name"]] = Array(entry["role"], value, tuple(entry["axes"]), rule)
+        cases.append(Case(case["name"], case["operation"], case["text"], case["settings"], arrays))
+    return Bundle(told["bundle"], told["rung_name"], told["text"], tuple(cases), told["place"])
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """Read and check a manifest.
+
+    Raises
+    ------
+    UserError
+        If it is missing, no JSON, of another format or against the schema.
+    """
+    file = folder / MANIFEST
+    try:
+        told = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"no golden bundle in {folder}: {MANIFEST}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"golden bundle {folder}: {MANIFEST} is no JSON: {error}") from None
+    number = told.get("format") if isinstance(told, Mapping) else None
+    if number != FORMAT:
+        raise UserError(
+            f"golden bundle {folder} has format {number}, this refimpl reads {FORMAT}: write it "
+            "again with `refimpl golden write`"
+        )
+    for mistake in schema.mistakes(told):
+        raise UserError(f"golden bundle {folder}: {MANIFEST}: {mistake}")
+    return told
+
+
+def _differs(value: NDArray, entry: Mapping[str, Any]) -> str:
+    """Return in what an array is not the one described; empty if in nothing."""
+    shape = tuple(entry["shape"])
+    if value.dtype.str != entry["dtype"] or value.shape != shape:
+        return f"{value.dtype.str} {value.shape} and not {entry['dtype']} {shape}"
+    return "" if digest(value) == entry["sha256"] else "altered, its sha256 differs"
+
+
+def write(bundles: Iterable[Bundle], folder: Path) -> None:
+    """Write bundles into a folder."""
+    for bundle in bundles:
+        bundle.write(folder)
+
+
+def padded(rows: Iterable[NDArray], length: int | None = None) -> NDArray:
+    """Return rows of unequal length as one array, filled up with zeros.
+
+    >>> padded([np.array([1, 2]), np.array([3])]).tolist()
+    [[1, 2], [3, 0]]
+    """
+    rows = list(rows)
+    most = max((len(row) for row in rows), default=0) if length is None else length
+    out = np.zeros((len(rows), most), rows[0].dtype if rows else np.float32)
+    for target, row in zip(out, rows, strict=True):
+        target[: len(row)] = row
+    return out

@@ -1,0 +1,56 @@
+"""How a case is put together: inputs, an operation, and how exactly each answer must be met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.golden.bundle import Array, Case, Rule
+
+Operation = Callable[[dict[str, NDArray], dict[str, Any]], dict[str, NDArray]]
+
+COPIES = Rule("numbers are copied")
+EXACT = Rule("the numbers have so few digits that no operation rounds, in any order")
+ORDER = Rule("sums are rounded, in the documented order")
+INTEGERS = Rule("integers")
+BYTES = Rule("bytes of a message, as documented")
+
+
+class Answer(NamedTuple):
+    """What an array that must come out is: its axes, its rule, and whether it is a detail."""
+
+    axes: str
+    rule: Rule
+    role: str = "output"
+
+
+def case(
+    name: str,
+    operation: Operation,
+    text: str,
+    settings: dict[str, Any],
+    inputs: Mapping[str, tuple[NDArray, str]],
+    answers: Mapping[str, Answer],
+) -> Case:
+    """Return a case whose answers are what ``operation`` makes of its inputs.
+
+    ``inputs`` maps a name to values and axes; axes are words in one text.  A detail that the
+    operation does not return does not exist in this case.
+    """
+    made = Case(name, operation.__name__, text, settings)
+    for key, (value, axes) in inputs.items():
+        assert value.ndim == len(axes.split()), (name, key)
+        made.arrays[key] = Array("input", value, tuple(axes.split()))
+    results = operation(made.inputs(), settings)
+    assert set(results) <= set(answers), (name, set(results) - set(answers))
+    for key, answer in answers.items():
+        if key not in results and answer.role == "detail":
+            continue
+        value = np.asarray(results[key])
+        assert value.ndim == len(answer.axes.split()), (name, key, value.shape)
+        assert value.dtype.kind in "iu" or np.isfinite(value).all(), (name, key)
+        made.arrays[key] = Array(answer.role, value, tuple(answer.axes.split()), answer.rule)
+    return made

@@ -1,0 +1,279 @@
+"""The second rung: what GTC and one bit per value encode, send and decode.
+
+Values are dyadic, so every residual is exact; a few are exactly tau, -tau and zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.collectives import blocks
+from refimpl.compression import exchange as gtc
+from refimpl.compression import onebit, threshold, wire
+from refimpl.golden import draw
+from refimpl.golden.bundle import Bundle, Case, Rule, padded
+from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, case
+from refimpl.loopback import spawn
+
+Arrays = dict[str, NDArray]
+Settings = dict[str, Any]
+
+# ---------------------------------------------------------------------------------- operations
+
+
+def gtc_encode(inputs: Arrays, settings: Settings) -> Arrays:
+    """Add the gradient to the residual and take out the message, step after step.
+
+    gradient (steps, n), residual (n,), setting tau -> for each step the words (steps, longest),
+    how many (steps,), and the residual afterwards (steps, n).
+    """
+    residual, words, after = inputs["residual"], [], []
+    memory = np.empty(residual.size, np.uint32)
+    for gradient in inputs["gradient"]:
+        words.append(threshold.encode(residual, gradient, settings["tau"], memory).copy())
+        after.append(residual.copy())
+    entries = np.array([len(one) for one in words])
+    return {"entries": entries, "words": padded(words), "residual_after": np.stack(after)}
+
+
+def gtc_message(inputs: Arrays, settings: Settings) -> Arrays:
+    """Write words (m,) as bytes: settings n, tau and format -> message (bytes,)."""
+    n, tau, form = settings["n"], settings["tau"], settings["format"]
+    return {"message": wire.encode(inputs["words"], n, tau, form)}
+
+
+def gtc_decode(inputs: Arrays, settings: Settings) -> Arrays:
+    """Read a message (bytes,) and say what it stands for: words (m,), values (n,)."""
+    n, tau = settings["n"], settings["tau"]
+    _, words = wire.decode(inputs["message"], n, tau)
+    counts, values = threshold.Counts(n, 1), np.empty(n, np.float32)
+    counts.add(words)
+    counts.total(tau, values)
+    return {"words": words, "values": values}
+
+
+def gtc_exchange(inputs: Arrays, settings: Settings) -> Arrays:
+    """Encode on every rank, exchange, decode and add, step after step.
+
+    gradient (steps, ranks, n), settings tau and format -> total (steps, ranks, n), residual
+    (steps, ranks, n), message (steps, ranks, longest) and message_size (steps, ranks).
+    """
+    steps, ranks, n = inputs["gradient"].shape
+    tau, dtype = settings["tau"], inputs["gradient"].dtype
+
+    def body(comm):
+        residual, words = np.zeros(n, dtype), np.empty(n, np.uint32)
+        counts, found = threshold.Counts(n, ranks), []
+        for gradient in inputs["gradient"][:, comm.rank]:
+            mine = threshold.encode(residual, gradient, tau, words)
+            form = wire.choose(mine, n, settings["format"])
+            message = wire.encode(mine, n, tau, form)
+            total = np.empty(n, dtype)
+            gtc.exchange(comm, mine, tau, counts, total, settings["format"])
+            found.append((message, residual.copy(), total))
+        return found
+
+    ends = spawn((0,) * ranks, body)
+    messages = [[ends[r][s][0] for r in range(ranks)] for s in range(steps)]
+    longest = max(m.size for row in messages for m in row)
+    return {
+        "message_size": np.array([[m.size for m in row] for row in messages]),
+        "message": np.stack([padded(row, longest) for row in messages]),
+        "residual": np.stack([[ends[r][s][1] for r in range(ranks)] for s in range(steps)]),
+        "total": np.stack([[ends[r][s][2] for r in range(ranks)] for s in range(steps)]),
+    }
+
+
+def gtc_adapt(inputs: Arrays, settings: Settings) -> Arrays:
+    """Steer tau to a density: entries (steps,) -> the tau after each step (steps,), float64."""
+    tau, found = settings["tau"], []
+    for entries in inputs["entries"].tolist():
+        tau = threshold.adapted(tau, entries, settings["n"], settings["target"], np.float32)
+        found.append(tau)
+    return {"tau": np.array(found)}
+
+
+def onebit_encode(inputs: Arrays, settings: Settings) -> Arrays:
+    """Write x (n,) as a scale and signs -> message (bytes,), and x less what was sent (n,)."""
+    x = inputs["x"]
+    message = np.empty(onebit.message_bytes(x.size), np.uint8)
+    onebit.encode(x, message)
+    return {"message": message, "residual": x}
+
+
+def onebit_allreduce(inputs: Arrays, settings: Settings) -> Arrays:
+    """Sum with one bit per value and way: gradient (steps, ranks, n) -> result, residual, owned.
+
+    owned (steps, ranks, longest chunk) is what a chunk's owner has not passed on.
+    """
+    steps, ranks, n = inputs["gradient"].shape
+    cut, dtype = np.diff(blocks.offsets(n, ranks)), inputs["gradient"].dtype
+
+    def body(comm):
+        residual, owned = np.zeros(n, dtype), np.zeros(cut[comm.rank], dtype)
+        found = []
+        for gradient in inputs["gradient"][:, comm.rank]:
+            got = gradient.copy()
+            onebit.allreduce(comm, got, residual, owned)
+            found.append((got, residual.copy(), owned.copy()))
+        return found
+
+    ends = spawn((0,) * ranks, body)
+
+    def of(which: int) -> NDArray:
+        longest = max(end[0][which].size for end in ends)
+        return np.stack([padded([e[s][which] for e in ends], longest) for s in range(steps)])
+
+    return {"residual": of(1), "owned": of(2), "result": of(0)}
+
+
+# --------------------------------------------------------------------------------------- cases
+
+
+def bundles() -> Iterator[Bundle]:
+    """Yield the bundles of this rung."""
+    yield Bundle(
+        "compression.gtc",
+        "compression",
+        "Gradient threshold compression: residuals, words, the bytes of all formats, sums.",
+        tuple(_gtc()),
+    )
+    yield Bundle(
+        "compression.onebit",
+        "compression",
+        "One bit per value with error feedback at sender and owner.",
+        tuple(_onebit()),
+    )
+
+
+def _gtc() -> Iterator[Case]:
+    tiny = np.array([[0.5, 1.0, 1.25, -1.0, -1.25, 0.0, 3.0, -0.5]], np.float32)
+    yield _encode("tiny", np.repeat(tiny, 3, 0), np.zeros(8, np.float32), 1.0)
+    start = draw.dyadic("gtc residual", 200, 1.0)
+    start[:4] = [0.5, -0.5, 0.0, 0.125]
+    yield _encode("steps", draw.dyadic("gtc gradient", (4, 200), 0.75), start, 0.5)
+    yield _encode("silent", np.zeros((1, 5), np.float32), start[:5], 1.0)
+
+    words = {
+        "empty": (np.empty(0, np.uint32), 40),
+        "one": (np.array([39 << 1 | 1], np.uint32), 40),
+        "all": (np.arange(0, 26, 2, dtype=np.uint32) | np.array([0, 1] * 6 + [1], np.uint32), 13),
+        "sparse": (_words("gtc sparse", 300, 11), 300),
+        "dense": (_words("gtc dense", 300, 120), 300),
+    }
+    for name, (some, n) in words.items():
+        for form in wire.FORMATS:
+            settings = {"n": n, "tau": 0.5, "format": form}
+            made = case(
+                f"message.{form}.{name}",
+                gtc_message,
+                f"{some.size} entries of {n} values in the format {form}",
+                settings,
+                {"words": (some, "entry")},
+                {"message": Answer("byte", BYTES)},
+            )
+            yield made
+            yield case(
+                f"decode.{form}.{name}",
+                gtc_decode,
+                "the same message, read",
+                {"n": n, "tau": 0.5},
+                {"message": (made.arrays["message"].value, "byte")},
+                {"words": Answer("entry", INTEGERS), "values": Answer("element", EXACT)},
+            )
+    ones = np.array([[[1.0, 2.0, 0.0, -3.0], [1.0, -2.0, 0.5, -3.0]]], np.float32)
+    yield _exchange("tiny.n2", np.repeat(ones, 3, 0), 1.0, "auto")
+    for ranks in (1, 2, 4, 8):
+        for form in ("auto", "rice"):
+            gradient = draw.dyadic(f"gtc exchange {ranks}", (3, ranks, 50), 0.75)
+            yield _exchange(f"{form}.n{ranks}", gradient, 0.5, form)
+    yield case(
+        "adapt",
+        gtc_adapt,
+        "tau falls while too little is sent, rises while too much is, and stays at the target",
+        {"tau": 8.0, "target": 0.005, "n": 1000},
+        {"entries": (np.array([0, 1, 4, 5, 6, 50, 1000, 5, 0]), "step")},
+        {"tau": Answer("step", _FLOAT32)},
+    )
+
+
+_FLOAT32 = Rule("one division or product in float64, rounded to float32")
+
+
+def _words(name: str, n: int, entries: int) -> NDArray[np.uint32]:
+    """Return a message of so many different indices below n, signs at random."""
+    order = np.argsort(draw.integers(name, 0, 1 << 30, n), kind="stable")
+    index = np.sort(order[:entries])
+    return (index << 1 | draw.integers(f"{name} signs", 0, 2, entries)).astype(np.uint32)
+
+
+def _encode(name: str, gradient: NDArray, residual: NDArray, tau: float) -> Case:
+    return case(
+        f"encode.{name}",
+        gtc_encode,
+        f"{len(gradient)} steps of error feedback; residuals of exactly tau stay",
+        {"tau": tau},
+        {"gradient": (gradient, "step element"), "residual": (residual, "element")},
+        {
+            "entries": Answer("step", INTEGERS),
+            "words": Answer("step entry", INTEGERS),
+            "residual_after": Answer("step element", EXACT),
+        },
+    )
+
+
+def _exchange(name: str, gradient: NDArray, tau: float, form: str) -> Case:
+    return case(
+        f"exchange.{name}",
+        gtc_exchange,
+        f"{gradient.shape[1]} ranks encode, exchange and add, {len(gradient)} steps",
+        {"tau": tau, "format": form, "ranks": gradient.shape[1]},
+        {"gradient": (gradient, "step rank element")},
+        {
+            "residual": Answer("step rank element", EXACT),
+            "message_size": Answer("step rank", INTEGERS, "detail"),
+            "message": Answer("step rank byte", BYTES, "detail"),
+            "total": Answer("step rank element", EXACT),
+        },
+    )
+
+
+def _onebit() -> Iterator[Case]:
+    vectors = {
+        "tiny": np.array([3.0, -1.0, 0.5, 0.0, -0.5, 0.25, 1.75, -1.0], np.float32),
+        "zero": np.zeros(9, np.float32),
+        "long": draw.dyadic("onebit", 64, 4.0),
+    }
+    for name, x in vectors.items():
+        yield case(
+            f"encode.{name}",
+            onebit_encode,
+            "a scale, the mean of |x|, and a sign for each value",
+            {},
+            {"x": (x, "element")},
+            {"message": Answer("byte", BYTES), "residual": Answer("element", _SCALED)},
+        )
+    for ranks in (1, 2, 4, 8):
+        # Chunks of 8 values: a mean of 8 dyadic numbers is dyadic.
+        gradient = draw.dyadic(f"onebit {ranks}", (3, ranks, 8 * ranks), 2.0)
+        yield case(
+            f"allreduce.n{ranks}",
+            onebit_allreduce,
+            f"three steps on {ranks} ranks",
+            {"ranks": ranks},
+            {"gradient": (gradient, "step rank element")},
+            {
+                "residual": Answer("step rank element", _SCALED),
+                "owned": Answer("step rank element", _SCALED),
+                "result": Answer("step rank element", _SCALED),
+            },
+        )
+
+
+_SCALED = Rule(
+    "the mean of |x| over 8 or 64 values is exact in float64; every other operation is too"
+)

@@ -1,0 +1,118 @@
+"""Arrays in a .npz file: the same bytes on every machine, and readable in any language.
+
+A .npz is a zip archive with one member ``NAME.npy`` for each array.  Here members are *stored*,
+not compressed, and all dates are 1980-01-01, so that equal arrays make equal files; a deflated
+file would depend on the version of zlib.  A member is, for format 1.0 of .npy:
+
+    bytes    what
+    6        \\x93NUMPY
+    2        1, 0
+    2        length of the header, uint16, little-endian
+    ...      {'descr': '<f4', 'fortran_order': False, 'shape': (4, 8), }, spaces, a newline;
+             the data begin at a multiple of 64 bytes
+    ...      the numbers, row after row, little-endian
+
+Reading is for files that somebody else has written.  What is wrong with one is said in words.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can hold
+ALIGN = 64
+
+
+class Damaged(Exception):
+    """A file, or a member, that cannot be read; its text says why."""
+
+
+class Archive(NamedTuple):
+    """What a file holds: arrays by name, and why others of its members cannot be read."""
+
+    arrays: dict[str, NDArray]
+    damaged: dict[str, str]
+
+
+def little(array: NDArray) -> NDArray:
+    """Return the array with little-endian numbers, row after row."""
+    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+
+
+def npy(array: NDArray) -> bytes:
+    """Return the bytes of an array as a .npy file of format 1.0."""
+    array = little(array)
+    text = f"{{'descr': '{array.dtype.str}', 'fortran_order': False, 'shape': {array.shape}, }}"
+    spaces = -(10 + len(text) + 1) % ALIGN
+    header = (text + " " * spaces + "\n").encode("ascii")
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + array.tobytes()
+
+
+def npz(arrays: Mapping[str, NDArray]) -> bytes:
+    """Return the bytes of a .npz file of these arrays, in this order."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy", DATE)
+            member.create_system, member.external_attr = 3, 0o644 << 16
+            archive.writestr(member, npy(array))
+    return file.getvalue()
+
+
+def read(path: Path) -> Archive:
+    """Read a .npz file that anybody may have written, without pickle.
+
+    Raises
+    ------
+    Damaged
+        If it is missing or is not a whole zip archive.  What is wrong with single members is
+        returned.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise Damaged("missing") from None
+    except (OSError, zipfile.BadZipFile) as error:
+        raise Damaged(_unreadable(path, error)) from None
+    arrays, damaged = {}, {}
+    with archive:
+        for member in archive.namelist():
+            name = member.removesuffix(".npy")
+            if name in arrays or name in damaged:
+                damaged[name] = "there twice"
+                arrays.pop(name, None)
+                continue
+            try:
+                with archive.open(member) as file:
+                    arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+                    if file.read(1):
+                        raise ValueError("bytes behind its data")
+            except (ValueError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile) as e:
+                arrays.pop(name, None)
+                damaged[name] = f"unreadable: {e}".splitlines()[0]
+            except Exception as error:  # zlib.error and what a broken header makes of it
+                arrays.pop(name, None)
+                damaged[name] = f"unreadable: {type(error).__name__}: {error}".splitlines()[0]
+    return Archive(arrays, damaged)
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """Return why a file is no zip archive."""
+    if not path.is_file():
+        return f"not a file ({error})"
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        begins = file.read(4)
+    if size == 0:
+        return "empty, a file of 0 bytes"
+    if begins == b"PK\x03\x04":
+        return f"truncated: it begins like a zip archive, but its end is missing ({size} bytes)"
+    return f"not a zip archive ({size} bytes that begin with {begins!r})"
