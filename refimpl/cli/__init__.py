@@ -1,0 +1,182 @@
+"""The command line: one file per command, errors in one place.
+
+A command is a module with ``add(commands)``, which declares its arguments, and ``run(args)``,
+which returns the exit code.  Commands that train or measure call `world` for their communicator;
+the others never start MPI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from refimpl import __version__
+from refimpl.errors import UserError
+
+if TYPE_CHECKING:
+    from refimpl.communicator import Communicator
+
+# How long a rank with a user's error waits for the others to report the same one.
+GRACE = 2.0
+
+# Where launchers tell a process its rank before MPI is started.
+RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that reports mistakes as every other mistake: one line, once."""
+
+    def error(self, message: str) -> None:
+        raise UserError(f"{message} (see: {self.prog} --help)")
+
+    def print_help(self, file: Any = None) -> None:
+        if first_rank():
+            super().print_help(file)
+
+
+def first_rank() -> bool:
+    """Return whether this process should speak for the job; starts no MPI."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        return mpi.COMM_WORLD.rank == 0
+    ranks = [os.environ[name] for name in RANK_VARIABLES if name in os.environ]
+    return not ranks or ranks[0] == "0"
+
+
+def world(ranks_per_node: int | None = None) -> Communicator:
+    """Return the communicator of all ranks; starts MPI.
+
+    Raises
+    ------
+    UserError
+        If run_mpi.sh asked for another number of ranks (it says so in REFIMPL_RANKS): a launcher
+        of another MPI starts that many worlds of one rank, and each would train alone.
+    """
+    from mpi4py import MPI
+
+    from refimpl.communicator import Communicator
+
+    asked, found = os.environ.get("REFIMPL_RANKS"), MPI.COMM_WORLD.size
+    if asked and int(asked) != found:
+        raise UserError(
+            f"{asked} ranks were asked for but this world has {found}: the launcher and mpi4py "
+            "belong to different MPIs; set MPIEXEC to the launcher of mpi4py's MPI"
+        )
+
+    return Communicator(MPI.COMM_WORLD, ranks_per_node)
+
+
+def say(text: str) -> None:
+    """Print on the first rank only."""
+    if first_rank():
+        print(text, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    from refimpl.cli import (
+        bench,
+        compare,
+        data,
+        decode,
+        evaluate,
+        explain,
+        golden,
+        plan,
+        report,
+        topology,
+        train,
+    )
+
+    top = _Parser(prog="refimpl", description="MiCS, GTC and BMUF in NumPy and MPI.")
+    top.add_argument("--version", action="version", version=f"refimpl {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    for command in (
+        train,
+        compare,
+        evaluate,
+        decode,
+        report,
+        topology,
+        explain,
+        plan,
+        bench,
+        golden,
+        data,
+    ):
+        command.add(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; see the errors in `_refuse` and `_abort`."""
+    try:
+        args = parser().parse_args(argv)
+        return args.run(args)
+    except UserError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return _interrupted()
+    except BrokenPipeError:
+        # Whoever read our output has had enough (`| head`): nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        return _abort()
+
+
+def _mpi() -> Any:
+    """Return mpi4py.MPI if it runs with more than one rank, else None."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    running = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
+    return mpi if running and mpi.COMM_WORLD.size > 1 else None
+
+
+def _refuse(message: str) -> int:
+    """Report a user's mistake: one line from one rank, exit code 2 on all of them.
+
+    Mistakes are raised on every rank, so the ranks meet in a barrier and rank 0 speaks.  Should
+    one rank be alone with its error, nobody comes: it speaks for itself and ends the job.
+    """
+    mpi = _mpi()
+    if mpi is not None:
+        barrier, waited = mpi.COMM_WORLD.Ibarrier(), time.monotonic()
+        while not barrier.Test():
+            if time.monotonic() - waited > GRACE:
+                rank = mpi.COMM_WORLD.rank
+                print(f"refimpl: error on rank {rank}: {message}", file=sys.stderr, flush=True)
+                mpi.COMM_WORLD.Abort(2)
+            time.sleep(0.01)
+    if first_rank():
+        print(f"refimpl: error: {message}", file=sys.stderr, flush=True)
+    if mpi is not None:
+        # Ranks that leave in good order give the launcher nothing to complain about but the code.
+        mpi.Finalize()
+    return 2
+
+
+def _interrupted() -> int:
+    """End after Ctrl-C without a traceback; the launcher has told all ranks."""
+    if first_rank():
+        print("refimpl: interrupted", file=sys.stderr, flush=True)
+    mpi = _mpi()
+    if mpi is not None:
+        mpi.COMM_WORLD.Abort(130)
+    return 130
+
+
+def _abort() -> int:
+    """Report what should not happen: the traceback, and the end of the whole job."""
+    traceback.print_exc()
+    sys.stderr.flush()
+    mpi = _mpi()
+    if mpi is not None:
+        print(f"refimpl: rank {mpi.COMM_WORLD.rank} failed, the job ends", file=sys.stderr)
+        sys.stderr.flush()
+        mpi.COMM_WORLD.Abort(1)
+    return 1

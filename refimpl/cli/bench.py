@@ -1,0 +1,72 @@
+"""``refimpl bench``: the collectives beside MPI's own; ``refimpl bench step``: a training step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from refimpl.cli.arguments import positive
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    command = commands.add_parser("bench", help="measure, in turn in one run, as ratios")
+    command.add_argument(
+        "what",
+        nargs="?",
+        default="collectives",
+        choices=sorted(KINDS),
+        help="default: %(default)s",
+    )
+    command.add_argument("--collectives", default="ring", metavar="NAME", help="for step")
+    command.add_argument("--repeats", type=positive, metavar="N", help="rounds to measure")
+    command.add_argument("--ranks-per-node", type=positive, metavar="K", help="virtual nodes")
+    command.add_argument("--json", metavar="FILE", help="also write the figures to a file")
+    command.set_defaults(run=run)
+
+
+def _collectives(comm: Any, args: Any) -> tuple[Any, str]:
+    from refimpl.bench import collectives
+
+    rows = collectives.measure(comm, **_given(repeats=args.repeats))
+    return rows, collectives.table(rows)
+
+
+def _step(comm: Any, args: Any) -> tuple[Any, str]:
+    from refimpl.bench import step
+
+    result = step.measure(comm, collective=args.collectives, **_given(repeats=args.repeats))
+    return result, step.table(result)
+
+
+def _gtc(comm: Any, args: Any) -> tuple[Any, str]:
+    from refimpl.bench import gtc
+
+    result = gtc.measure(**_given(repeats=args.repeats)) if comm.rank == 0 else None
+    result = comm.bcast_object(result)
+    return result, gtc.table(result)
+
+
+KINDS = {"collectives": _collectives, "step": _step, "gtc": _gtc}
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def run(args: Any) -> int:
+    """Measure and print the table."""
+    from refimpl.cli import say, world
+    from refimpl.errors import UserError, together
+
+    comm = world(args.ranks_per_node)
+    result, text = KINDS[args.what](comm, args)
+    say(text)
+    with together(comm):
+        if args.json and comm.rank == 0:
+            try:
+                Path(args.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"cannot write {args.json}: {error.strerror}") from error
+    return 0

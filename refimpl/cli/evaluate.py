@@ -1,0 +1,33 @@
+"""``refimpl evaluate RUN --data DIR``: score a finished run on other data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    command = commands.add_parser("evaluate", help="score a finished run on other data")
+    command.add_argument("run_folder", metavar="RUN", help="the folder of a finished run")
+    command.add_argument("--data", metavar="DIR", required=True, help="the data to score")
+    command.add_argument("--json", action="store_true", help="print the scores as JSON")
+    command.set_defaults(run=run)
+
+
+def run(args: Any) -> int:
+    """Print the scores of the data folder."""
+    from refimpl.cli import say, world
+    from refimpl.cli.train import words
+    from refimpl.finished import Finished
+
+    finished = Finished.open(world(), Path(args.run_folder))
+    scores = finished.evaluate(args.data)
+    if args.json:
+        say(json.dumps(scores, indent=2))
+        return 0
+    for where, score in scores.items():
+        rates = {where: score["word_error_rate"]} if "word_error_rate" in score else None
+        say(f"{where}: FER {score['frame_error_rate']:7.2%}" + words(rates, where))
+    return 0

@@ -1,0 +1,25 @@
+"""``refimpl explain NAME -p P``: print a collective's schedule, without MPI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from refimpl.cli.arguments import positive
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    command = commands.add_parser("explain", help="print how a collective works (needs no MPI)")
+    command.add_argument("name", metavar="NAME", help="for example ring, hierarchical-allgather")
+    command.add_argument("-p", type=positive, default=4, metavar="P", help="ranks (default: 4)")
+    command.add_argument("-k", type=positive, metavar="K", help="ranks of a node")
+    command.set_defaults(run=run)
+
+
+def run(args: Any) -> int:
+    """Print the schedule."""
+    from refimpl.cli import say
+    from refimpl.collectives.explain import explain
+
+    say(explain(args.name, args.p, args.k))
+    return 0

@@ -1,0 +1,89 @@
+"""``refimpl golden write | list | check``: golden values for other implementations, without MPI.
+
+Started on many ranks, the first one does all the work: the values need no MPI, and so they are the
+same on any number of ranks and with any MPI.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from refimpl.errors import UserError, require
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    command = commands.add_parser("golden", help="write or check golden values (needs no MPI)")
+    verbs = command.add_subparsers(metavar="write|list|check", required=True)
+
+    write = verbs.add_parser("write", help="write the ladder of cases into a folder")
+    write.add_argument("folder", type=Path, metavar="DIR", help="one sub-folder for each bundle")
+    write.set_defaults(run=run_write)
+
+    listing = verbs.add_parser("list", help="print the names of all cases and what they show")
+    listing.set_defaults(run=run_list)
+
+    check = verbs.add_parser("check", help="compare somebody's arrays with the ladder")
+    check.add_argument("folder", type=Path, metavar="THEIRS", help="holds BUNDLE/arrays.npz")
+    check.add_argument("--against", type=Path, metavar="DIR", help="default: computed now")
+    check.add_argument("--quiet", action="store_true", help="only what is wrong")
+    check.set_defaults(run=run_check)
+
+    for verb in (write, listing, check):
+        verb.add_argument("--cases", default="*", metavar="GLOB", help="e.g. 'layers/affine.*'")
+
+
+def run_write(args: Any) -> int:
+    """Write the cases that match; refuse a folder that holds something else."""
+    from refimpl.cli import first_rank, say
+    from refimpl.golden import cases, check
+
+    if not first_rank():
+        return 0
+    _check_target(args.folder)
+    for one in check.chosen(cases.ladder(), args.cases):
+        one.write(args.folder)
+        arrays = sum(len(case.arrays) for case in one.cases)
+        size = sum(f.stat().st_size for f in (args.folder / one.name).iterdir())
+        say(f"{one.name}: {len(one.cases)} cases, {arrays} arrays, {size:,} bytes")
+    return 0
+
+
+def _check_target(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give a new or empty one, or one of bundles")
+
+
+def run_list(args: Any) -> int:
+    """Print the cases, in the order of the ladder."""
+    from refimpl.cli import first_rank, say
+    from refimpl.golden import bundle, cases, check
+
+    if not first_rank():
+        return 0
+    for one in check.chosen(cases.ladder(), args.cases):
+        say(f"rung {bundle.RUNGS.index(one.rung) + 1}, {one.rung}: {one.name}: {one.text}")
+        for case in one.cases:
+            say(f"    {one.name}/{case.name}: {case.operation}: {case.text}")
+    return 0
+
+
+def run_check(args: Any) -> int:
+    """Print a line for each array and the first broken rung; exit code 1 unless all is right."""
+    from refimpl.cli import first_rank, say
+    from refimpl.golden import cases, check
+
+    if not first_rank():
+        return 0
+    require(
+        args.folder.is_dir(), f"no folder {args.folder}: give one that holds BUNDLE/arrays.npz"
+    )
+    against = cases.ladder() if args.against is None else check.loaded(args.against)
+    report = check.Report()
+    for line in check.folders(args.folder, against, args.cases):
+        report.lines.append(line)
+        if not (args.quiet and line.right):
+            say(str(line))
+    say(report.summary())
+    return 0 if report.right else 1

@@ -1,0 +1,249 @@
+"""``refimpl plan``: what a training step would take on a cluster, without MPI.
+
+With ``--preset``, a published cluster and its runs; else the user's own model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from refimpl.cli.arguments import positive, positive_number
+from refimpl.errors import UserError, require
+
+
+def fraction(text: str) -> float:
+    """Return the number between 0 and 1 that a text spells."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return number
+
+
+def size(text: str) -> float:
+    """Return the finite number of at least 0 that a text spells."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return number
+
+
+def count(text: str) -> int:
+    """Return the whole number of at least 1 that a text spells, 1e9 for example."""
+    number = positive_number(text)
+    if number != int(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(number)
+
+
+def comma(kind: Callable, length: int | None = None) -> Callable:
+    """Return a type for values with commas between them."""
+
+    def values(text: str) -> tuple:
+        parts = text.split(",")
+        if length is not None and len(parts) != length:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} has {len(parts)} value{'s' * (len(parts) != 1)} where {length} are "
+                f"needed, with commas between them"
+            )
+        return tuple(kind(part) for part in parts)
+
+    return values
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    command = commands.add_parser(
+        "plan", help="predict a training step on a cluster that is not here (needs no MPI)"
+    )
+    command.add_argument("--json", action="store_true", help="print plain data")
+
+    preset = command.add_argument_group("a published cluster")
+    preset.add_argument("--preset", metavar="NAME", help="p4d-100b, p4d-50b or p3dn-10b")
+    preset.add_argument("--ranks", type=comma(positive), metavar="N,N,...", help="world sizes")
+
+    model = command.add_argument_group("your model, one of")
+    model.add_argument("--parameters", type=count, metavar="P", help="parameters, in all")
+    model.add_argument("--widths", type=comma(positive), metavar="W,W,...", help="of an MLP")
+    model.add_argument("--layers", type=positive, metavar="L", help="transformer, with --hidden")
+    model.add_argument("--hidden", type=positive, metavar="H", help="transformer, with --layers")
+
+    how = command.add_argument_group("how it is trained")
+    how.add_argument("--units", type=positive, metavar="U", help="of --parameters (default: 1)")
+    how.add_argument("--batch", type=positive_number, metavar="B", help="rows a rank, micro-step")
+    how.add_argument("--microsteps", type=positive, metavar="M", help="default: 1")
+    how.add_argument(
+        "--bytes", type=comma(size, 3), metavar="P,G,S", help="per parameter: itself,"
+    )
+    how.add_argument("--recompute", action="store_true", help="activations are computed twice")
+    how.add_argument("--zero-stage", type=int, choices=(1, 2, 3), help="default: 3")
+    how.add_argument("--partition", type=positive, metavar="P", help="say more about this p")
+    how.add_argument(
+        "--overlap", type=fraction, metavar="W", help="part of compute that hides messages"
+    )
+
+    cluster = command.add_argument_group("your cluster")
+    cluster.add_argument("-n", type=positive, metavar="RANKS", help="world size")
+    cluster.add_argument("--ranks-per-node", type=positive, metavar="K", help="default: one node")
+    cluster.add_argument("--flops", type=positive_number, metavar="F", help="a rank's, per second")
+    link = comma(size, 2)
+    cluster.add_argument("--intra", type=link, metavar="ALPHA,BETA", help="s/message, s/byte")
+    cluster.add_argument("--inter", type=link, metavar="ALPHA,BETA", help="the same between nodes")
+    cluster.add_argument("--call", type=size, metavar="S", help="seconds of a collective call")
+    cluster.add_argument("--memory", type=positive_number, metavar="BYTES", help="of a rank")
+    cluster.add_argument("--activations", type=size, metavar="BYTES", help="of a rank")
+    command.set_defaults(run=run)
+
+
+# What describes a user's own model, and so does not go with --preset.
+OWN = ("parameters", "widths", "layers", "hidden", "units", "batch", "microsteps", "bytes")
+OWN += ("recompute", "zero_stage", "partition", "overlap", "n", "ranks_per_node", "flops")
+OWN += ("intra", "inter", "call", "memory", "activations")
+
+
+def run(args: Any) -> int:
+    """Print the plan; exit code 1 if no partition group size fits."""
+    return published(args) if args.preset is not None else own(args)
+
+
+def published(args: Any) -> int:
+    """Print what a preset predicts."""
+    from refimpl.cli import say
+    from refimpl.plan import presets
+    from refimpl.plan.published import evaluate_preset
+    from refimpl.plan.text import preset_data, preset_text
+
+    given = [name for name in OWN if getattr(args, name) not in (None, False)]
+    if given:
+        option = "-n" if given[0] == "n" else "--" + given[0].replace("_", "-")
+        raise UserError(
+            f"{option} does not go with --preset, whose numbers are published: leave it out, or "
+            f"describe your own model without --preset"
+        )
+    evaluated = evaluate_preset(presets.get(args.preset), args.ranks)
+    say(json.dumps(preset_data(evaluated), indent=1) if args.json else preset_text(evaluated))
+    return 0
+
+
+def own(args: Any) -> int:
+    """Print the table over all p and the recommendation for the user's own model."""
+    from refimpl.cli import say
+    from refimpl.plan.advice_text import advice_data, advice_text
+    from refimpl.plan.advise import advise
+
+    question, assumed = read(args)
+    advice = advise(question, args.partition)
+    if args.json:
+        say(json.dumps(advice_data(advice, args.partition, assumed), indent=1))
+    else:
+        say(advice_text(advice, args.partition, assumed))
+    return 0 if advice.recommended else 1
+
+
+def read(args: Any) -> tuple[Any, list[str]]:
+    """Return the question that the arguments ask, and what was assumed to complete it."""
+    from refimpl.collectives.auto import ASSUMED
+    from refimpl.collectives.cost import Link, Links
+    from refimpl.plan.advise import Question
+    from refimpl.plan.memory import Bytes
+    from refimpl.plan.model import FORWARD_BACKWARD, RECOMPUTED, Cluster, Method, Model
+
+    require(
+        args.ranks is None,
+        "--ranks is for a --preset: give -n for the number of ranks of your own cluster",
+    )
+    units = units_of(args)
+    require(args.n is not None, "no number of ranks: give -n, or a --preset")
+    require(
+        args.flops is not None,
+        "no speed of a rank: give --flops, operations per second, for example 5e10 for a "
+        "processor core or 1.7e14 for an accelerator in half precision",
+    )
+    assumed = []
+
+    def given(name: str, default: Any, text: str) -> Any:
+        value = getattr(args, name)
+        if value is None:
+            assumed.append(text)
+            return default
+        return value
+
+    if args.parameters is not None:
+        given("units", 1, "--units 1 (everything is gathered at once)")
+    per_node = given("ranks_per_node", args.n, "one node")
+    rows = given("batch", 64, "--batch 64")
+    nbytes = given("bytes", (4, 4, 4), "--bytes 4,4,4 (float32, SGD with momentum)")
+    intra = given("intra", ASSUMED.intra, "--intra (shared memory)")
+    inter = given("inter", ASSUMED.inter, "--inter (Ethernet, 10 Gbit/s)")
+    for name, link in (("intra", intra), ("inter", inter)):
+        require(link[1] > 0, f"--{name} has a beta of 0: give the seconds that a byte takes")
+    activations = given("activations", 0.0, "no memory for activations")
+    if args.activations is not None:
+        require(
+            args.memory is None or activations < args.memory,
+            f"--activations {activations:g} leave nothing of --memory {args.memory or 0:g}: "
+            f"give a smaller batch's",
+        )
+    question = Question(
+        Model(units, rows, RECOMPUTED if args.recompute else FORWARD_BACKWARD, Bytes(*nbytes)),
+        Cluster(
+            args.n,
+            per_node,
+            args.flops,
+            Links(Link(*intra), Link(*inter)),
+            args.call or 0.0,
+        ),
+        Method(
+            partition=1,
+            microsteps=args.microsteps or 1,
+            stage=args.zero_stage or 3,
+            overlap=args.overlap or 0.0,
+        ),
+        args.memory,
+        activations,
+    )
+    return question, assumed
+
+
+def units_of(args: Any) -> tuple[int, ...]:
+    """Return the sizes of the units of the model that the arguments describe."""
+    from refimpl.plan.model import perceptron, transformer
+
+    transformed = args.layers is not None or args.hidden is not None
+    ways = [args.parameters is not None, args.widths is not None, transformed]
+    require(
+        sum(ways) == 1,
+        "no model, or more than one: give --parameters, or --widths, or --layers and --hidden, "
+        "or a --preset",
+    )
+    require(
+        args.units is None or args.parameters is not None,
+        "--units goes with --parameters: layers of a described model are units already",
+    )
+    if args.widths is not None:
+        require(
+            len(args.widths) > 1,
+            f"--widths {args.widths[0]} is no layer: give at least two, inputs and outputs",
+        )
+        return perceptron(args.widths)
+    if transformed:
+        require(
+            args.layers is not None and args.hidden is not None,
+            "--layers and --hidden go together: a layer has 12 H^2 parameters",
+        )
+        return transformer(args.layers, args.hidden)
+    units = args.units or 1
+    require(
+        units <= args.parameters,
+        f"{args.parameters} parameters cannot make {units} units: give at most as many units",
+    )
+    each, more = divmod(args.parameters, units)
+    return (each + 1,) * more + (each,) * (units - more)

@@ -1,0 +1,50 @@
+"""The book is true: sessions print what they say, links lead somewhere, no chapter is missing."""
+
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[1]
+CHAPTERS = sorted((TOP / "docs").glob("*.md"))
+PAGES = [TOP / "README.md", *CHAPTERS]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.name)
+def test_sessions_in_a_chapter_print_what_it_says(chapter):
+    assert doctest.testfile(str(chapter), module_relative=False).failed == 0
+
+
+def test_there_are_sessions_to_be_wrong():
+    sessions = [page.name for page in CHAPTERS if ">>> " in page.read_text(encoding="utf-8")]
+    assert {"networks.md", "gtc.md", "bmuf.md", "numerics.md"} <= set(sessions)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_between_pages_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_files_that_a_page_names_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    folders = "refimpl|models|tests|benchmarks|docs"
+    for name in re.findall(rf"`((?:{folders})/[\w/.]+\.(?:py|sh|md))`", text):
+        assert (TOP / name).is_file(), f"{page.name}: {name}"
+
+
+def test_the_python_example_of_the_readme_runs_and_sends_nothing_on_one_rank():
+    (example,) = re.findall(r"```python\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    run = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, cwd=TOP)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "Count(messages=0, bytes=0)\n"
+
+
+def test_the_table_of_contents_lists_every_chapter():
+    listed = set(re.findall(r"\]\((\w+\.md)\)", (TOP / "docs" / "README.md").read_text()))
+    assert listed == {page.name for page in CHAPTERS} - {"README.md"}
