@@ -119,6 +119,8 @@ def rows(summaries: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
             )
         row["frames"] = runs[0]["frames"]
         row["frames_per_second"] = statistics.mean(run["frames_per_second"] for run in runs)
+        row["seconds"] = statistics.mean(run["seconds"] for run in runs)
+        row["resident_bytes_per_rank"] = max(run["max_resident_bytes_per_rank"] for run in runs)
         table.append(row)
     return table
 
@@ -143,7 +145,7 @@ def table_text(result: dict[str, Any]) -> str:
     """Return the table for a person; ``+2.1 % (0.4)`` is a mean and its spread over seeds."""
     words = any("wer" in row for row in result["table"])
     head = ["strategy", "FER", "over serial"] + (["WER", "over serial"] if words else [])
-    head += ["intra B/frame", "inter B/frame", "frames/s"]
+    head += ["intra B/frame", "inter B/frame", "frames/s", "s", "MB/rank"]
     lines = [head]
     for row in result["table"]:
         cells = [row["strategy"]]
@@ -156,7 +158,8 @@ def table_text(result: dict[str, Any]) -> str:
                 else "-"
             )
         cells += [f"{row[f'{link}_bytes_per_frame']:,.0f}" for link in ("intra", "inter")]
-        cells.append(f"{row['frames_per_second']:,.0f}")
+        cells += [f"{row[name]:,.0f}" for name in ("frames_per_second", "seconds")]
+        cells.append(f"{row['resident_bytes_per_rank'] / 1e6:.0f}")
         lines.append(cells)
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -325,7 +327,14 @@ class Trainer:
             "parameters": sum(layer.size for layer in self.network.units),
             "ledger": plain(self.traffic),
             "max_state_bytes_per_rank": max(memory),
+            "max_resident_bytes_per_rank": max(self.comm.allgather_object(peak_resident())),
         }
+
+
+def peak_resident() -> int:
+    """Return the most bytes of memory that this process has had resident so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024  # Linux and the BSDs count in KB
 
 
 def run_folder(path: Path, run: Run, model: ModelFile) -> Callable[[], RunFolder]:

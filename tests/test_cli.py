@@ -106,6 +106,7 @@ def test_a_run_leaves_its_summary_metrics_config_and_model(finished):
         "max_state_bytes_per_rank",
     }
     assert set(summary["frame_error_rate"]) == {"dev", "test"}
+    assert 10e6 < summary["max_resident_bytes_per_rank"] < 120e6
     none = {"messages": 0, "bytes": 0}
     assert summary["ledger"] == {"intra": none, "inter": none}
     assert summary["max_state_bytes_per_rank"] == 3 * 4 * summary["parameters"]

@@ -14,6 +14,8 @@ def summary(fer, wer=None, sent=0, frames=100):
         "ledger": {"intra": {"messages": 1, "bytes": sent}, "inter": {"messages": 0, "bytes": 0}},
         "frames": frames,
         "frames_per_second": 10.0,
+        "seconds": frames / 10.0,
+        "max_resident_bytes_per_rank": 50_000_000,
     }
     if wer is not None:
         made["word_error_rate"] = {"test": {"wer": wer}}
@@ -33,6 +35,7 @@ def test_increases_are_relative_to_serials_mean_and_spread_over_seeds():
     assert gtc["fer_increase"]["spread"] == pytest.approx(0.2 / 2**0.5)
     assert gtc["wer_increase"] == {"mean": pytest.approx(0.5), "spread": 0.0}
     assert gtc["intra_bytes_per_frame"] == 6.0
+    assert (gtc["seconds"], gtc["resident_bytes_per_rank"]) == (10.0, 50_000_000)
     assert table[0]["fer_increase"]["mean"] == pytest.approx(0.0)
 
 

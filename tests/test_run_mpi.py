@@ -245,7 +245,7 @@ def test_environment_that_is_there_is_used_as_it_is(place, tmp_path):
     place.package(
         "import sys\n"
         "from mpi4py import MPI\n"
-        "said = MPI.COMM_WORLD.gather(sys.argv[1:])\n"  # one rank prints: lines of two may interleave
+        "said = MPI.COMM_WORLD.gather(sys.argv[1:])\n"
         "if MPI.COMM_WORLD.rank == 0:\n"
         "    print(said)\n"
     )

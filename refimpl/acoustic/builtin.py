@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refimpl.acoustic import synth
 from refimpl.errors import UserError, together
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 def edition() -> str:
     """Return a short name for what the synthesizer's text makes: other text, other corpus."""
     digest = hashlib.sha256()
-    for path in sorted(Path(synth.__file__).parent.glob("*.py")):
+    for path in sorted((Path(__file__).parent / "synth").glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -34,6 +33,9 @@ def builtin_corpus(comm: Communicator, cache: Path, say: Callable[[str], None]) 
         shared = _visible_to_all(comm, cache)
     missing = not (folder / "lexicon.txt").is_file()
     if any(comm.allgather_object(missing)):
+        # Here: filters and windows of SciPy, half a second and 70 MB that other runs do without.
+        from refimpl.acoustic import synth
+
         say(f"synthesizing the built-in corpus in {folder} (once)")
         if shared:
             synth.write_corpus(folder, comm=comm)

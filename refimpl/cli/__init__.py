@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # How long a rank with a user's error waits for the others to report the same one.
 GRACE = 2.0
 
+# How long the launcher has to pass on what a rank said before it is told to end the job.
+HEARD = 0.2
+
 # Where launchers tell a process its rank before MPI is started.
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 
@@ -149,7 +152,7 @@ def _refuse(message: str) -> int:
         while not barrier.Test():
             if time.monotonic() - waited > GRACE:
                 rank = mpi.COMM_WORLD.rank
-                print(f"refimpl: error on rank {rank}: {message}", file=sys.stderr, flush=True)
+                _last_words(f"refimpl: error on rank {rank}: {message}\n")
                 mpi.COMM_WORLD.Abort(2)
             time.sleep(0.01)
     if first_rank():
@@ -172,11 +175,21 @@ def _interrupted() -> int:
 
 def _abort() -> int:
     """Report what should not happen: the traceback, and the end of the whole job."""
-    traceback.print_exc()
-    sys.stderr.flush()
-    mpi = _mpi()
-    if mpi is not None:
-        print(f"refimpl: rank {mpi.COMM_WORLD.rank} failed, the job ends", file=sys.stderr)
-        sys.stderr.flush()
-        mpi.COMM_WORLD.Abort(1)
+    mpi, report = _mpi(), traceback.format_exc()
+    if mpi is None:
+        sys.stderr.write(report)
+        return 1
+    _last_words(f"{report}refimpl: rank {mpi.COMM_WORLD.rank} failed, the job ends\n")
+    mpi.COMM_WORLD.Abort(1)
     return 1
+
+
+def _last_words(text: str) -> None:
+    """Write to stderr before the job is aborted, so that it gets through.
+
+    In one piece, and then a moment's wait: a launcher that hears of the abort first drops what it
+    has not yet read of the rank's output.
+    """
+    sys.stderr.write(text)
+    sys.stderr.flush()
+    time.sleep(HEARD)
