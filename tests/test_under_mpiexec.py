@@ -82,12 +82,15 @@ def test_one_ranks_failure_fails_the_test_on_all(folder):
 
 def test_deadlock_ends_with_a_stack_that_shows_where(folder):
     (folder / "test_stuck.py").write_text(
+        "import faulthandler\n"
         "def test_stuck(world):\n"
         "    if world.rank == 0 and world.size > 1:\n"
         "        world.mpi.Barrier()  # nobody else comes\n"
+        "    elif world.size > 1:\n"
+        "        faulthandler.cancel_dump_traceback_later()  # two stacks at once would mix\n"
     )
     soon = ["-o", "faulthandler_timeout=5", "-o", "faulthandler_exit_on_timeout=true"]
     code, output = pytest_on(2, *soon, folder, limit=100)
     assert code != 0
     assert "test_stuck.py" in output
-    assert "line 3 in test_stuck" in output
+    assert "line 4 in test_stuck" in output
