@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import resource
 import sys
 import time
@@ -17,7 +18,7 @@ from refimpl import collectives, tasks
 from refimpl.config import Run
 from refimpl.data.batches import Batches
 from refimpl.data.scoring import CHUNK, Examples
-from refimpl.errors import UserError, together
+from refimpl.errors import Diverged, UserError, together
 from refimpl.ledger import LINKS, Count, summed_over
 from refimpl.modelfile import ModelFile
 from refimpl.optim.schedule import Newbob
@@ -168,8 +169,10 @@ class Trainer:
         )
         opened = self._open(folder)
         loss = float("nan")
-        while self.step < total and not self.stopped:
-            loss = self._epoch(min(total, self.step + per_epoch) - self.step, opened)
+        # A run that diverges is told so in one line, not by a warning for every product.
+        with np.errstate(over="ignore", invalid="ignore"):
+            while self.step < total and not self.stopped:
+                loss = self._epoch(min(total, self.step + per_epoch) - self.step, opened)
         with self.replica.evaluated():
             summary = self._summary(loss)
             summary["parameters_sha256"] = self._save(opened)
@@ -225,6 +228,7 @@ class Trainer:
 
         with self.replica.evaluated():
             dev = self.task.evaluate("dev", self.outputs, self.comm, words=False)
+        self._require_finite(math.isfinite(dev["loss"]))
         decision = self.schedule.decide(dev["loss"])
         self.stopped = decision.stop
         if not decision.accept:
@@ -291,12 +295,15 @@ class Trainer:
         """Return the mean loss of the epoch, the same for every world size."""
         sums = self.comm.allgather_object((self.replica.loss_units, self.replica.diverged))
         self.replica.loss_units = 0
-        if any(diverged for _, diverged in sums):
-            raise UserError(
+        self._require_finite(not any(diverged for _, diverged in sums))
+        return sum(units for units, _ in sums) * LOSS_UNIT / frames
+
+    def _require_finite(self, finite: bool) -> None:
+        if not finite:
+            raise Diverged(
                 f"training diverged before step {self.step}: the loss is not finite; lower "
                 f"--lr (it is {self.recipe.lr:g}) or set --clip"
             )
-        return sum(units for units, _ in sums) * LOSS_UNIT / frames
 
     def _summary(self, loss: float) -> dict[str, Any]:
         self.task.tune(self.outputs, self.comm)
