@@ -26,6 +26,7 @@ from refimpl.parallel import traffic
 from refimpl.parallel.replica import LOSS_UNIT, Replica
 from refimpl.progress import Progress, size
 from refimpl.runs import RunFolder
+from refimpl.steplog import StepLog
 from refimpl.topology import Groups, Nodes
 
 if TYPE_CHECKING:
@@ -70,7 +71,14 @@ def plain(counts: dict[str, Count]) -> dict[str, dict[str, int]]:
 class Trainer:
     """One run on the ranks of ``comm``.  Collective: every rank makes one and calls the same."""
 
-    def __init__(self, comm: Communicator, run: Run, model: ModelFile, say: Say = print) -> None:
+    def __init__(
+        self,
+        comm: Communicator,
+        run: Run,
+        model: ModelFile,
+        say: Say = print,
+        log_every: int = 0,
+    ) -> None:
         run.check(comm.size)
         self.comm, self.run, self.model = comm, run, model
         self.say: Say = say if comm.rank == 0 else lambda text: None
@@ -114,6 +122,8 @@ class Trainer:
         dtype = np.dtype(run.dtype)
         self._x = np.zeros((rows, self.task.inputs), dtype)
         self._y = np.zeros(rows, np.int64)
+        frames = self.recipe.batch * self.recipe.microsteps
+        self.steplog = StepLog(log_every, self.replica, comm.ledger, frames)
         self.schedule = run.schedule()
         self.stopped = self.warned = False
         self.step = 0
@@ -211,10 +221,15 @@ class Trainer:
         saved = self.replica.snapshot() if isinstance(self.schedule, Newbob) else None
         progress = Progress(steps, f"epoch {epoch + 1}", shown=self.comm.rank == 0)
         self.comm.barrier()
+        self.steplog.begin()
         start = time.perf_counter()
         for _ in range(steps):
-            self.replica.step(self.batch, self.schedule.rate(self.step, per_epoch))
+            rate = self.schedule.rate(self.step, per_epoch)
+            self.replica.step(self.batch, rate)
             self.step += 1
+            line = self.steplog.line(self.step, rate)
+            if folder is not None and line is not None:
+                folder.log_step(line)
             progress.advance()
         rate = self.schedule.rate(self.step - 1, per_epoch)
         self.replica.end_block(rate)
