@@ -9,11 +9,15 @@
     features.py   utterances, many ranks, a cache   log-mel energies of all of them
     examples.py   frame numbers                     spliced inputs and their targets
     hmm.py        phones                            states; exact and flat-start targets; priors
+    targets.py    transcribed utterances            checked; a state for each of their frames
+    corpus.py     data directories, a lexicon       normalised frames with first targets
     discriminant.py  frames, targets                a linear first model
     align.py      likelihoods, words                the best path of states
     decode.py     likelihoods                       words
     score.py      words said and heard              S, D, I and the word error rate
     posteriors.py  frames, network, many ranks      log p(state | frame)
+    recogniser.py  log p(state | frame)             new targets, words, scores
+    saved.py      corpus, recogniser                what is saved with a run, and back
     task.py       all of these                      what the trainer sees
     synth/        a seed                            a corpus to try it on
 
