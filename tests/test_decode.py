@@ -4,21 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from two_words import LEXICON, STATES, random_case
 
 from refimpl.acoustic.align import best_paths, utterance_graph
 from refimpl.acoustic.decode import WordLoop
-from refimpl.acoustic.hmm import States, Statistics, equal_division
-from refimpl.acoustic.lexicon import Lexicon
-
-LEXICON = Lexicon({"a": (("ah",), ("ey",)), "no": (("n", "ow"),)}, "sil")
-STATES = States(LEXICON.phones)
-
-
-def random_case(seed, frames):
-    rng = np.random.default_rng(seed)
-    loops = rng.uniform(0.2, 0.9, STATES.count)
-    priors = np.full(STATES.count, 1 / STATES.count)
-    return rng.normal(size=(frames, STATES.count)) * 3, Statistics(priors, loops)
+from refimpl.acoustic.hmm import equal_division
 
 
 def best_of_all(likelihood, statistics, penalty, scale):

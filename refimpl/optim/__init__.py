@@ -5,16 +5,15 @@ base.py       the interface: allocate, advance, update
 sgd.py        gradient descent, momentum, Nesterov
 adam.py       Adam and AdamW
 clip.py       clipping by the global norm, of a vector cut into shards
+named.py      by name, with hyper-parameters
 schedule.py   the learning rate over time
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 
-from refimpl.errors import UserError, listed
-from refimpl.optim import clip, schedule
+from refimpl.optim import clip, named, schedule
 from refimpl.optim.adam import Adam
 from refimpl.optim.base import Optimizer
 from refimpl.optim.sgd import SGD
@@ -61,10 +60,7 @@ def hyper(name: str) -> dict[str, float]:
     >>> hyper("momentum")
     {'momentum': 0.9, 'weight_decay': 0.0}
     """
-    if name not in OPTIMIZERS:
-        raise UserError(f"no optimizer {name!r}: choose one of {listed(OPTIMIZERS)}")
-    parameters = inspect.signature(OPTIMIZERS[name]).parameters
-    return {key: parameter.default for key, parameter in parameters.items()}
+    return named.defaults("optimizer", OPTIMIZERS, name)
 
 
 def make(name: str, **given: float) -> Optimizer:
@@ -75,8 +71,4 @@ def make(name: str, **given: float) -> Optimizer:
     UserError
         For an unknown name, a hyper-parameter that it does not have, or a value out of range.
     """
-    known = hyper(name)
-    for key in given:
-        if key not in known:
-            raise UserError(f"optimizer {name} has no {key!r}: it has {listed(known)}")
-    return OPTIMIZERS[name](**given)
+    return named.made("optimizer", OPTIMIZERS, name, **given)

@@ -14,11 +14,11 @@ long as they give `decide` the same loss.
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any, NamedTuple
 
-from refimpl.errors import UserError, listed, require
+from refimpl.errors import require
+from refimpl.optim import named
 
 
 class Decision(NamedTuple):
@@ -199,10 +199,7 @@ def hyper(name: str) -> dict[str, float]:
     >>> hyper("exponential")
     {'decay': 0.5, 'warmup': 0.0}
     """
-    if name not in SCHEDULES:
-        raise UserError(f"no schedule {name!r}: choose one of {listed(SCHEDULES)}")
-    parameters = inspect.signature(SCHEDULES[name]).parameters
-    return {key: p.default for key, p in parameters.items() if key != "lr"}
+    return named.defaults("schedule", SCHEDULES, name)
 
 
 def make(name: str, lr: float, **given: float) -> Schedule:
@@ -213,8 +210,4 @@ def make(name: str, lr: float, **given: float) -> Schedule:
     UserError
         For an unknown name, a hyper-parameter that it does not have, or a value out of range.
     """
-    known = hyper(name)
-    for key in given:
-        if key not in known:
-            raise UserError(f"schedule {name} has no {key!r}: it has {listed(known)}")
-    return SCHEDULES[name](lr, **given)
+    return named.made("schedule", SCHEDULES, name, lr, **given)

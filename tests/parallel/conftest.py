@@ -8,6 +8,10 @@ instead of the communicator it was given fails, and no rank is ever left without
     mpiexec -n 8 python -m mpi4py -m pytest tests/parallel --worlds 7,8  only those
 """
 
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 from mpi4py import MPI
 
@@ -34,6 +38,16 @@ def world(request):
     yield comm
     comm.free()
     part.Free()
+
+
+@pytest.fixture
+def folder(world):
+    """An empty folder that all ranks of the world see."""
+    path = world.bcast_object(tempfile.mkdtemp() if world.rank == 0 else None)
+    yield Path(path)
+    world.barrier()
+    if world.rank == 0:
+        shutil.rmtree(path)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -71,16 +71,6 @@ def corpus():
         shutil.rmtree(path)
 
 
-@pytest.fixture
-def folder(world):
-    """An empty folder that all ranks of the world see."""
-    path = world.bcast_object(tempfile.mkdtemp() if world.rank == 0 else None)
-    yield Path(path)
-    world.barrier()
-    if world.rank == 0:
-        shutil.rmtree(path)
-
-
 def changed(world, corpus, folder, change):
     """Return a copy of the corpus after change(copy)."""
     copy = folder / "corpus"

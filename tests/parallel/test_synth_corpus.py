@@ -1,24 +1,11 @@
 """A corpus written by many ranks together is the corpus written by one."""
 
-import shutil
-import tempfile
-from pathlib import Path
-
 import pytest
 
 from refimpl.acoustic.synth import write_corpus
 from refimpl.errors import UserError
 
 SIZES = {"speakers": {"train": 2, "dev": 1}, "utterances": {"train": 4, "dev": 3}}
-
-
-@pytest.fixture
-def folder(world):
-    path = world.bcast_object(tempfile.mkdtemp() if world.rank == 0 else None)
-    yield Path(path)
-    world.barrier()
-    if world.rank == 0:
-        shutil.rmtree(path)
 
 
 def contents(directory):
