@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from refimpl import collectives, optim
-from refimpl.errors import UserError, listed
+from refimpl.errors import UserError, listed, require_types
 from refimpl.optim import Optimizer
 from refimpl.parallel import strategy
 from refimpl.parallel.blocks import BlockOptions
@@ -47,6 +47,8 @@ BLOCKS = (
 class Recipe:
     """Hyper-parameters that go with a model; every one can be changed on the command line.
 
+    Types are checked when it is made, values by `Run.check`.
+
     ``batch`` counts frames per rank and micro-step.  ``lr`` multiplies the mean gradient over all
     frames of a step.  ``tau`` is GTC's threshold for gradients summed over a worker's frames of a
     step, ``block_steps`` BMUF's block, both used by strategies that have them.  Hyper-parameters
@@ -70,6 +72,9 @@ class Recipe:
     tau: float = 8.0
     block_steps: int = 50
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_types(self, "recipe's")
 
 
 @dataclass(frozen=True)
@@ -139,8 +144,7 @@ class Run:
             ("--sync", self.sync, SYNCS),
             ("--dtype", self.dtype, DTYPES),
         ):
-            if value not in known:
-                raise UserError(f"{name} {value}: choose one of {listed(known)}")
+            self._check_name(name, value, known)
         for name, number, least in (
             ("--batch", recipe.batch, 1),
             ("--microsteps", recipe.microsteps, 1),
@@ -180,9 +184,12 @@ class Run:
             ("local_momentum", ("keep", "reset")),
         ):
             value = self.blocks.get(name, known[0])
-            if value not in known:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option} {value}: choose one of {listed(known)}")
+            self._check_name(f"--{name.replace('_', '-')}", value, known)
+
+    @staticmethod
+    def _check_name(option: str, value: str, known: tuple[str, ...]) -> None:
+        if value not in known:
+            raise UserError(f"{option} {value}: choose one of {listed(known)}")
 
     def _misplaced(self, name: str, instead: str) -> None:
         raise UserError(
@@ -251,8 +258,11 @@ class Run:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Run:
-        """Return the run that `to_dict` wrote."""
-        return cls(**dict(plain, recipe=Recipe(**plain["recipe"])))
+        """Return the run that `to_dict` wrote; its types are checked, as is ``dtype``."""
+        run = cls(**dict(plain, recipe=Recipe(**plain["recipe"])))
+        require_types(run, "run's")
+        run._check_name("--dtype", run.dtype, DTYPES)
+        return run
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

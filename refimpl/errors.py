@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from refimpl.communicator import Communicator
@@ -28,6 +30,34 @@ def require(condition: bool, message: str) -> None:
     """Raise `UserError` with this message unless the condition holds."""
     if not condition:
         raise UserError(message)
+
+
+def require_types(values: Any, what: str) -> None:
+    """Raise `UserError` unless every field of a dataclass holds what its annotation says.
+
+    An int counts as a float, a list as a tuple, and a bool as nothing but a bool.
+    """
+    hints = get_type_hints(type(values))
+    for field in fields(values):
+        value = getattr(values, field.name)
+        require(
+            _fits(value, hints[field.name]),
+            f"{what} {field.name} is {value!r}: its type must be {field.type}",
+        )
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of an annotated type."""
+    if kind is Any:
+        return True
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        each = get_args(kind)[0]
+        return isinstance(value, (tuple, list)) and all(_fits(one, each) for one in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else get_origin(kind) or kind)
 
 
 def listed(names) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from refimpl.data.scoring import CHUNK, Examples
 from refimpl.errors import UserError, together
 from refimpl.modelfile import ModelFile
 from refimpl.nn import Sequential
-from refimpl.runs import RunFolder
+from refimpl.runs import CONFIG, RunFolder
 
 if TYPE_CHECKING:
     from refimpl.communicator import Communicator
@@ -35,10 +37,15 @@ class Finished:
         """Read a run's folder on every rank.  Collective."""
         with together(comm):
             folder = RunFolder.finished(path)
-            run = Run.from_dict(folder.config())
-            task = tasks.kind(run.recipe.task).restore(folder.task_state())
+            config, state = folder.config(), folder.task_state()
+            with _reading(path / CONFIG):
+                run = Run.from_dict(config)
+                kind = tasks.kind(run.recipe.task)
+            with _reading(path / "task.npz"):
+                task = kind.restore(state)
             parameters = folder.parameters()
-            model = ModelFile.parse(Path(run.model).stem, folder.model_text(), str(path))
+            source = str(path / "model.py")
+            model = ModelFile.parse(Path(run.model).stem, folder.model_text(), source)
             network = model.build(run.seed, task.inputs, task.classes, run.options)
             network.plan(CHUNK, np.dtype(run.dtype))
             _load(network, parameters, np.dtype(run.dtype), path)
@@ -65,6 +72,20 @@ class Finished:
         if not hasattr(self.task, "transcribe"):
             raise UserError(f"model {self.run.model} does not decode speech: nothing to print")
         return self.task.transcribe(wavs, self.outputs, self.comm)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Name the file in which something is missing or not what this refimpl writes."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{file} does not hold what this refimpl writes ({type(error).__name__}: {error}): "
+            "train again"
+        ) from error
 
 
 def _load(network: Sequential, named: dict[str, NDArray], dtype: np.dtype, path: Path) -> None:

@@ -22,11 +22,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from refimpl.errors import UserError, listed, together
+from refimpl.nn import Sequential
 
 if TYPE_CHECKING:
     from refimpl.communicator import Communicator
     from refimpl.config import Recipe
-    from refimpl.nn import Sequential
 
 
 def shelf() -> Path:
@@ -105,7 +105,7 @@ class ModelFile:
         """Return the hyper-parameters that go with the model."""
         from refimpl.config import Recipe
 
-        recipe = self.module.recipe()
+        recipe = self._call("recipe")
         if not isinstance(recipe, Recipe):
             raise UserError(
                 f"recipe() of model {self.name} returns {type(recipe).__name__}: it must return "
@@ -139,7 +139,46 @@ class ModelFile:
                     f"option {name}={text} of model {self.name} is not of type {kind.__name__} "
                     f"(its default is {known[name]!r})"
                 ) from None
-        return self.module.build(seed, inputs=inputs, classes=classes, **chosen)
+        network = self._call("build", seed, inputs=inputs, classes=classes, **chosen)
+        if not isinstance(network, Sequential):
+            raise UserError(
+                f"build() of model {self.name} returns {type(network).__name__}: it must return "
+                "a refimpl.nn.Sequential"
+            )
+        return network
+
+    def _call(self, name: str, *args: Any, **given: Any) -> Any:
+        """Call a function of the model file; a mistake in the file is a `UserError` with its line.
+
+        What is raised deeper, in a function that the file calls, stays what it is.
+        """
+        function, where = getattr(self.module, name), self.module.__spec__.origin
+        called = f"{name}() of model {self.name}"
+        try:
+            inspect.signature(function).bind(*args, **given)
+        except TypeError as error:
+            raise UserError(
+                f"{called} cannot be called: {error}; a model file needs build(rng, inputs, "
+                "classes) and recipe(), further arguments with defaults"
+            ) from error
+        try:
+            return function(*args, **given)
+        except UserError as error:
+            raise UserError(f"{called}{_line_in(error, where)}: {error}") from error
+        except Exception as error:
+            if _innermost(error) != where:
+                raise
+            kind = type(error).__name__
+            raise UserError(f"{called}{_line_in(error, where)}: {kind}: {error}") from error
+
+
+def _innermost(error: Exception) -> str:
+    """Return the file in which an error came up."""
+    trace = error.__traceback__
+    assert trace is not None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_filename
 
 
 def _line_in(error: Exception, where: str) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from refimpl.errors import UserError
-from refimpl.runs import METRICS, RunFolder
+from refimpl.runs import METRICS, SUMMARY, RunFolder
 
 
 def require_matplotlib() -> None:
@@ -21,13 +20,38 @@ def require_matplotlib() -> None:
     matplotlib.use("Agg")
 
 
-def metrics(folder: RunFolder) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics.jsonl."""
-    path = folder.path / METRICS
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+class Curves(NamedTuple):
+    """What is drawn of a run: a value per epoch."""
+
+    label: str
+    frames: list[int]
+    loss: list[float]
+    rate: list[float]
+    bytes_per_step: dict[str, list[float]]  # by class of link
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> Curves:
+        """Return a finished run's curves, or raise a `UserError` if a figure is missing."""
+        lines, summary = folder.metrics(), folder.summary()
+        try:
+            steps = [line["step"] for line in lines]
+            taken = [after - before for after, before in zip(steps, [0, *steps], strict=False)]
+            sent = {
+                link: [line["ledger"][link]["bytes"] for line in lines]
+                for link in ("intra", "inter")
+            }
+            return cls(
+                f"{folder.path.name} ({summary['strategy']}, {summary['world_size']} ranks)",
+                [line["frames"] for line in lines],
+                [line["loss"] for line in lines],
+                [100 * line["dev"]["frame_error_rate"] for line in lines],
+                {k: [b / t for b, t in zip(v, taken, strict=True)] for k, v in sent.items()},
+            )
+        except (KeyError, TypeError, ZeroDivisionError) as error:
+            raise UserError(
+                f"{folder.path / METRICS} or {SUMMARY} is not what this refimpl writes "
+                f"({type(error).__name__}: {error}): train again"
+            ) from error
 
 
 def runs(folders: list[RunFolder], out: Path) -> None:
@@ -38,21 +62,16 @@ def runs(folders: list[RunFolder], out: Path) -> None:
     from matplotlib import pyplot
     from matplotlib.ticker import EngFormatter
 
+    every = [Curves.of(folder) for folder in folders]
     figure, (loss, rate, traffic) = pyplot.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    for folder in folders:
-        lines, summary = metrics(folder), folder.summary()
-        frames = [line["frames"] for line in lines]
-        label = f"{folder.path.name} ({summary['strategy']}, {summary['world_size']} ranks)"
-        loss.plot(frames, [line["loss"] for line in lines], marker=".", label=label)
-        rate.plot(frames, [100 * line["dev"]["frame_error_rate"] for line in lines], marker=".")
-        steps = [line["step"] for line in lines]
-        taken = [after - before for after, before in zip(steps, [0, *steps[:-1]], strict=True)]
+    for run in every:
+        loss.plot(run.frames, run.loss, marker=".", label=run.label)
+        rate.plot(run.frames, run.rate, marker=".")
         colour = loss.lines[-1].get_color()
         for link, style in (("intra", "-"), ("inter", "--")):
-            sent = [line["ledger"][link]["bytes"] for line in lines]
-            per_step = [b / t for b, t in zip(sent, taken, strict=True)]
+            per_step = run.bytes_per_step[link]
             if any(per_step):
-                traffic.plot(frames, per_step, style, color=colour, marker=".")
+                traffic.plot(run.frames, per_step, style, color=colour, marker=".")
     for panel, title in (
         (loss, "training loss, nats per frame"),
         (rate, "frame error rate on dev, %"),

@@ -16,10 +16,11 @@ from __future__ import annotations
 import json
 import os
 import time
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ class RunFolder:
 
     def model_text(self) -> str:
         """Return the text of the model file."""
-        return (self.path / "model.py").read_text(encoding="utf-8")
+        return self._text("model.py")
 
     def parameters(self) -> dict[str, NDArray]:
         """Return the trained parameters by name."""
@@ -127,11 +128,27 @@ class RunFolder:
         """Return what the task saved."""
         return load_state(self.path / "task.npz")
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl."""
+        return [self._parsed(METRICS, line) for line in self._text(METRICS).splitlines()]
+
     def _read(self, name: str) -> dict[str, Any]:
+        return self._parsed(name, self._text(name))
+
+    def _text(self, name: str) -> str:
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            return (self.path / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read {self.path / name}: {error}") from error
+
+    def _parsed(self, name: str, text: str) -> dict[str, Any]:
+        try:
+            plain = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"cannot read {self.path / name}: {error}") from error
+        if not isinstance(plain, dict):
+            raise UserError(f"cannot read {self.path / name}: a JSON object is needed")
+        return plain
 
 
 def _json(plain: dict[str, Any]) -> bytes:
@@ -152,11 +169,11 @@ def save_arrays(path: Path, arrays: Iterable[tuple[str, NDArray]]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, NDArray]:
-    """Return the named arrays of an npz file."""
+    """Return the named arrays of an npz file; raise `UserError` if it is not whole."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from error
 
 
@@ -171,4 +188,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 def load_state(path: Path) -> dict[str, Any]:
     """Return what `save_state` wrote."""
     arrays = load_arrays(path)
-    return {**json.loads(str(arrays.pop("plain"))), **arrays}
+    try:
+        return {**json.loads(str(arrays.pop("plain"))), **arrays}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"cannot read {path}: its plain part is missing or broken") from error

@@ -1,15 +1,20 @@
 """The command line, as a person meets it: what it prints, writes, refuses, and exits with."""
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from loopback import spawn
 from test_under_mpiexec import MPIEXEC, SURROUNDINGS
 
 from refimpl import cli
+from refimpl.errors import UserError
+from refimpl.finished import Finished
 
 
 def launched(ranks, *arguments, cwd=None, timeout=120):
@@ -130,6 +135,48 @@ def test_a_finished_run_can_be_scored_on_other_data(finished, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     scores = json.loads(run.stdout)[str(tmp_path)]
     assert scores["frame_error_rate"] == summary["frame_error_rate"]["test"]
+
+
+def an_npz(**arrays):
+    """The bytes of an npz file of these arrays."""
+    np.savez(file := io.BytesIO(), **arrays)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name, damage, message",
+    [
+        ("task.npz", lambda text: an_npz(), "cannot read .*task.npz: its plain part"),
+        ("task.npz", lambda text: an_npz(plain='{"a": 1}'), "task.npz does not hold .*'inputs'"),
+        ("config.json", lambda text: b"{", "cannot read .*config.json: Expecting"),
+        ("config.json", lambda text: b"[]", "cannot read .*config.json: a JSON object is needed"),
+        ("config.json", lambda text: b"{}", r"config.json does not hold .*'recipe'.*train again"),
+        ("config.json", lambda text: text.replace(b'"float32"', b'"f99"'), "f99: .* float32, fl"),
+        ("config.json", lambda text: text.replace(b'"lr": 0.1', b'"lr": "x"'), "lr is 'x'"),
+        ("model.py", lambda text: None, "cannot read .*model.py: .*No such file"),
+        ("model.py", lambda text: b"def", "model.py, line 1: SyntaxError"),
+        ("model.npz", lambda text: text[:100], "cannot read .*model.npz: File is not a zip"),
+        ("model.npz", lambda text: b"", "cannot read .*model.npz"),
+        ("task.npz", lambda text: text[:-50], "cannot read .*task.npz"),
+        ("task.npz", lambda text: None, "cannot read .*task.npz: .*No such file"),
+    ],
+)
+def test_a_damaged_run_is_refused_with_the_file(finished, tmp_path, name, damage, message):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    content = damage((folder / name).read_bytes())
+    assert content != (folder / name).read_bytes()
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+
+    def body(comm):
+        with pytest.raises(UserError, match=message) as error:
+            Finished.open(comm, folder)
+        return str(error.value)
+
+    (text,) = spawn((0,), body)
+    assert name in text and "\n" not in text
 
 
 def test_a_run_folder_is_never_written_over(finished):

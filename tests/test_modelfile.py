@@ -63,6 +63,39 @@ def test_a_broken_model_file_is_named_with_its_line(text, message):
         parse(text)
 
 
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("epochs=1", 'epochs="1"', r"recipe\(\) .* line 8: recipe's epochs is '1': .* be int$"),
+        ("epochs=1", "epochs=True", "recipe's epochs is True: its type must be int$"),
+        ("epochs=1", "epoch=1", r"recipe\(\) of model net, line 8: TypeError: .* 'epoch'"),
+        ("lr=0.1", "lr=rate", "line 8: NameError: name 'rate' is not defined"),
+        ("recipe():", "recipe(task):", r"recipe\(\) of model net cannot be called: .*'task'"),
+        ("classes=3, ", "", r"build\(\) of model net cannot be called: .*'classes'; a model file"),
+        ("return nn.Sequential", "return print", r"build\(\) of model net returns NoneType: it"),
+        ("nn.Relu()", "nn.Relo()", r"build\(\) of model net, line 5: AttributeError: .*Relo"),
+        ('"b", hidden', '"b", 7', r"build\(\) of model net, line 5: layer 'b' takes 7 inputs"),
+    ],
+)
+def test_a_mistake_in_a_function_of_a_model_file_is_one_line(old, new, message):
+    assert old in GOOD
+    model = parse(GOOD.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        model.recipe()
+        model.build(0, 4, 3, {})
+
+
+def test_what_fails_below_a_model_file_keeps_its_traceback(monkeypatch):
+    """A bug of ours must not be taken for a mistake of the user's."""
+
+    def broken(*args):
+        raise ValueError("ours")
+
+    monkeypatch.setattr("refimpl.nn.layers.Affine.__init__", broken)
+    with pytest.raises(ValueError, match="ours"):
+        parse(GOOD).build(0, 4, 3, {})
+
+
 def test_an_unknown_model_is_refused_with_the_shipped_ones():
     with pytest.raises(UserError, match=r"no model 'acustic': .* one of acoustic_mlp, mlp"):
         find("acustic")

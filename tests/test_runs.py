@@ -7,6 +7,7 @@ import pytest
 
 from refimpl import runs
 from refimpl.errors import UserError
+from refimpl.picture import Curves
 
 
 def test_a_run_folder_comes_back_as_written(tmp_path):
@@ -58,3 +59,20 @@ def test_a_failed_write_leaves_neither_half_a_file_nor_remains(tmp_path, monkeyp
     with pytest.raises(OSError):
         runs.save_arrays(tmp_path / "file", [("a", np.ones(3))])
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"old")]
+
+
+@pytest.mark.parametrize(
+    "metrics, summary, message",
+    [
+        ('{"frames"', {}, "cannot read .*metrics.jsonl: Expecting"),
+        ("[1]", {}, "cannot read .*metrics.jsonl: a JSON object is needed"),
+        ("{}", {"strategy": "ddp", "world_size": 1}, "metrics.jsonl or summary.json .*'step'"),
+        ("", {"strategy": "ddp"}, "metrics.jsonl or summary.json .*'world_size'"),
+    ],
+)
+def test_a_damaged_run_is_not_drawn(tmp_path, metrics, summary, message):
+    folder = runs.RunFolder.create(tmp_path / "run", {}, "")
+    folder.finish(summary, {})
+    (folder.path / runs.METRICS).write_text(metrics)
+    with pytest.raises(UserError, match=message):
+        Curves.of(folder)

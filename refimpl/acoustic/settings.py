@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from refimpl.errors import require
+from refimpl.errors import require, require_types
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class AcousticSettings:
     word_penalties: tuple[float, ...] = (-3.0, 0.0, -1.0, -2.0, -5.0, -8.0, -12.0, -20.0)
 
     def __post_init__(self) -> None:
+        require_types(self, "acoustic setting")
+
         def check(condition: bool, name: str, need: str) -> None:
             require(condition, f"acoustic setting {name} is {getattr(self, name)!r}: {need}")
 

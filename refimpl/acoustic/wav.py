@@ -39,7 +39,9 @@ def read_wav(path: str) -> tuple[int, np.ndarray]:
             "relative to its folder"
         ) from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        raise UserError(
+            f"cannot read {path} ({error.strerror or error}): a RIFF wav file is needed"
+        ) from None
     except (ValueError, struct.error, wavfile.WavFileWarning, EOFError) as error:
         raise UserError(
             f"{path} is truncated or not a RIFF wav file ({first_sentence(error)}): "

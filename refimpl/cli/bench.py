@@ -11,7 +11,7 @@ from refimpl.cli.arguments import positive
 
 def add(commands: Any) -> None:
     """Declare the command."""
-    command = commands.add_parser("bench", help="measure, in turn in one run, as ratios")
+    command = commands.add_parser("bench", help="time the collectives, GTC or a training step")
     command.add_argument(
         "what",
         nargs="?",

@@ -81,7 +81,10 @@ def add(commands: Any) -> None:
     how.add_argument("--batch", type=positive_number, metavar="B", help="rows a rank, micro-step")
     how.add_argument("--microsteps", type=positive, metavar="M", help="default: 1")
     how.add_argument(
-        "--bytes", type=comma(size, 3), metavar="P,G,S", help="per parameter: itself,"
+        "--bytes",
+        type=comma(size, 3),
+        metavar="P,G,S",
+        help="of a parameter, its gradient, its optimizer state (default: 4,4,4)",
     )
     how.add_argument("--recompute", action="store_true", help="activations are computed twice")
     how.add_argument("--zero-stage", type=int, choices=(1, 2, 3), help="default: 3")

@@ -11,7 +11,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser("report", help="draw loss, FER and traffic of runs")
     command.add_argument("run_folders", metavar="RUN", nargs="+", help="folders of finished runs")
     command.add_argument(
-        "--out", default="report.png", metavar="FILE", help="default: %(default)s"
+        "--out", default="report.png", metavar="FILE.png", help="default: %(default)s"
     )
     command.set_defaults(run=run)
 
@@ -20,9 +20,13 @@ def run(args: Any) -> int:
     """Write the picture, on the first rank only."""
     from refimpl import picture
     from refimpl.cli import first_rank, say
-    from refimpl.errors import UserError
+    from refimpl.errors import UserError, require
     from refimpl.runs import RunFolder
 
+    require(
+        args.out.endswith(".png"),
+        f"--out {args.out}: the picture is a PNG, give a name that ends in .png",
+    )
     picture.require_matplotlib()
     folders = [RunFolder.finished(Path(path)) for path in args.run_folders]
     if first_rank():

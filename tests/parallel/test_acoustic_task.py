@@ -363,6 +363,14 @@ def test_exact_alignment_without_one_is_refused(world, corpus, folder):
         AcousticTask.prepare(world, copy, AcousticSettings(alignment="exact"), None)
 
 
+@pytest.mark.parametrize(
+    "name, value", [("bands", "40"), ("cmvn", None), ("context", 2.5), ("realign_epochs", ("a",))]
+)
+def test_a_setting_of_another_type_is_refused(name, value):
+    with pytest.raises(UserError, match=f"acoustic setting {name} is .*: its type must be "):
+        AcousticSettings(**{name: value})
+
+
 def test_recordings_to_transcribe_must_have_the_rate_of_training(world, corpus, folder):
     if part_of_a_larger(world):
         return
