@@ -100,7 +100,6 @@ COLLECTIVES = ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce"
 )
 def test_indices_of_collectives(monkeypatch, owner, name, bug, says):
     monkeypatch.setattr(owner, name, bug)
-    monkeypatch.setattr("refimpl.loopback.TIMEOUT", 0.2)
     assert first(only(*COLLECTIVES), "collectives.*").startswith(says)
 
 
@@ -261,7 +260,6 @@ def beyond(total, tau):
 )
 def test_threshold_compression(monkeypatch, owner, name, bug, says):
     monkeypatch.setattr(owner, name, bug)
-    monkeypatch.setattr("refimpl.loopback.TIMEOUT", 0.2)
     assert first(only(*GTC)) == says
 
 
@@ -696,7 +694,6 @@ def representatives_only(self, weights, right=BlockMomentum.sync):
 )
 def test_training(monkeypatch, owner, name, bug, pattern, says):
     monkeypatch.setattr(owner, name, bug)
-    monkeypatch.setattr("refimpl.loopback.TIMEOUT", 0.5)
     assert first(only("train"), pattern) == f"{pattern}/{says}"
 
 
