@@ -1,5 +1,6 @@
 """Golden values: bundles are the same bytes everywhere, and a check calls wrong what is wrong."""
 
+import errno
 import json
 import os
 import shutil
@@ -97,7 +98,12 @@ def test_the_schema_is_json_schema_to_a_validator_too(written):
         (lambda m: m["cases"][0]["arrays"][-1].pop("rule"), "rule is missing"),
         (lambda m: m["cases"][0]["arrays"][-1].update(rule="ulp"), "ulp is missing"),
         (lambda m: m["cases"][0]["arrays"][-1].update(sha256="00"), "must match"),
-        (lambda m: m.update(format=2), "has format 2, this refimpl reads 1"),
+        (
+            lambda m: m.update(format=2),
+            "has format 2, this refimpl reads 1: take the refimpl that",
+        ),
+        (lambda m: m.pop("format"), "format is missing"),
+        (lambda m: m.update(bundle="layers"), "says that it is layers: give its folder that name"),
     ],
 )
 def test_a_manifest_against_the_schema_is_refused(theirs, spoiled, culprit):
@@ -107,6 +113,24 @@ def test_a_manifest_against_the_schema_is_refused(theirs, spoiled, culprit):
     file.write_text(json.dumps(told))
     with pytest.raises(UserError, match=culprit):
         bundle.load(file.parent)
+
+
+@pytest.mark.parametrize(
+    "content, culprit",
+    [
+        (b"", "is no JSON"),
+        (b"\xff\xfe{}", "is no JSON"),
+        (b"[]", "is no object"),
+        (b"{", "is no JSON"),
+        (None, "Is a directory"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_refused(theirs, content, culprit):
+    file = theirs / "blocks.bmuf" / bundle.MANIFEST
+    file.unlink()
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(UserError, match=culprit):
+        check.loaded(theirs)
 
 
 def test_a_bundle_is_read_as_it_was_written(written):
@@ -269,6 +293,42 @@ def test_a_file_that_is_no_archive_is_called_what_it_is(theirs, content, said):
     assert said in wrong(theirs)[0]
 
 
+def test_an_archive_with_a_broken_directory_is_called_corrupt(theirs):
+    file = theirs / "blocks.bmuf" / bundle.ARRAYS
+    content = bytearray(file.read_bytes())
+    content[content.rindex(b"PK\x01\x02")] ^= 1
+    file.write_bytes(content)
+    (said,) = wrong(theirs)
+    assert "arrays.npz is corrupt" in said
+
+
+def test_an_archive_damaged_anywhere_is_no_traceback(theirs):
+    """Cut at any length, or a bit turned in any place: said, or without effect on the arrays."""
+    file = theirs / "blocks.bmuf" / bundle.ARRAYS
+    whole, held = file.read_bytes(), npz.read(file).arrays
+    for number in range(400):
+        place = len(whole) * number // 400
+        turned = bytearray(whole)
+        turned[place] ^= 1 << number % 8
+        for content in (whole[:place], turned):
+            file.write_bytes(content)
+            try:
+                found = npz.read(file)
+            except npz.Damaged:
+                continue
+            assert content is not whole[:place]
+            for name, value in found.arrays.items():
+                assert name not in held or value.tobytes() == held[name].tobytes()
+
+
+def test_a_folder_in_an_archives_place_is_not_readable(theirs):
+    file = theirs / "blocks.bmuf" / bundle.ARRAYS
+    file.unlink()
+    file.mkdir()
+    (said,) = wrong(theirs)
+    assert "arrays.npz is not readable: Is a directory" in said
+
+
 def test_a_flipped_bit_names_its_array(theirs):
     file = theirs / "blocks.bmuf" / bundle.ARRAYS
     content = bytearray(file.read_bytes())
@@ -320,6 +380,15 @@ def test_rules(have, want, rule, right):
     assert verdict(np.array([have, 0.5], np.float32), want).right == right
 
 
+@pytest.mark.parametrize("rule", [Rule("x"), Rule("x", 1)])
+@pytest.mark.parametrize("have", [2.0, np.nan])
+def test_a_single_number_is_compared_too(rule, have):
+    want = Array("output", np.array(1, np.float32), (), rule)
+    assert verdict(np.array(1, np.float32), want).right
+    found = verdict(np.array(have, np.float32), want)
+    assert not found.right and "want 0x1.0000000000000p+0 (1.0)" in found.text
+
+
 def test_an_ulp_is_one_of_the_largest_value():
     want = Array("output", np.array([1024, 1e-8], np.float32), ("element",), Rule("x", 1))
     assert verdict(np.array([1024, 1e-5], np.float32), want).right
@@ -347,10 +416,16 @@ def test_write_list_and_check(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["check", "NOWHERE"], "no folder"),
+        (["check", "NOWHERE"], "NOWHERE is not there: give one that holds BUNDLE/arrays.npz"),
+        (["check", "FILE"], "FILE is not a folder: give one that holds"),
+        (["check", ".", "--cases", "layer"], "no case matches 'layer': see `refimpl golden list`"),
+        (["list", "--cases", "layer"], "no case matches 'layer'"),
+        (["check", ".", "--against", "FILE"], "no golden bundles in FILE: write some with"),
         (["check", ".", "--against", "NOWHERE"], "no golden bundles"),
         (["write", "--cases", "nothing", "DIR"], "no case matches 'nothing'"),
-        (["write", "FILE"], "is not a folder"),
+        (["write", "FILE"], "FILE is not a folder: give a new or empty folder"),
+        (["write", "FILE/golden"], "cannot write FILE/golden/collectives.ring: Not a"),
+        (["write", "."], ". holds FILE, which is no golden bundle: give a new or empty folder"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, said):
@@ -360,6 +435,76 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, said):
     assert cli.main(["golden", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("refimpl: error: ") and said in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+
+
+def test_a_bundle_is_not_replaced_by_a_part_of_it(theirs, monkeypatch, capsys):
+    monkeypatch.setattr(cases, "ladder", lambda: iter(LADDER))
+    before = {file: file.read_bytes() for file in theirs.rglob("*") if file.is_file()}
+    assert cli.main(["golden", "write", "--cases", "blocks.bmuf/nbm.*", str(theirs)]) == 2
+    assert "blocks.bmuf holds 6 other cases, which would be lost: give" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in theirs.rglob("*") if file.is_file()} == before
+
+
+def test_a_damaged_bundle_is_written_again(theirs, monkeypatch):
+    monkeypatch.setattr(cases, "ladder", lambda: iter(LADDER))
+    manifest = theirs / "blocks.bmuf" / bundle.MANIFEST
+    right = manifest.read_bytes()
+    manifest.write_bytes(b"{")
+    assert cli.main(["golden", "write", "--cases", "blocks.bmuf", str(theirs)]) == 0
+    assert manifest.read_bytes() == right
+
+
+def test_a_full_disk_leaves_nothing_half_written(theirs, monkeypatch, capsys):
+    def full(self, content):
+        with open(self, "wb") as file:
+            file.write(content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cases, "ladder", lambda: iter(LADDER))
+    before = {file: file.read_bytes() for file in theirs.rglob("*") if file.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert cli.main(["golden", "write", "--cases", "blocks.*", str(theirs)]) == 2
+    assert "No space left on device: give another folder" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in theirs.rglob("*") if file.is_file()} == before
+
+
+# -------------------------------------------------------------------------- in the same process
+
+
+@pytest.mark.parametrize(
+    "answer, said",
+    [
+        (lambda x: [x], "relu raised TypeError: returned list, wanted a dict of arrays"),
+        (lambda x: {"y": [[1.0], [2.0, 3.0]]}, "relu raised ValueError: "),
+        (lambda x: {"y": x[:, :0]}, "has shape (4, 0), wanted (4, 6)"),
+        (lambda x: {"y": x, 3: x}, "extra: the case has no such array"),
+        (lambda x: {"y": {"x": x}}, "holds objects, wanted numbers"),
+        (lambda x: 1 / 0, "relu raised ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_backend_that_answers_nonsense_is_wrong(answer, said):
+    class Mine:
+        def relu(self, inputs, settings):
+            return answer(inputs["x"])
+
+    told = []
+    report = check_backend(Mine(), LADDER, "layers/relu", told.append)
+    assert not report.right and any(said in line for line in told), told
+
+
+def test_a_backend_cannot_spoil_the_question():
+    class Mine:
+        def optimizer(self, inputs, settings):
+            outputs = Reference.optimizer(inputs, settings)
+            settings["hyper"].clear()
+            for value in inputs.values():
+                value.fill(0)
+            return outputs
+
+    for _ in range(2):
+        assert check_backend(Mine(), LADDER, "optimizers/*", lambda text: None).right
 
 
 # -------------------------------------------------------------------------------------- values
@@ -506,10 +651,19 @@ def differing(folder):
 
 
 @needs_mpiexec
-def test_on_ranks_of_an_mpi_the_first_writes_the_same_bytes(tmp_path):
-    run = launched(2, "golden", "write", tmp_path)
+@pytest.mark.parametrize("ranks", [2, 8])
+def test_on_ranks_of_an_mpi_the_first_writes_the_same_bytes(tmp_path, ranks):
+    run = launched(ranks, "golden", "write", tmp_path, timeout=300)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("blocks.bmuf: 12 cases") == 1
     assert differing(tmp_path) == []
-    run = launched(2, "golden", "check", tmp_path, "--against", GOLDEN, "--cases", "nothing")
-    assert run.returncode != 0 and run.stderr.count("no case matches 'nothing'") == 1
+
+
+@needs_mpiexec
+def test_on_ranks_of_an_mpi_a_mistake_is_told_once_and_what_is_wrong_fails_all(tmp_path):
+    run = launched(2, "golden", "check", GOLDEN, "--against", GOLDEN, "--cases", "nothing")
+    assert run.returncode != 0
+    assert run.stderr.count("refimpl: error: no case matches 'nothing'") == 1
+    run = launched(2, "golden", "check", tmp_path, "--against", GOLDEN, "--cases", "layers")
+    assert run.returncode != 0
+    assert run.stdout.count("WRONG layers: arrays.npz is missing") == 1

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from refimpl.errors import UserError
 from refimpl.golden import npz, schema
+from refimpl.runs import write_whole
 
 # Number of the format, and the version of refimpl since which it and its values have been so.
 FORMAT = 1
@@ -111,11 +112,28 @@ class Bundle:
     place: int = 0
 
     def write(self, folder: Path) -> None:
-        """Write the two files into ``folder``/name; the same bytes for the same values."""
-        target = folder / self.name
-        target.mkdir(parents=True, exist_ok=True)
-        (target / ARRAYS).write_bytes(npz.npz(self.values()))
-        (target / MANIFEST).write_bytes(text_of(self.manifest()).encode("ascii"))
+        """Write the two files into ``folder``/name; the same bytes for the same values.
+
+        Each file is there whole or not at all.
+
+        Raises
+        ------
+        UserError
+            If the folder cannot be written to.
+        """
+        arrays, manifest = self.files(folder)
+        try:
+            arrays.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(arrays, npz.npz(self.values()))
+            write_whole(manifest, text_of(self.manifest()).encode("ascii"))
+        except OSError as error:
+            raise UserError(
+                f"cannot write {folder / self.name}: {error.strerror}: give another folder"
+            ) from None
+
+    def files(self, folder: Path) -> tuple[Path, Path]:
+        """Return where the arrays and the manifest are if the bundle is in this folder."""
+        return folder / self.name / ARRAYS, folder / self.name / MANIFEST
 
     def values(self) -> dict[str, NDArray]:
         """Return all arrays under the names that they have in the archive."""
@@ -188,6 +206,14 @@ def names(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
 
 
+def case_names(folder: Path) -> set[str]:
+    """Return the cases of the bundle in a folder; none if there is none that can be read."""
+    try:
+        return {case["name"] for case in manifest(folder)["cases"]}
+    except UserError:
+        return set()
+
+
 def load(folder: Path) -> Bundle:
     """Read one bundle as a reference, all of it checked.
 
@@ -235,15 +261,21 @@ def manifest(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"no golden bundle in {folder}: {MANIFEST}: {error.strerror}") from None
     except ValueError as error:
-        raise UserError(f"golden bundle {folder}: {MANIFEST} is no JSON: {error}") from None
-    number = told.get("format") if isinstance(told, Mapping) else None
-    if number != FORMAT:
         raise UserError(
-            f"golden bundle {folder} has format {number}, this refimpl reads {FORMAT}: write it "
-            "again with `refimpl golden write`"
+            f"golden bundle {folder}: {MANIFEST} is no JSON: {error}: write the bundle again"
+        ) from None
+    number = told.get("format") if isinstance(told, Mapping) else None
+    if isinstance(number, int) and number != FORMAT:
+        raise UserError(
+            f"golden bundle {folder} has format {number}, this refimpl reads {FORMAT}: take the "
+            "refimpl that wrote it, or write it again with `refimpl golden write`"
         )
     for mistake in schema.mistakes(told):
-        raise UserError(f"golden bundle {folder}: {MANIFEST}: {mistake}")
+        raise UserError(f"golden bundle {folder}: {MANIFEST}: {mistake}: write the bundle again")
+    if told["bundle"] != folder.name:
+        raise UserError(
+            f"golden bundle {folder} says that it is {told['bundle']}: give its folder that name"
+        )
     return told
 
 
