@@ -419,6 +419,8 @@ def test_write_list_and_check(tmp_path, capsys, monkeypatch):
         (["check", "NOWHERE"], "NOWHERE is not there: give one that holds BUNDLE/arrays.npz"),
         (["check", "FILE"], "FILE is not a folder: give one that holds"),
         (["check", ".", "--cases", "layer"], "no case matches 'layer': see `refimpl golden list`"),
+        (["check", GOLDEN / "layers"], "layers holds arrays.npz itself: give the folder around"),
+        (["check", ".", "--against", GOLDEN / "layers"], "holds arrays.npz itself: give the fold"),
         (["list", "--cases", "layer"], "no case matches 'layer'"),
         (["check", ".", "--against", "FILE"], "no golden bundles in FILE: write some with"),
         (["check", ".", "--against", "NOWHERE"], "no golden bundles"),
@@ -432,7 +434,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.setattr(cases, "ladder", lambda: iter(LADDER))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").write_text("")
-    assert cli.main(["golden", *arguments]) == 2
+    assert cli.main(["golden", *map(str, arguments)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("refimpl: error: ") and said in error and error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["FILE"]

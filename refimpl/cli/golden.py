@@ -101,10 +101,11 @@ def run_list(args: Any) -> int:
 def run_check(args: Any) -> int:
     """Print a line for each array and the first broken rung; exit code 1 unless all is right."""
     from refimpl.cli import say
-    from refimpl.golden import cases, check
+    from refimpl.golden import bundle, cases, check
 
     found = "is not a folder" if args.folder.exists() else "is not there"
     require(args.folder.is_dir(), f"{args.folder} {found}: give one that holds BUNDLE/arrays.npz")
+    bundle.check_around(args.folder)
     against = cases.ladder() if args.against is None else check.loaded(args.against)
     report = check.Report()
     for line in check.folders(args.folder, against, args.cases):

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.errors import UserError
+from refimpl.errors import UserError, require
 from refimpl.golden import npz, schema
 from refimpl.runs import write_whole
 
@@ -204,6 +204,20 @@ def digest(array: NDArray) -> str:
 def names(folder: Path) -> list[str]:
     """Return the bundles in a folder, sorted: its sub-folders that hold a manifest."""
     return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+
+
+def check_around(folder: Path) -> None:
+    """Refuse a folder that is a bundle itself.
+
+    Raises
+    ------
+    UserError
+        If its arrays lie in it and not in sub-folders.
+    """
+    require(
+        not (folder / ARRAYS).exists(),
+        f"{folder} holds {ARRAYS} itself: give the folder around it, which holds BUNDLE/{ARRAYS}",
+    )
 
 
 def case_names(folder: Path) -> set[str]:
