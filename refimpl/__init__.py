@@ -11,7 +11,7 @@ The folders in reading order, which is also the direction of imports:
     nn/  optim/       layers with hand-written backward passes, optimizers, schedules
     data/  acoustic/  images; speech, from wav files to word errors, and a synthesizer
     parallel/         strategies: sharding, gradient methods, BMUF, and one step of them all
-    config.py  modelfile.py  trainer.py  runs.py      one run
+    config.py  modelfile.py  trainer.py  runs.py  steplog.py      one run
     compare.py  picture.py  plan/  bench/             runs side by side, on paper, by the clock
     cli/              the command line
 

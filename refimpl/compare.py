@@ -10,10 +10,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from refimpl.config import Run
+from refimpl.errors import Diverged, UserError
 from refimpl.modelfile import ModelFile
 from refimpl.parallel import strategy
 from refimpl.trainer import Trainer
@@ -25,20 +26,28 @@ if TYPE_CHECKING:
 PATIENCE = 0.02
 
 
-def fitted(run: Run, name: str, seed: int) -> Run:
+def fitted(run: Run, name: str, seed: int, world: int, base: Run | None = None) -> Run:
     """Return the run for one strategy: what does not go with it is left out.
 
-    Options are given once for all strategies, so ``--tau`` must not be refused by ``ddp``.
+    Options are given once for all strategies, so ``--tau`` must not be refused by ``ddp``.  And
+    ``--steps`` counts those of ``base`` (by default the run itself) on all ranks: a strategy that
+    takes fewer frames at a time takes more steps.
     """
     row = strategy(name)
     compression = run.compression
     if row.gradient == "onebit":
         compression = {k: v for k, v in compression.items() if k == "gtc_warmup"}
     blocks = {k: v for k, v in run.blocks.items() if k != "residuals" or row.hybrid}
+    steps = run.steps
+    if steps is not None:
+        ours = run.recipe.batch * run.recipe.microsteps * (1 if name == "serial" else world)
+        asked = (base or run).recipe
+        steps = max(1, steps * asked.batch * asked.microsteps * world // ours)
     return replace(
         run,
         strategy=name,
         seed=seed,
+        steps=steps,
         partition=run.partition if row.takes("--partition") else None,
         zero_stage=run.zero_stage if row.stage is None else None,
         gtc_group=run.gtc_group if row.takes("--gtc-group") else None,
@@ -47,46 +56,78 @@ def fitted(run: Run, name: str, seed: int) -> Run:
     )
 
 
+def check_same(name: str, run: Run, base: Run) -> None:
+    """Refuse options for one strategy with which it would not be compared with the others."""
+    for option, mine, theirs in (
+        ("--data", run.data, base.data),
+        ("--epochs", run.recipe.epochs, base.recipe.epochs),
+        ("--steps", run.steps, base.steps),
+        ("--seed", run.seed, base.seed),
+        ("--ranks-per-node", run.ranks_per_node, base.ranks_per_node),
+    ):
+        if mine != theirs:
+            raise UserError(
+                f"--for {name}: {option} {mine} for one strategy alone: what is compared sees "
+                f"the same frames; give {option} for all"
+            )
+
+
 def compare(
     comm: Communicator,
     model: ModelFile,
-    run: Run,
-    names: list[str],
+    runs: dict[str, Run],
     seeds: int,
     say: Callable[[str], None],
+    keep: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
     """Train every strategy with every seed and return their summaries and the table's rows.
 
-    ``serial`` runs on rank 0 while the others wait without using their cores.  Collective.
+    ``runs`` has what every strategy is to do.  ``serial`` runs on rank 0 while the others wait
+    without using their cores.  A run that diverges is a result like another: the table says so.
+    ``keep`` is called on all ranks with the result so far, before and after every run.
+    Collective.
 
     Raises
     ------
     UserError
         If any of the runs cannot be; before the first one starts.
     """
-    runs = {
-        name: [fitted(run, name, run.seed + number) for number in range(seeds)] for name in names
-    }
-    for name, planned in runs.items():
-        planned[0].check(1 if name == "serial" else comm.size)
-    summaries: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for name, planned in runs.items():
-        for one in planned:
-            say(f"--- {name}, seed {one.seed}")
-            summaries[name].append(_trained(comm, model, one, say))
-    return {"model": model.name, "runs": summaries, "table": rows(summaries)}
+    for name, run in runs.items():
+        run.check(1 if name == "serial" else comm.size)
+    summaries: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
+    recipes = {name: asdict(run.recipe) for name, run in runs.items()}
+    result: dict[str, Any] = {"model": model.name, "recipes": recipes, "runs": {}, "table": []}
+    keep(result)  # what cannot be written is known before the first hour is over
+    for name, run in runs.items():
+        for seed in range(run.seed, run.seed + seeds):
+            say(f"--- {name}, seed {seed}")
+            summaries[name].append(_trained(comm, model, replace(run, seed=seed), say))
+            result["runs"] = {name: done for name, done in summaries.items() if done}
+            result["table"] = rows(result["runs"])
+            keep(result)
+    return result
 
 
 def _trained(
     comm: Communicator, model: ModelFile, run: Run, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Return the summary of one run, on all ranks."""
+    """Return the summary of one run, on all ranks; ``{"diverged": why}`` if it has none."""
     if run.strategy != "serial":
-        return Trainer(comm, run, model, say).train()
+        return _outcome(comm, model, run, say)
     alone = comm.split(0 if comm.rank == 0 else None)
-    summary = Trainer(alone, run, model, say).train() if alone is not None else None
+    outcome = _outcome(alone, model, run, say) if alone is not None else None
     wait_idle(comm)
-    return comm.bcast_object(summary)
+    return comm.bcast_object(outcome)
+
+
+def _outcome(
+    comm: Communicator, model: ModelFile, run: Run, say: Callable[[str], None]
+) -> dict[str, Any]:
+    try:
+        return Trainer(comm, run, model, say).train()
+    except Diverged as error:
+        say(str(error))
+        return {"diverged": str(error)}
 
 
 def wait_idle(comm: Communicator) -> None:
@@ -101,11 +142,20 @@ def rows(summaries: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
     ``increase`` is {mean, spread} of (error / serial's mean error - 1) over seeds, for the test
     set's frame and word error rate; None without serial or where serial makes no error.
+    ``diverged`` counts the seeds that have no figures; the rest of a row is of those that have,
+    and missing if there are none.
     """
-    serial = summaries.get("serial")
+    ended = {
+        name: [run for run in runs if "diverged" not in run] for name, runs in summaries.items()
+    }
+    serial = ended.get("serial")
     table = []
-    for name, runs in summaries.items():
-        row: dict[str, Any] = {"strategy": name, "seeds": len(runs)}
+    for name, runs in ended.items():
+        row: dict[str, Any] = {"strategy": name, "seeds": len(summaries[name])}
+        row["diverged"] = row["seeds"] - len(runs)
+        table.append(row)
+        if not runs:
+            continue
         for what, error in (("fer", fer), ("wer", wer)):
             errors = [error(run) for run in runs]
             if errors[0] is None:
@@ -121,7 +171,6 @@ def rows(summaries: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         row["frames_per_second"] = statistics.mean(run["frames_per_second"] for run in runs)
         row["seconds"] = statistics.mean(run["seconds"] for run in runs)
         row["resident_bytes_per_rank"] = max(run["max_resident_bytes_per_rank"] for run in runs)
-        table.append(row)
     return table
 
 
@@ -149,6 +198,10 @@ def table_text(result: dict[str, Any]) -> str:
     lines = [head]
     for row in result["table"]:
         cells = [row["strategy"]]
+        lines.append(cells)
+        if "fer" not in row:
+            cells += ["diverged"] + [""] * (len(head) - 2)
+            continue
         for what in ("fer", "wer") if words else ("fer",):
             cells.append(f"{row[what]:.2%}" if what in row else "")
             increase = row.get(f"{what}_increase")
@@ -160,7 +213,8 @@ def table_text(result: dict[str, Any]) -> str:
         cells += [f"{row[f'{link}_bytes_per_frame']:,.0f}" for link in ("intra", "inter")]
         cells += [f"{row[name]:,.0f}" for name in ("frames_per_second", "seconds")]
         cells.append(f"{row['resident_bytes_per_rank'] / 1e6:.0f}")
-        lines.append(cells)
+        if row["diverged"]:
+            cells[0] += f" ({row['diverged']} of {row['seeds']} seeds diverged)"
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join(
         "  ".join(

@@ -20,6 +20,10 @@ class UserError(Exception):
     """A mistake of the caller's; its text is the one line that the caller sees."""
 
 
+class Diverged(UserError):
+    """A run whose loss is not finite any more; raised on all ranks."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise `UserError` with this message unless the condition holds."""
     if not condition:

@@ -3,6 +3,7 @@
     config.json      the run: every value that decided what was computed
     model.py         the model file's text, so that the run can be opened without it
     metrics.jsonl    one line per epoch, written as it happens
+    steps.jsonl      with --log-every N, a line of rank 0's per N steps
     model.npz        the parameters by name, at the end
     task.npz         what the task needs to score or decode other data, at the end
     summary.json     the figures, at the very end: a folder that has it is a finished run
@@ -25,7 +26,8 @@ from numpy.typing import NDArray
 
 from refimpl.errors import UserError
 
-SUMMARY, CONFIG, METRICS = "summary.json", "config.json", "metrics.jsonl"
+SUMMARY, CONFIG = "summary.json", "config.json"
+METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
 
 
 def default_folder(model: str) -> Path:
@@ -86,7 +88,14 @@ class RunFolder:
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+        self._append(METRICS, line)
+
+    def log_step(self, line: dict[str, Any]) -> None:
+        """Append one line to steps.jsonl."""
+        self._append(STEPS, line)
+
+    def _append(self, name: str, line: dict[str, Any]) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def save_model(self, parameters: Iterable[tuple[str, NDArray]]) -> None:

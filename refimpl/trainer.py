@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import resource
 import sys
 import time
@@ -17,7 +18,7 @@ from refimpl import collectives, tasks
 from refimpl.config import Run
 from refimpl.data.batches import Batches
 from refimpl.data.scoring import CHUNK, Examples
-from refimpl.errors import UserError, together
+from refimpl.errors import Diverged, UserError, together
 from refimpl.ledger import LINKS, Count, summed_over
 from refimpl.modelfile import ModelFile
 from refimpl.optim.schedule import Newbob
@@ -25,6 +26,7 @@ from refimpl.parallel import traffic
 from refimpl.parallel.replica import LOSS_UNIT, Replica
 from refimpl.progress import Progress, size
 from refimpl.runs import RunFolder
+from refimpl.steplog import StepLog
 from refimpl.topology import Groups, Nodes
 
 if TYPE_CHECKING:
@@ -69,7 +71,14 @@ def plain(counts: dict[str, Count]) -> dict[str, dict[str, int]]:
 class Trainer:
     """One run on the ranks of ``comm``.  Collective: every rank makes one and calls the same."""
 
-    def __init__(self, comm: Communicator, run: Run, model: ModelFile, say: Say = print) -> None:
+    def __init__(
+        self,
+        comm: Communicator,
+        run: Run,
+        model: ModelFile,
+        say: Say = print,
+        log_every: int = 0,
+    ) -> None:
         run.check(comm.size)
         self.comm, self.run, self.model = comm, run, model
         self.say: Say = say if comm.rank == 0 else lambda text: None
@@ -113,6 +122,8 @@ class Trainer:
         dtype = np.dtype(run.dtype)
         self._x = np.zeros((rows, self.task.inputs), dtype)
         self._y = np.zeros(rows, np.int64)
+        frames = self.recipe.batch * self.recipe.microsteps
+        self.steplog = StepLog(log_every, self.replica, comm.ledger, frames)
         self.schedule = run.schedule()
         self.stopped = self.warned = False
         self.step = 0
@@ -168,8 +179,10 @@ class Trainer:
         )
         opened = self._open(folder)
         loss = float("nan")
-        while self.step < total and not self.stopped:
-            loss = self._epoch(min(total, self.step + per_epoch) - self.step, opened)
+        # A run that diverges is told so in one line, not by a warning for every product.
+        with np.errstate(over="ignore", invalid="ignore"):
+            while self.step < total and not self.stopped:
+                loss = self._epoch(min(total, self.step + per_epoch) - self.step, opened)
         with self.replica.evaluated():
             summary = self._summary(loss)
             summary["parameters_sha256"] = self._save(opened)
@@ -208,10 +221,15 @@ class Trainer:
         saved = self.replica.snapshot() if isinstance(self.schedule, Newbob) else None
         progress = Progress(steps, f"epoch {epoch + 1}", shown=self.comm.rank == 0)
         self.comm.barrier()
+        self.steplog.begin()
         start = time.perf_counter()
         for _ in range(steps):
-            self.replica.step(self.batch, self.schedule.rate(self.step, per_epoch))
+            rate = self.schedule.rate(self.step, per_epoch)
+            self.replica.step(self.batch, rate)
             self.step += 1
+            line = self.steplog.line(self.step, rate)
+            if folder is not None and line is not None:
+                folder.log_step(line)
             progress.advance()
         rate = self.schedule.rate(self.step - 1, per_epoch)
         self.replica.end_block(rate)
@@ -225,6 +243,7 @@ class Trainer:
 
         with self.replica.evaluated():
             dev = self.task.evaluate("dev", self.outputs, self.comm, words=False)
+        self._require_finite(math.isfinite(dev["loss"]))
         decision = self.schedule.decide(dev["loss"])
         self.stopped = decision.stop
         if not decision.accept:
@@ -291,12 +310,15 @@ class Trainer:
         """Return the mean loss of the epoch, the same for every world size."""
         sums = self.comm.allgather_object((self.replica.loss_units, self.replica.diverged))
         self.replica.loss_units = 0
-        if any(diverged for _, diverged in sums):
-            raise UserError(
+        self._require_finite(not any(diverged for _, diverged in sums))
+        return sum(units for units, _ in sums) * LOSS_UNIT / frames
+
+    def _require_finite(self, finite: bool) -> None:
+        if not finite:
+            raise Diverged(
                 f"training diverged before step {self.step}: the loss is not finite; lower "
                 f"--lr (it is {self.recipe.lr:g}) or set --clip"
             )
-        return sum(units for units, _ in sums) * LOSS_UNIT / frames
 
     def _summary(self, loss: float) -> dict[str, Any]:
         self.task.tune(self.outputs, self.comm)

@@ -1,7 +1,13 @@
 """Comparisons: which options go where, and the arithmetic of the table."""
 
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
+from refimpl import cli
+from refimpl.cli import compare as compare_command
 from refimpl.compare import fitted, rows, table_text
 from refimpl.config import Recipe, Run, override
 from refimpl.errors import UserError
@@ -62,7 +68,7 @@ def test_options_reach_the_strategies_that_have_them_and_no_others():
         compression={"tau": 3.0, "gtc_warmup": 5},
         blocks={"block_steps": 7, "residuals": "fold"},
     )
-    serial, ddp = fitted(run, "serial", 4), fitted(run, "ddp", 4)
+    serial, ddp = fitted(run, "serial", 4, 8), fitted(run, "ddp", 4, 8)
     assert (serial.seed, ddp.partition, ddp.gtc_group, ddp.compression, ddp.blocks) == (
         4,
         None,
@@ -70,13 +76,84 @@ def test_options_reach_the_strategies_that_have_them_and_no_others():
         {},
         {},
     )
-    assert fitted(run, "onebit", 0).compression == {"gtc_warmup": 5}
-    assert fitted(run, "bmuf", 0).blocks == {"block_steps": 7}
-    hybrid = fitted(run, "mics-gtc-bmuf", 0)
+    assert fitted(run, "onebit", 0, 8).compression == {"gtc_warmup": 5}
+    assert fitted(run, "bmuf", 0, 8).blocks == {"block_steps": 7}
+    hybrid = fitted(run, "mics-gtc-bmuf", 0, 8)
     assert (hybrid.partition, hybrid.gtc_group) == (2, 2)
     assert hybrid.compression == run.compression and hybrid.blocks == run.blocks
     for name in ("serial", "ddp", "mics", "gtc", "onebit", "bmuf", "gtc-bmuf", "mics-gtc-bmuf"):
-        fitted(run, name, 0).check(1 if name == "serial" else 8)
+        fitted(run, name, 0, 8).check(1 if name == "serial" else 8)
+
+
+def test_steps_are_those_of_all_ranks_and_frames_are_the_same_for_all():
+    base = Run("mlp", Recipe(task="images", epochs=1, lr=0.1, batch=32), steps=100)
+    assert fitted(base, "ddp", 0, 8).steps == 100
+    assert fitted(base, "serial", 0, 8).steps == 800
+    larger = replace(base, recipe=replace(base.recipe, batch=128))
+    assert fitted(larger, "serial", 0, 8, base).steps == 200
+
+
+def planned(*options, world=8):
+    """What ``refimpl compare mlp OPTIONS`` would train."""
+    args = cli.parser().parse_args(["compare", "mlp", *options])
+    recipe = Recipe(task="images", epochs=1, lr=0.1, batch=64)
+    return compare_command.runs(args, SimpleNamespace(recipe=lambda: recipe), world)
+
+
+def test_options_for_one_strategy_alone():
+    runs = planned(
+        *("--strategies", "serial,gtc,bmuf", "--lr", "0.2", "--tau", "3", "--set", "hidden=8"),
+        *("--for", "gtc --tau 6 --lr 0.4", "--for", "bmuf --batch 16 --set hidden=9"),
+    )
+    lr = {name: run.recipe.lr for name, run in runs.items()}
+    assert lr == {"serial": 0.2, "gtc": 0.4, "bmuf": 0.2}
+    assert runs["gtc"].compression == {"tau": 6.0}
+    assert (runs["serial"].recipe.batch, runs["bmuf"].recipe.batch) == (64, 16)
+    assert [run.options["hidden"] for run in runs.values()] == ["8", "8", "9"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--for", "zero3 --lr 1"], "--for 'zero3 --lr 1': begin with one of the strategies"),
+        (["--for", ""], "begin with one of the strategies, ddp, gtc"),
+        (["--for", "gtc --epochs 3"], "--for gtc: --epochs 3 for one strategy alone"),
+        (["--for", "ddp --data x"], "--for ddp: --data x for one strategy alone"),
+        (["--for", "gtc --tua 3"], r"unrecognized arguments: --tua 3 in --for 'gtc ...'"),
+        (["--for", "gtc --lr fast"], "argument --lr: .*fast.* in --for 'gtc ...'"),
+        (["--for", "gtc --lr '1"], "--for 'gtc --lr '1': No closing quotation"),
+    ],
+)
+def test_what_is_wrong_with_the_options_for_one_is_said(options, message):
+    with pytest.raises(UserError, match=message):
+        planned("--strategies", "ddp,gtc", *options)
+
+
+def test_a_strategy_that_diverges_is_told_and_the_others_go_on(tmp_path, capsys):
+    out = tmp_path / "table.json"
+    options = ["--strategies", "ddp,bmuf", "--steps", "20", "--json", str(out)]
+    code = cli.main(["compare", "mlp", *options, "--for", "ddp --lr 1e30"])
+    said, table = capsys.readouterr(), json.loads(out.read_text())["table"]
+    assert (code, said.err) == (0, "")
+    assert "training diverged before step 20" in said.out
+    assert table[0] == {"strategy": "ddp", "seeds": 1, "diverged": 1}
+    assert table[1]["fer"] < 0.9
+    assert [line.split()[1] for line in said.out.splitlines()[-2:]] == [
+        "diverged",
+        f"{table[1]['fer']:.2%}",
+    ]
+
+
+def test_figures_of_the_seeds_that_did_not_diverge():
+    lost = {"diverged": "why"}
+    table = rows({"serial": [summary(0.1)], "ddp": [lost, summary(0.2)], "bmuf": [lost]})
+    assert [row["diverged"] for row in table] == [0, 1, 1]
+    assert table[1]["fer"] == 0.2 and "fer" not in table[2]
+    text = table_text({"table": table}).splitlines()
+    assert text[2].startswith("ddp (1 of 2 seeds diverged)") and text[3].split() == [
+        "bmuf",
+        "diverged",
+    ]
 
 
 def test_another_optimizer_does_not_inherit_the_recipes_hyper_parameters():

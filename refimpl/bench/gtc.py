@@ -2,7 +2,8 @@
 
 No compression can do with less than one pass ``residual += gradient``, so that is what encoding is
 measured in.  Encoding, writing and reading each wire format, and summing up one decoded message
-are timed in turn with it, in one run, on one rank; what is sent in between is counted elsewhere.
+are timed in turn with it, in one run, on one rank.  On several ranks `traffic` counts, too, what
+the strategies send in the first steps of the main job.
 """
 
 from __future__ import annotations
@@ -10,12 +11,18 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from refimpl.compression import onebit, threshold, wire
+from refimpl.config import Run
 from refimpl.rng import stream
+from refimpl.trainer import Trainer
+
+if TYPE_CHECKING:
+    from refimpl.communicator import Communicator
+    from refimpl.modelfile import ModelFile
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -98,6 +105,42 @@ def measure(
         "ratios": {name: statistics.median(values) for name, values in pairs.items()},
         "quartiles": {name: statistics.quantiles(r, n=4)[::2] for name, r in pairs.items()},
     }
+
+
+def traffic(comm: Communicator, model: ModelFile, blocks: int = 2) -> dict[str, Any]:
+    """Return what ddp, gtc and gtc-bmuf send in the first steps of a model's training.
+
+    Each takes ``blocks`` blocks of steps of the model's recipe; a GTC group is a node, or half of
+    the ranks where there is one node only.  Bytes per step of all ranks, by class of link.
+    Collective.
+    """
+    recipe = model.recipe()
+    nodes = len(set(comm.nodes))
+    sent = {}
+    for name in ("ddp", "gtc", "gtc-bmuf"):
+        group = comm.size // (nodes if nodes > 1 else 2) if name == "gtc-bmuf" else None
+        steps = blocks * recipe.block_steps
+        run = Run(model.name, recipe, strategy=name, gtc_group=group, steps=steps)
+        ledger = Trainer(comm, run, model, lambda text: None).train()["ledger"]
+        sent[name] = {link: count["bytes"] / steps for link, count in ledger.items()}
+    return {"model": model.name, "ranks": comm.size, "nodes": nodes, "bytes_per_step": sent}
+
+
+def traffic_table(result: dict[str, Any]) -> str:
+    """Return the result of `traffic` as lines for a person."""
+    where = f"{result['ranks']} ranks on {result['nodes']} node{'s' * (result['nodes'] > 1)}"
+    lines = [f"{result['model']}, {where}, bytes per step of all ranks:"]
+    sent = result["bytes_per_step"]
+    for name, links in sent.items():
+        total, dense = sum(links.values()), sum(sent["ddp"].values())
+        lines.append(
+            f"  {name:<10}{links['intra']:14,.0f} intra {links['inter']:14,.0f} inter"
+            f"   1/{dense / total:.0f} of ddp"
+        )
+    if result["nodes"] > 1:
+        ratio = sent["gtc-bmuf"]["inter"] / sent["gtc"]["inter"]
+        lines.append(f"  gtc-bmuf / gtc, between nodes = {ratio:.2f}")
+    return "\n".join(lines)
 
 
 def table(result: dict[str, Any]) -> str:

@@ -32,11 +32,12 @@ HEARD = 0.2
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """An argument parser that reports mistakes as every other mistake: one line, once."""
 
     def error(self, message: str) -> None:
-        raise UserError(f"{message} (see: {self.prog} --help)")
+        where = f" (see: {self.prog} --help)" if self.add_help else f" in {self.prog}"
+        raise UserError(message + where)
 
     def print_help(self, file: Any = None) -> None:
         if first_rank():
@@ -118,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
         train,
     )
 
-    top = _Parser(prog="refimpl", description="MiCS, GTC and BMUF in NumPy and MPI.")
+    top = Parser(prog="refimpl", description="MiCS, GTC and BMUF in NumPy and MPI.")
     top.add_argument("--version", action="version", version=f"refimpl {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     for command in (

@@ -42,10 +42,17 @@ def _step(comm: Any, args: Any) -> tuple[Any, str]:
 
 def _gtc(comm: Any, args: Any) -> tuple[Any, str]:
     from refimpl.bench import gtc
+    from refimpl.compare import wait_idle
+    from refimpl.modelfile import ModelFile
 
     result = gtc.measure(**_given(repeats=args.repeats)) if comm.rank == 0 else None
+    wait_idle(comm)  # the others must not take the one rank's core
     result = comm.bcast_object(result)
-    return result, gtc.table(result)
+    text = gtc.table(result)
+    if comm.size > 1 and comm.size % 2 == 0:
+        result["traffic"] = gtc.traffic(comm, ModelFile.open("acoustic_mlp", comm))
+        text += "\n" + gtc.traffic_table(result["traffic"])
+    return result, text
 
 
 KINDS = {"collectives": _collectives, "step": _step, "gtc": _gtc}

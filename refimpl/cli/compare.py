@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refimpl.cli.arguments import positive
-from refimpl.cli.run_options import add_options, run_of
+from refimpl.cli.run_options import add_options, parsed_over, run_of
+
+if TYPE_CHECKING:
+    from refimpl.config import Run
+    from refimpl.modelfile import ModelFile
 
 DEFAULT = "serial,ddp,gtc,bmuf"
 
@@ -20,6 +25,14 @@ def add(commands: Any) -> None:
         "--strategies", default=DEFAULT, metavar="NAMES", help=f"default: {DEFAULT}"
     )
     command.add_argument(
+        "--for",
+        dest="alone",
+        action="append",
+        default=[],
+        metavar="'STRATEGY OPTIONS'",
+        help="options for one strategy alone, for example --for 'gtc --lr 0.5 --tau 8'",
+    )
+    command.add_argument(
         "--seeds", type=positive, default=1, metavar="N", help="runs of each (default: 1)"
     )
     command.add_argument("--json", metavar="FILE", help="write table and summaries to a file")
@@ -28,7 +41,7 @@ def add(commands: Any) -> None:
 
 
 def run(args: Any) -> int:
-    """Train them all and print the table."""
+    """Train them all and print the table; the file is brought up to date after every run."""
     from refimpl import compare, picture
     from refimpl.cli import say, world
     from refimpl.errors import UserError, together
@@ -37,21 +50,52 @@ def run(args: Any) -> int:
 
     comm = world(args.ranks_per_node)
     model = ModelFile.open(args.model, comm)
-    names = [name.strip() for name in args.strategies.split(",") if name.strip()]
-    if len(set(names)) < len(names) or not names:
-        raise UserError(f"--strategies {args.strategies}: name each strategy once")
     if args.plot:
         with together(comm):
             picture.require_matplotlib()
-    base = run_of(args, model, names[0])
-    result = compare.compare(comm, model, base, names, args.seeds, say)
+
+    def keep(result: dict[str, Any]) -> None:
+        with together(comm):
+            try:
+                if args.json and comm.rank == 0:
+                    write_whole(Path(args.json), (json.dumps(result, indent=2) + "\n").encode())
+            except OSError as error:
+                raise UserError(f"cannot write {args.json}: {error.strerror}") from error
+
+    planned = runs(args, model, comm.size)
+    result = compare.compare(comm, model, planned, args.seeds, say, keep)
     say(compare.table_text(result))
     with together(comm):
         try:
-            if args.json and comm.rank == 0:
-                write_whole(Path(args.json), (json.dumps(result, indent=2) + "\n").encode())
             if args.plot and comm.rank == 0:
                 picture.comparison(result, Path(args.plot))
         except OSError as error:
-            raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
+            raise UserError(f"cannot write {args.plot}: {error.strerror}") from error
     return 0
+
+
+def runs(args: Any, model: ModelFile, world: int) -> dict[str, Run]:
+    """Return what each strategy is to do: the options for all, and those for it alone."""
+    from refimpl.compare import check_same, fitted
+    from refimpl.errors import UserError, listed
+
+    names = [name.strip() for name in args.strategies.split(",") if name.strip()]
+    if len(set(names)) < len(names) or not names:
+        raise UserError(f"--strategies {args.strategies}: name each strategy once")
+    alone: dict[str, list[str]] = {}
+    for text in args.alone:
+        try:
+            name, *options = shlex.split(text) or [""]
+        except ValueError as error:
+            raise UserError(f"--for '{text}': {error}") from error
+        if name not in names:
+            raise UserError(f"--for '{text}': begin with one of the strategies, {listed(names)}")
+        alone.setdefault(name, []).extend(options)
+    base = run_of(args, model, names[0])
+    planned = {}
+    for name in names:
+        own = parsed_over(args, alone.get(name, []), f"--for '{name} ...'")
+        run = run_of(own, model, name)
+        check_same(name, run, base)
+        planned[name] = fitted(run, name, run.seed, world, base)
+    return planned

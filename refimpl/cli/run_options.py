@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING, Any
 
 from refimpl.cli.arguments import positive, positive_number, setting, whole
@@ -70,6 +71,15 @@ def add_options(command: Any) -> None:
     what.add_argument("--schedule", metavar="NAME", help="how the learning rate falls")
     what.add_argument("--seed", type=whole, default=0, metavar="N")
     what.add_argument("--dtype", default="float32", metavar="TYPE", help="float32 or float64")
+
+
+def parsed_over(args: Any, words: list[str], what: str) -> Any:
+    """Return a copy of the parsed options in which those in ``words`` have new values."""
+    from refimpl.cli import Parser
+
+    parser = Parser(prog=what, usage=argparse.SUPPRESS, add_help=False)
+    add_options(parser)
+    return parser.parse_args([args.model, *words], argparse.Namespace(**vars(args)))
 
 
 RECIPE_OPTIONS = (

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from refimpl.cli.arguments import whole
 from refimpl.cli.run_options import add_options, run_of
 
 
@@ -15,6 +16,9 @@ def add(commands: Any) -> None:
     add_options(command)
     command.add_argument("--strategy", metavar="NAME", help="default: ddp, on one rank serial")
     command.add_argument("--out", metavar="DIR", help="run folder (default: runs/NAME-TIME)")
+    command.add_argument(
+        "--log-every", type=whole, default=0, metavar="N", help="also log every Nth step of rank 0"
+    )
     command.add_argument("--json", action="store_true", help="print the summary as JSON")
     command.set_defaults(run=run)
 
@@ -35,7 +39,8 @@ def run(args: Any) -> int:
         if comm.rank == 0:
             RunFolder.check_free(path)
     quiet = (lambda text: None) if args.json else say
-    summary = Trainer(comm, run, model, quiet).train(run_folder(path, run, model))
+    trainer = Trainer(comm, run, model, quiet, args.log_every)
+    summary = trainer.train(run_folder(path, run, model))
     if args.json:
         say(json.dumps(summary, indent=2))
     else:

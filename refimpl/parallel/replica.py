@@ -201,12 +201,12 @@ class Replica:
         if not self.blocks.active:
             yield
             return
-        held = self.states.own(self._weights).copy()
+        self.states.own(self._weights)  # nobody else needs this memory before the next sync
         self.states.replace(self.blocks.model)
         try:
             yield
         finally:
-            self.states.replace(held)
+            self.states.replace(self._weights)
 
     def _combined(self, gradient: NDArray) -> NDArray:
         """Return the gradient group's sum as floats, from this worker's."""
