@@ -298,6 +298,8 @@ def _differs(value: NDArray, entry: Mapping[str, Any]) -> str:
     shape = tuple(entry["shape"])
     if value.dtype.str != entry["dtype"] or value.shape != shape:
         return f"{value.dtype.str} {value.shape} and not {entry['dtype']} {shape}"
+    if len(entry["axes"]) != value.ndim:
+        return f"of {value.ndim} axes and not {entry['axes']}"
     return "" if digest(value) == entry["sha256"] else "altered, its sha256 differs"
 
 
