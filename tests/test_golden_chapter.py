@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_golden import GOLDEN
+from witness import GOLDEN
 
 from refimpl import cli
 from refimpl.golden import OPERATIONS

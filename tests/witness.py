@@ -1,4 +1,4 @@
-"""Other people's frameworks as witnesses: the Python that has one, and what it makes of bundles.
+"""The committed bundles, and other people's frameworks as witnesses of them.
 
 A framework need not be installed here: a variable may name another Python that has it.  Programs
 for it are in tests/oracle.
@@ -30,6 +30,15 @@ needs_jax = pytest.mark.skipif(
     JAX is None,
     reason="jax is not installed: pip install jax, or REFIMPL_JAX_PYTHON=a Python that has it",
 )
+
+
+def differing(folder):
+    """Return the files that are not the same in a folder and among the committed bundles."""
+    ours, theirs = (
+        {file.relative_to(root): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+        for root in (GOLDEN, folder)
+    )
+    return sorted(file for file in ours | theirs if ours.get(file) != theirs.get(file))
 
 
 def answers(python, program, theirs, *more):

@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ class Bundle:
     def write(self, folder: Path) -> None:
         """Write the two files into ``folder``/name; the same bytes for the same values.
 
-        Each file is there whole or not at all.
+        Each file is there whole or not at all, and the manifest first: without its arrays it is a
+        bundle that can be written again, and arrays alone might be somebody's answers.
 
         Raises
         ------
@@ -124,9 +126,11 @@ class Bundle:
         arrays, manifest = self.files(folder)
         try:
             arrays.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(arrays, npz.npz(self.values()))
             write_whole(manifest, text_of(self.manifest()).encode("ascii"))
+            write_whole(arrays, npz.npz(self.values()))
         except OSError as error:
+            with suppress(OSError):  # it is not empty, or not there
+                manifest.parent.rmdir()
             raise UserError(
                 f"cannot write {folder / self.name}: {error.strerror}: give another folder"
             ) from None
