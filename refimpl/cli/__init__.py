@@ -22,8 +22,9 @@ from refimpl.errors import UserError
 if TYPE_CHECKING:
     from refimpl.communicator import Communicator
 
-# How long a rank with a user's error waits for the others to report the same one.
-GRACE = 2.0
+# How long a rank with a user's error waits for the others to report the same one: so many seconds,
+# and some for every rank, since 128 ranks on two cores are seconds apart.
+GRACE, GRACE_PER_RANK = 2.0, 0.1
 
 # How long the launcher has to pass on what a rank said before it is told to end the job.
 HEARD = 0.2
@@ -180,7 +181,7 @@ def _refuse(message: str) -> int:
     one rank be alone with its error, nobody comes: it speaks for itself and ends the job.
     """
     mpi = _mpi()
-    if mpi is not None and not _meet(mpi, GRACE):
+    if mpi is not None and not _meet(mpi, GRACE + GRACE_PER_RANK * mpi.COMM_WORLD.size):
         _last_words(f"refimpl: error on rank {mpi.COMM_WORLD.rank}: {message}\n")
         mpi.COMM_WORLD.Abort(2)
     if first_rank():
