@@ -33,4 +33,5 @@ def recipe():
         schedule="exponential",
         decay=0.6,
         tau=4.0,
+        block_steps=75,
     )

@@ -7,7 +7,8 @@ algorithms also run on MPI.  Sends are buffered: what would deadlock for want of
 only there.
 
 The messages and their contents do not depend on how threads are scheduled, since every receive
-names its source.
+names its source.  No more does a deadlock: it is when all ranks that have not ended wait, and not
+when one has waited for long.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ import numpy as np
 from refimpl.communicator import Communicator
 from refimpl.ledger import Ledger
 
-TIMEOUT = 20  # seconds until a missing message is a failure
+
+class Deadlock(Exception):
+    """All ranks that have not ended wait for messages, and so none will come."""
 
 
 class Done:
@@ -40,12 +43,49 @@ class Later:
         self.Wait = action
 
 
-class Post(defaultdict):
-    """The queues of all messages, and who watches them: watch(comm, dest, buf) at every send."""
+class Post:
+    """The messages on their way, and who watches them: watch(comm, dest, buf) at every send.
 
-    def __init__(self, watch: Callable[[Loopback, int, Any], None] | None) -> None:
-        super().__init__(SimpleQueue)
-        self.watch = watch
+    A key is (context, kind, source, receiver): only the receiver's thread waits for it.
+    """
+
+    def __init__(self, ranks: int, watch: Callable[[Loopback, int, Any], None] | None) -> None:
+        self.ranks, self.watch = ranks, watch  # ranks that have not ended
+        self.queues: defaultdict[Any, SimpleQueue] = defaultdict(SimpleQueue)
+        self.awaited: set[Any] = set()  # their queues are empty, and a rank waits at each
+        self.lock = threading.Lock()
+
+    def put(self, key: Any, item: Any) -> None:
+        """Send."""
+        with self.lock:
+            self.awaited.discard(key)
+            self.queues[key].put((item,))
+
+    def get(self, key: Any) -> Any:
+        """Receive; raise `Deadlock` if nobody can send any more."""
+        with self.lock:
+            queue = self.queues[key]
+            if queue.empty():
+                self.awaited.add(key)
+                self._check()
+        message = queue.get()
+        if message is None:
+            _, _, source, receiver = key
+            raise Deadlock(f"rank {receiver} waits for {source} in vain")
+        return message[0]
+
+    def end(self) -> None:
+        """Say that a rank has ended: it sends nothing more."""
+        with self.lock:
+            self.ranks -= 1
+            self._check()
+
+    def _check(self) -> None:
+        """Wake all ranks if none is left that could wake another."""
+        if len(self.awaited) == self.ranks:
+            for key in self.awaited:
+                self.queues[key].put(None)
+            self.awaited.clear()
 
 
 class Loopback(Communicator):
@@ -56,13 +96,10 @@ class Loopback(Communicator):
         self.post, self.context, self.splits = post, context, 0
 
     def _put(self, kind, item, dest):
-        self.post[self.context, kind, self.rank, dest].put(item)
+        self.post.put((self.context, kind, self.rank, dest), item)
 
     def _get(self, kind, source):
-        try:
-            return self.post[self.context, kind, source, self.rank].get(timeout=TIMEOUT)
-        except Empty:
-            raise TimeoutError(f"rank {self.rank} waits for {source} in vain") from None
+        return self.post.get((self.context, kind, source, self.rank))
 
     def Send(self, buf, dest, tag=0):
         assert buf.flags.c_contiguous
@@ -132,7 +169,7 @@ def spawn(
     >>> spawn((0, 0, 0), lambda comm: comm.allgather_object(comm.rank))
     [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
     """
-    members, post = tuple(range(len(nodes))), Post(watch)
+    members, post = tuple(range(len(nodes))), Post(len(nodes), watch)
     returned: list[Any] = [None] * len(nodes)
     errors: list[BaseException] = []
 
@@ -141,12 +178,14 @@ def spawn(
             returned[rank] = body(Loopback(post, (), rank, members, tuple(nodes), Ledger()))
         except BaseException as error:
             errors.append(error)
+        finally:
+            post.end()
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in members]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for error in sorted(errors, key=lambda e: isinstance(e, TimeoutError)):
-        raise error
+    for error in sorted(errors, key=lambda e: isinstance(e, Deadlock)):
+        raise error  # a deadlock only if it follows from no other error
     return returned

@@ -355,8 +355,13 @@ class Trainer:
 
 def peak_resident() -> int:
     """Return the most bytes of memory that this process has had resident so far."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024  # Linux and the BSDs count in KB
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        # Where there is no /proc.  Linux would count the process that started this one, too.
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used if sys.platform == "darwin" else used * 1024  # the BSDs count in KB
 
 
 def run_folder(path: Path, run: Run, model: ModelFile) -> Callable[[], RunFolder]:

@@ -123,6 +123,16 @@ def test_a_run_leaves_its_summary_metrics_config_and_model(finished):
     assert "def build" in (folder / "model.py").read_text()
 
 
+def test_resident_memory_is_not_that_of_whoever_started_the_process():
+    child = "from refimpl.trainer import peak_resident; print(peak_resident())"
+    parent = (
+        "import subprocess, sys; held = b'x' * 300_000_000; "
+        f"subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    run = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True)
+    assert 10e6 < int(run.stdout) < 200e6, run.stderr
+
+
 def test_a_finished_run_can_be_scored_on_other_data(finished, tmp_path):
     from refimpl.data import idx, toy
 

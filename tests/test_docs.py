@@ -2,14 +2,22 @@
 
 import doctest
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from refimpl import cli
+from refimpl.cli import compare
+from refimpl.cli.run_options import run_of
+from refimpl.config import Recipe
+
 TOP = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((TOP / "docs").glob("*.md"))
+COMMAND = r"^ {4,}(?:\$ )?(?:[A-Z_]+=\S+ )*\./run_mpi\.sh (.*)"
 PAGES = [TOP / "README.md", *CHAPTERS]
 
 
@@ -48,3 +56,36 @@ def test_the_python_example_of_the_readme_runs_and_sends_nothing_on_one_rank():
 def test_the_table_of_contents_lists_every_chapter():
     listed = set(re.findall(r"\]\((\w+\.md)\)", (TOP / "docs" / "README.md").read_text()))
     assert listed == {page.name for page in CHAPTERS} - {"README.md"}
+
+
+def commands(page):
+    """Return (ranks, words) of every `./run_mpi.sh` command that stands on a page's own line."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    found = []
+    for line in re.findall(
+        r"^ {4,}(?:\$ )?(?:[A-Z_]+=\S+ )*\./run_mpi\.sh (.*)", text, re.MULTILINE
+    ):
+        words = shlex.split(line.split("; ")[0], comments=True)
+        ranks = 4
+        while words and words[0] in ("-n", "--hostfile"):
+            ranks = int(words[1]) if words[0] == "-n" else ranks
+            words = words[2:]
+        if words and words[0] not in ("test", "setup"):
+            found.append((ranks, words))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_on_a_page_are_commands_that_can_be(page):
+    model = SimpleNamespace(recipe=lambda: Recipe(task="images", epochs=1, lr=0.1))
+    for ranks, words in commands(page):
+        args = cli.parser().parse_args(words)
+        if words[0] == "train":
+            run_of(args, model, args.strategy or "ddp").check(ranks)
+        if words[0] == "compare":
+            for name, run in compare.runs(args, model, ranks).items():
+                run.check(1 if name == "serial" else ranks)
+
+
+def test_there_are_commands_to_be_wrong():
+    assert sum(len(commands(page)) for page in PAGES) > 25

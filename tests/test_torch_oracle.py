@@ -12,12 +12,12 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from loopback import spawn
+from witness import PROGRAMS, TORCH, needs_torch
 
 from refimpl import collectives, nn, optim
 from refimpl.parallel.replica import Replica, StepOptions
@@ -25,13 +25,9 @@ from refimpl.parallel.traffic import partition_calls
 from refimpl.rng import stream
 from refimpl.topology import Grid, Groups
 
-PYTHON = os.environ.get("REFIMPL_TORCH_PYTHON") or (sys.executable if find_spec("torch") else None)
-pytestmark = pytest.mark.skipif(
-    PYTHON is None,
-    reason="torch is not installed: extra [oracle], or REFIMPL_TORCH_PYTHON=a Python that has it",
-)
+pytestmark = needs_torch
 
-PROGRAM = Path(__file__).parent / "oracle" / "torch_training.py"
+PROGRAM = PROGRAMS / "torch_training.py"
 # Unit sizes 143, 84, 40: 2 does not divide the first, nor any layer's outputs, which PyTorch cuts.
 WIDTHS, BATCH = (12, 11, 7, 5), 4
 RANKS, MICROSTEPS, STEPS, LR, DECAY = 4, 3, 10, 0.05, 0.01
@@ -137,7 +133,7 @@ def theirs(tmp_path_factory):
     surroundings = os.environ | {"OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
-            [str(word) for word in (PYTHON, PROGRAM, *paths, rank, RANKS)],
+            [str(word) for word in (TORCH, PROGRAM, *paths, rank, RANKS)],
             env=surroundings,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -206,7 +202,7 @@ BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "torch_hsdp.py"
 def test_the_benchmark_trains_the_same_with_both(tmp_path):
     """In float32, on MPI, at full size: the times that it compares are those of one training."""
     figures = tmp_path / "figures.json"
-    command = [sys.executable, BENCHMARK, "mics", "--torch-python", PYTHON, "--json", figures]
+    command = [sys.executable, BENCHMARK, "mics", "--torch-python", TORCH, "--json", figures]
     command += ["--rounds", 2, "--steps", 2, "--microsteps", 2]
     run = subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, timeout=LIMIT

@@ -71,6 +71,12 @@ def test_collectives_pass_on_the_other_mpi():
     assert code == 0, output[-6000:]
 
 
+@pytest.mark.skipif("REFIMPL_MPI" not in os.environ, reason="the longer launches cover it")
+def test_golden_values_are_computed_on_the_other_mpi():
+    code, output = pytest_on(8, *STUCK, PARALLEL / "test_golden.py", "--worlds", "2,4,8")
+    assert code == 0, output[-6000:]
+
+
 def test_one_ranks_failure_fails_the_test_on_all(folder):
     (folder / "test_one.py").write_text(
         "def test_one(world):\n    assert world.mpi.rank != 1 or world.size < 2\n"

@@ -20,7 +20,8 @@ from refimpl.data.scoring import CHUNK, Outputs
 if TYPE_CHECKING:
     from refimpl.communicator import Communicator
 
-WINDOW = 8192  # a rank aligns and decodes about so many frames side by side
+# A rank aligns and decodes about so many frames side by side: 6 MB of posteriors and copies.
+WINDOW = 4096
 
 
 def posteriors(

@@ -8,11 +8,12 @@ the others never start MPI.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from refimpl import __version__
@@ -21,8 +22,9 @@ from refimpl.errors import UserError
 if TYPE_CHECKING:
     from refimpl.communicator import Communicator
 
-# How long a rank with a user's error waits for the others to report the same one.
-GRACE = 2.0
+# How long a rank with a user's error waits for the others to report the same one: so many seconds,
+# and some for every rank, since 128 ranks on two cores are seconds apart.
+GRACE, GRACE_PER_RANK = 2.0, 0.1
 
 # How long the launcher has to pass on what a rank said before it is told to end the job.
 HEARD = 0.2
@@ -79,6 +81,27 @@ def say(text: str) -> None:
     """Print on the first rank only."""
     if first_rank():
         print(text, flush=True)
+
+
+def on_first_rank(work: Callable[[], int]) -> int:
+    """Have the first rank do it; what comes of it, exit code or mistake, comes of it on all.
+
+    The others wait without taking time from it.  Where MPI was not started they just end.
+    """
+    mpi = _mpi()
+    if mpi is None:
+        return work() if first_rank() else 0
+    outcome: int | Exception = 0
+    if first_rank():
+        try:
+            outcome = work()
+        except (UserError, BrokenPipeError) as error:
+            outcome = error
+    _meet(mpi)
+    outcome = mpi.COMM_WORLD.bcast(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def parser() -> argparse.ArgumentParser:
@@ -141,6 +164,16 @@ def _mpi() -> Any:
     return mpi if running and mpi.COMM_WORLD.size > 1 else None
 
 
+def _meet(mpi: Any, limit: float = math.inf) -> bool:
+    """Wait for all ranks, mostly asleep; return whether they came within so many seconds."""
+    barrier, since = mpi.COMM_WORLD.Ibarrier(), time.monotonic()
+    while not barrier.Test():
+        if time.monotonic() - since > limit:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def _refuse(message: str) -> int:
     """Report a user's mistake: one line from one rank, exit code 2 on all of them.
 
@@ -148,14 +181,9 @@ def _refuse(message: str) -> int:
     one rank be alone with its error, nobody comes: it speaks for itself and ends the job.
     """
     mpi = _mpi()
-    if mpi is not None:
-        barrier, waited = mpi.COMM_WORLD.Ibarrier(), time.monotonic()
-        while not barrier.Test():
-            if time.monotonic() - waited > GRACE:
-                rank = mpi.COMM_WORLD.rank
-                _last_words(f"refimpl: error on rank {rank}: {message}\n")
-                mpi.COMM_WORLD.Abort(2)
-            time.sleep(0.01)
+    if mpi is not None and not _meet(mpi, GRACE + GRACE_PER_RANK * mpi.COMM_WORLD.size):
+        _last_words(f"refimpl: error on rank {mpi.COMM_WORLD.rank}: {message}\n")
+        mpi.COMM_WORLD.Abort(2)
     if first_rank():
         print(f"refimpl: error: {message}", file=sys.stderr, flush=True)
     if mpi is not None:

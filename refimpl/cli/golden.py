@@ -7,9 +7,12 @@ same on any number of ranks and with any MPI.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refimpl.errors import UserError, require
+
+if TYPE_CHECKING:
+    from refimpl.golden.bundle import Bundle
 
 
 def add(commands: Any) -> None:
@@ -19,49 +22,75 @@ def add(commands: Any) -> None:
 
     write = verbs.add_parser("write", help="write the ladder of cases into a folder")
     write.add_argument("folder", type=Path, metavar="DIR", help="one sub-folder for each bundle")
-    write.set_defaults(run=run_write)
+    write.set_defaults(run=run, work=run_write)
 
     listing = verbs.add_parser("list", help="print the names of all cases and what they show")
-    listing.set_defaults(run=run_list)
+    listing.set_defaults(run=run, work=run_list)
 
     check = verbs.add_parser("check", help="compare somebody's arrays with the ladder")
     check.add_argument("folder", type=Path, metavar="THEIRS", help="holds BUNDLE/arrays.npz")
     check.add_argument("--against", type=Path, metavar="DIR", help="default: computed now")
     check.add_argument("--quiet", action="store_true", help="only what is wrong")
-    check.set_defaults(run=run_check)
+    check.set_defaults(run=run, work=run_check)
 
     for verb in (write, listing, check):
         verb.add_argument("--cases", default="*", metavar="GLOB", help="e.g. 'layers/affine.*'")
 
 
+def run(args: Any) -> int:
+    """Do what the verb says, on the first rank."""
+    from refimpl.cli import on_first_rank
+
+    return on_first_rank(lambda: args.work(args))
+
+
 def run_write(args: Any) -> int:
     """Write the cases that match; refuse a folder that holds something else."""
-    from refimpl.cli import first_rank, say
-    from refimpl.golden import cases, check
+    from refimpl.cli import say
+    from refimpl.golden import bundle, cases, check
 
-    if not first_rank():
-        return 0
-    _check_target(args.folder)
-    for one in check.chosen(cases.ladder(), args.cases):
+    _check_target(args.folder, bundle.names(args.folder))
+    ladder = list(cases.ladder())
+    chosen = check.chosen(ladder, args.cases)
+    _check_kept(args.folder, ladder, chosen)
+    for one in chosen:
         one.write(args.folder)
         arrays = sum(len(case.arrays) for case in one.cases)
-        size = sum(f.stat().st_size for f in (args.folder / one.name).iterdir())
+        size = sum(f.stat().st_size for f in one.files(args.folder))
         say(f"{one.name}: {len(one.cases)} cases, {arrays} arrays, {size:,} bytes")
     return 0
 
 
-def _check_target(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give a new or empty one, or one of bundles")
+def _check_target(folder: Path, bundles: list[str]) -> None:
+    """Refuse a folder that holds anything but bundles and hidden files."""
+    remedy = "give a new or empty folder, or one of bundles"
+    require(folder.is_dir() or not folder.exists(), f"{folder} is not a folder: {remedy}")
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.name not in bundles and not path.name.startswith("."):
+                raise UserError(f"{folder} holds {path.name}, which is no golden bundle: {remedy}")
+
+
+def _check_kept(folder: Path, ladder: list[Bundle], chosen: list[Bundle]) -> None:
+    """Refuse to replace a bundle by a part of it: its other cases would be lost."""
+    from refimpl.golden import bundle
+
+    whole = {one.name: {case.name for case in one.cases} for one in ladder}
+    for one in chosen:
+        there = bundle.case_names(folder / one.name)
+        lost = there & whole[one.name] - {case.name for case in one.cases}
+        require(
+            not lost,
+            f"{folder / one.name} holds {len(lost)} other cases, which would be lost: give "
+            f"another folder, or write the whole bundle with --cases '{one.name}'",
+        )
 
 
 def run_list(args: Any) -> int:
     """Print the cases, in the order of the ladder."""
-    from refimpl.cli import first_rank, say
+    from refimpl.cli import say
     from refimpl.golden import bundle, cases, check
 
-    if not first_rank():
-        return 0
     for one in check.chosen(cases.ladder(), args.cases):
         say(f"rung {bundle.RUNGS.index(one.rung) + 1}, {one.rung}: {one.name}: {one.text}")
         for case in one.cases:
@@ -71,14 +100,12 @@ def run_list(args: Any) -> int:
 
 def run_check(args: Any) -> int:
     """Print a line for each array and the first broken rung; exit code 1 unless all is right."""
-    from refimpl.cli import first_rank, say
-    from refimpl.golden import cases, check
+    from refimpl.cli import say
+    from refimpl.golden import bundle, cases, check
 
-    if not first_rank():
-        return 0
-    require(
-        args.folder.is_dir(), f"no folder {args.folder}: give one that holds BUNDLE/arrays.npz"
-    )
+    found = "is not a folder" if args.folder.exists() else "is not there"
+    require(args.folder.is_dir(), f"{args.folder} {found}: give one that holds BUNDLE/arrays.npz")
+    bundle.check_around(args.folder)
     against = cases.ladder() if args.against is None else check.loaded(args.against)
     report = check.Report()
     for line in check.folders(args.folder, against, args.cases):

@@ -35,6 +35,6 @@ def slices(x: NDArray, p: int, cut: Sequence[int] | NDArray | None = None) -> li
     """
     assert x.shape == (x.size,), x.shape
     assert x.flags.c_contiguous, x.strides
-    points = [int(point) for point in (offsets(x.size, p) if cut is None else cut)]
+    points = (offsets(x.size, p) if cut is None else np.asarray(cut)).tolist()
     assert (len(points), points[0], points[-1]) == (p + 1, 0, x.size), (points, p, x.size)
     return [slice(first, last) for first, last in itertools.pairwise(points)]

@@ -19,10 +19,12 @@ all of them in docs/golden.md.  `Reference` is the backend that the values come 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from refimpl.golden import cases, check
 from refimpl.golden.bundle import Bundle, Case
@@ -106,19 +108,21 @@ element 0]: have 0x1.6000000000000p+0 (1.375), want 0x0.0p+0 (0.0); allowed 1 ul
     return report
 
 
+def _answer(method: Callable, case: Case) -> dict[str, NDArray]:
+    have = method(case.inputs(), deepcopy(case.settings))
+    if not isinstance(have, dict):
+        raise TypeError(f"returned {type(have).__name__}, wanted a dict of arrays")
+    return {str(key): np.asarray(value) for key, value in have.items()}
+
+
 def _asked(method: Callable, one: Bundle, case: Case) -> Iterator[Line]:
     """Yield the lines of one case."""
     try:
-        have = method(case.inputs(), dict(case.settings))
+        arrays = _answer(method, case)
     except NotImplementedError:
         raise
     except Exception as error:
         text = f"{case.operation} raised {type(error).__name__}: {error}".splitlines()[0]
         yield Line(False, one.rung, one.name, case.name, "", text)
         return
-    if not isinstance(have, dict):
-        text = f"{case.operation} returned {type(have).__name__}, wanted a dict of arrays"
-        yield Line(False, one.rung, one.name, case.name, "", text)
-        return
-    arrays = {key: np.asarray(value) for key, value in have.items()}
     yield from check.of_case(one.rung, one.name, case, arrays, {})

@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.errors import UserError
+from refimpl.errors import UserError, require
 from refimpl.golden import npz, schema
+from refimpl.runs import write_whole
 
 # Number of the format, and the version of refimpl since which it and its values have been so.
 FORMAT = 1
@@ -111,11 +113,31 @@ class Bundle:
     place: int = 0
 
     def write(self, folder: Path) -> None:
-        """Write the two files into ``folder``/name; the same bytes for the same values."""
-        target = folder / self.name
-        target.mkdir(parents=True, exist_ok=True)
-        (target / ARRAYS).write_bytes(npz.npz(self.values()))
-        (target / MANIFEST).write_bytes(text_of(self.manifest()).encode("ascii"))
+        """Write the two files into ``folder``/name; the same bytes for the same values.
+
+        Each file is there whole or not at all, and the manifest first: without its arrays it is a
+        bundle that can be written again, and arrays alone might be somebody's answers.
+
+        Raises
+        ------
+        UserError
+            If the folder cannot be written to.
+        """
+        arrays, manifest = self.files(folder)
+        try:
+            arrays.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(manifest, text_of(self.manifest()).encode("ascii"))
+            write_whole(arrays, npz.npz(self.values()))
+        except OSError as error:
+            with suppress(OSError):  # it is not empty, or not there
+                manifest.parent.rmdir()
+            raise UserError(
+                f"cannot write {folder / self.name}: {error.strerror}: give another folder"
+            ) from None
+
+    def files(self, folder: Path) -> tuple[Path, Path]:
+        """Return where the arrays and the manifest are if the bundle is in this folder."""
+        return folder / self.name / ARRAYS, folder / self.name / MANIFEST
 
     def values(self) -> dict[str, NDArray]:
         """Return all arrays under the names that they have in the archive."""
@@ -188,6 +210,28 @@ def names(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
 
 
+def check_around(folder: Path) -> None:
+    """Refuse a folder that is a bundle itself.
+
+    Raises
+    ------
+    UserError
+        If its arrays lie in it and not in sub-folders.
+    """
+    require(
+        not (folder / ARRAYS).exists(),
+        f"{folder} holds {ARRAYS} itself: give the folder around it, which holds BUNDLE/{ARRAYS}",
+    )
+
+
+def case_names(folder: Path) -> set[str]:
+    """Return the cases of the bundle in a folder; none if there is none that can be read."""
+    try:
+        return {case["name"] for case in manifest(folder)["cases"]}
+    except UserError:
+        return set()
+
+
 def load(folder: Path) -> Bundle:
     """Read one bundle as a reference, all of it checked.
 
@@ -235,15 +279,21 @@ def manifest(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"no golden bundle in {folder}: {MANIFEST}: {error.strerror}") from None
     except ValueError as error:
-        raise UserError(f"golden bundle {folder}: {MANIFEST} is no JSON: {error}") from None
-    number = told.get("format") if isinstance(told, Mapping) else None
-    if number != FORMAT:
         raise UserError(
-            f"golden bundle {folder} has format {number}, this refimpl reads {FORMAT}: write it "
-            "again with `refimpl golden write`"
+            f"golden bundle {folder}: {MANIFEST} is no JSON: {error}: write the bundle again"
+        ) from None
+    number = told.get("format") if isinstance(told, Mapping) else None
+    if isinstance(number, int) and number != FORMAT:
+        raise UserError(
+            f"golden bundle {folder} has format {number}, this refimpl reads {FORMAT}: take the "
+            "refimpl that wrote it, or write it again with `refimpl golden write`"
         )
     for mistake in schema.mistakes(told):
-        raise UserError(f"golden bundle {folder}: {MANIFEST}: {mistake}")
+        raise UserError(f"golden bundle {folder}: {MANIFEST}: {mistake}: write the bundle again")
+    if told["bundle"] != folder.name:
+        raise UserError(
+            f"golden bundle {folder} says that it is {told['bundle']}: give its folder that name"
+        )
     return told
 
 
@@ -252,6 +302,8 @@ def _differs(value: NDArray, entry: Mapping[str, Any]) -> str:
     shape = tuple(entry["shape"])
     if value.dtype.str != entry["dtype"] or value.shape != shape:
         return f"{value.dtype.str} {value.shape} and not {entry['dtype']} {shape}"
+    if len(entry["axes"]) != value.ndim:
+        return f"of {value.ndim} axes and not {entry['axes']}"
     return "" if digest(value) == entry["sha256"] else "altered, its sha256 differs"
 
 

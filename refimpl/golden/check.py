@@ -178,6 +178,7 @@ def loaded(folder: Path) -> list[Bundle]:
     UserError
         If there are none, or one is damaged.
     """
+    bundle.check_around(folder)
     names = bundle.names(folder)
     if not names:
         raise UserError(f"no golden bundles in {folder}: write some with `refimpl golden write`")

@@ -80,8 +80,10 @@ def read(path: Path) -> Archive:
         archive = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise Damaged("missing") from None
-    except (OSError, zipfile.BadZipFile) as error:
-        raise Damaged(_unreadable(path, error)) from None
+    except OSError as error:
+        raise Damaged(f"not readable: {error.strerror}") from None
+    except Exception as error:  # BadZipFile, and what a broken directory makes of the reader
+        raise Damaged(_broken(path, error)) from None
     arrays, damaged = {}, {}
     with archive:
         for member in archive.namelist():
@@ -104,15 +106,15 @@ def read(path: Path) -> Archive:
     return Archive(arrays, damaged)
 
 
-def _unreadable(path: Path, error: Exception) -> str:
+def _broken(path: Path, error: Exception) -> str:
     """Return why a file is no zip archive."""
-    if not path.is_file():
-        return f"not a file ({error})"
     size = path.stat().st_size
     with open(path, "rb") as file:
         begins = file.read(4)
     if size == 0:
         return "empty, a file of 0 bytes"
+    if zipfile.is_zipfile(path):
+        return f"corrupt: {error}".splitlines()[0]
     if begins == b"PK\x03\x04":
         return f"truncated: it begins like a zip archive, but its end is missing ({size} bytes)"
     return f"not a zip archive ({size} bytes that begin with {begins!r})"

@@ -7,13 +7,12 @@ Needs torch and NumPy alone; nothing of refimpl is imported.  Operations are fun
 module's table `OPERATIONS`; those that need several ranks run as that many processes, over gloo.
 """
 
-import json
 import sys
 import tempfile
 from contextlib import nullcontext
 from datetime import timedelta
-from pathlib import Path
 
+import bundles
 import numpy as np
 import torch
 from torch import distributed
@@ -312,7 +311,7 @@ def worker(rank, world, store, golden, result):
         timeout=timedelta(seconds=120),
     )
     found = {}
-    for bundle, case, given in cases(Path(golden)):
+    for bundle, case, given in bundles.cases(golden):
         settings, operation = case["settings"], case["operation"]
         name = f"{bundle}|{case['name']}"
         mine = {}
@@ -342,35 +341,19 @@ def worker(rank, world, store, golden, result):
 # ---------------------------------------------------------------------------------------- files
 
 
-def cases(golden):
-    """Yield every case: its bundle's name, what the manifest says, and its inputs."""
-    for manifest in sorted(golden.glob("*/manifest.json")):
-        told = json.loads(manifest.read_text())
-        with np.load(manifest.with_name("arrays.npz"), allow_pickle=False) as arrays:
-            for case in told["cases"]:
-                names = [a["name"] for a in case["arrays"] if a["role"] == "input"]
-                given = {name: arrays[f"{case['name']}/{name}"] for name in names}
-                yield told["bundle"], case, given
-
-
-def main(golden, theirs, worlds):
-    found = {}
-    for bundle, case, given in cases(Path(golden)):
-        if case["operation"] in OPERATIONS:
-            got = OPERATIONS[case["operation"]](given, case["settings"])
-            for key, value in got.items():
-                found.setdefault(bundle, {})[f"{case['name']}/{key}"] = value.detach().numpy()
+def everything(golden, worlds):
+    """Yield all answers: bundle, case/array and value."""
+    for bundle, name, value in bundles.answered(golden, OPERATIONS):
+        yield bundle, name, value.detach().numpy()
     for world in map(int, worlds.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             store, result = f"{folder}/store", f"{folder}/result.npz"
             torch.multiprocessing.spawn(worker, (world, store, golden, result), nprocs=world)
             for name, value in np.load(result).items():
                 bundle, case, key = name.split("|")
-                found.setdefault(bundle, {})[f"{case}/{key}"] = value
-    for bundle, arrays in found.items():
-        (Path(theirs) / bundle).mkdir(parents=True, exist_ok=True)
-        np.savez(Path(theirs) / bundle / "arrays.npz", **arrays)
+                yield bundle, f"{case}/{key}", value
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    golden, theirs, worlds = sys.argv[1:]
+    bundles.write(theirs, everything(golden, worlds))
