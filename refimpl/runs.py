@@ -25,7 +25,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.errors import UserError
+from refimpl.errors import UserError, require
 
 SUMMARY, CONFIG = "summary.json", "config.json"
 METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
@@ -34,6 +34,18 @@ METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
 def default_folder(model: str) -> Path:
     """Return ``runs/NAME-TIME``, the folder of a run that was given none."""
     return Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def check_file(option: str, name: str, ending: str = "") -> None:
+    """Refuse a file that could not be written, before the work that it is to hold is done."""
+    path = Path(name)
+    require(name.endswith(ending), f"{option} {name}: give a file whose name ends in {ending}")
+    require(not path.is_dir(), f"{option} {name} is a folder: give a file")
+    require(path.parent.is_dir(), f"{option} {name}: there is no folder {path.parent}; make it")
+    require(
+        os.access(path if path.exists() else path.parent, os.W_OK),
+        f"{option} {name} may not be written: give another file",
+    )
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -76,3 +76,18 @@ def test_a_damaged_run_is_not_drawn(tmp_path, metrics, summary, message):
     (folder.path / runs.METRICS).write_text(metrics)
     with pytest.raises(UserError, match=message):
         Curves.of(folder)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("picture.jpg", "--plot .*picture.jpg: give a file whose name ends in .png"),
+        ("folder.png", "--plot .*folder.png is a folder: give a file"),
+        ("missing/picture.png", "there is no folder .*missing; make it"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, name, message):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UserError, match=message):
+        runs.check_file("--plot", str(tmp_path / name), ".png")
+    runs.check_file("--plot", str(tmp_path / "picture.png"), ".png")

@@ -66,8 +66,12 @@ def run(args: Any) -> int:
     """Measure and print the table."""
     from refimpl.cli import say, world
     from refimpl.errors import UserError, together
+    from refimpl.runs import check_file
 
     comm = world(args.ranks_per_node)
+    with together(comm):
+        if args.json and comm.rank == 0:
+            check_file("--json", args.json)
     result, text = KINDS[args.what](comm, args)
     say(text)
     with together(comm):

@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
         "--seeds", type=positive, default=1, metavar="N", help="runs of each (default: 1)"
     )
     command.add_argument("--json", metavar="FILE", help="write table and summaries to a file")
-    command.add_argument("--plot", metavar="FILE", help="write a picture (extra [plot])")
+    command.add_argument("--plot", metavar="FILE.png", help="write a picture (extra [plot])")
     command.set_defaults(run=run)
 
 
@@ -46,12 +46,15 @@ def run(args: Any) -> int:
     from refimpl.cli import say, world
     from refimpl.errors import UserError, together
     from refimpl.modelfile import ModelFile
-    from refimpl.runs import write_whole
+    from refimpl.runs import check_file, write_whole
 
     comm = world(args.ranks_per_node)
     model = ModelFile.open(args.model, comm)
-    if args.plot:
-        with together(comm):
+    with together(comm):
+        if args.json and comm.rank == 0:
+            check_file("--json", args.json)
+        if args.plot and comm.rank == 0:
+            check_file("--plot", args.plot, ".png")
             picture.require_matplotlib()
 
     def keep(result: dict[str, Any]) -> None:
@@ -81,7 +84,9 @@ def runs(args: Any, model: ModelFile, world: int) -> dict[str, Run]:
 
     names = [name.strip() for name in args.strategies.split(",") if name.strip()]
     if len(set(names)) < len(names) or not names:
-        raise UserError(f"--strategies {args.strategies}: name each strategy once")
+        raise UserError(
+            f"--strategies '{args.strategies}': name strategies, each once, like {DEFAULT}"
+        )
     alone: dict[str, list[str]] = {}
     for text in args.alone:
         try:

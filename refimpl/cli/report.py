@@ -20,13 +20,10 @@ def run(args: Any) -> int:
     """Write the picture, on the first rank only."""
     from refimpl import picture
     from refimpl.cli import first_rank, say
-    from refimpl.errors import UserError, require
-    from refimpl.runs import RunFolder
+    from refimpl.errors import UserError
+    from refimpl.runs import RunFolder, check_file
 
-    require(
-        args.out.endswith(".png"),
-        f"--out {args.out}: the picture is a PNG, give a name that ends in .png",
-    )
+    check_file("--out", args.out, ".png")
     picture.require_matplotlib()
     folders = [RunFolder.finished(Path(path)) for path in args.run_folders]
     if first_rank():

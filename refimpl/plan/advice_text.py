@@ -98,8 +98,8 @@ def _recommendation(advice: Advice) -> str:
     else:
         lines.append(f"  every rank can hold all of it: {amount(best.needed)}")
     lines.append("  " + _families(best))
-    if advice.fastest is not best:
-        fast = advice.fastest
+    fast = advice.fastest
+    if 1.01 * fast.split.step < best.split.step:  # less than a hundredth is no difference
         lines.append(
             f"  p = {fast.partition} is predicted to be faster: {1e3 * fast.split.step:.4g} ms "
             f"instead of {1e3 * best.split.step:.4g} ms"
