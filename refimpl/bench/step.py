@@ -118,7 +118,8 @@ def table(result: dict[str, Any]) -> str:
     low, high = result["ratio_quartiles"]
     lines = [
         f"{result['ranks']} rank{'s' * (result['ranks'] > 1)}, {widths}, "
-        f"batch {result['batch']} per rank, {result['collective']} all-reduce of {result['parameters']:,} float32"
+        f"batch {result['batch']} per rank, {result['collective']} all-reduce of "
+        f"{result['parameters']:,} float32"
     ]
     lines += [f"  {name:<12}{1e3 * s:8.2f} ms" for name, s in result["seconds"].items()]
     ratio = f"{result['ratio']:.3f} (quartiles {low:.3f}, {high:.3f})"
