@@ -20,8 +20,8 @@ from refimpl.data.scoring import CHUNK, Outputs
 if TYPE_CHECKING:
     from refimpl.communicator import Communicator
 
-# A rank aligns and decodes about so many frames side by side: 6 MB of posteriors and copies.
-WINDOW = 4096
+# A rank aligns and decodes about so many frames side by side: 3 MB of posteriors and copies.
+WINDOW = 2048
 
 
 def posteriors(

@@ -122,7 +122,8 @@ class Replica:
         self._total = np.zeros(size if options.every_microstep else 0, self.states.gradient.dtype)
         self._sum = np.zeros(size if options.exact else 0, dtype)
         self._norm = clip.GlobalNorm(exact=options.exact) if options.clip else None
-        self._weights = np.zeros(size if self.blocks.active else 0, dtype)
+        # Models pass through the gradient's memory, which holds nothing between two steps.
+        self._weights = self.states.gradient.view(dtype)[:size]
         self.states.initialise()
         if self.blocks.active:
             self.blocks.begin(self.states.own(self._weights))
