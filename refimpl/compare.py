@@ -8,13 +8,12 @@ several seeds; an increase is relative to serial's mean over them, its spread is
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from refimpl.config import Run
-from refimpl.errors import Diverged, UserError
+from refimpl.errors import Diverged, UserError, on_first_rank
 from refimpl.modelfile import ModelFile
 from refimpl.parallel import strategy
 from refimpl.trainer import Trainer
@@ -22,8 +21,10 @@ from refimpl.trainer import Trainer
 if TYPE_CHECKING:
     from refimpl.communicator import Communicator
 
-# How often a rank that has nothing to do looks whether the others are done, in seconds.
-PATIENCE = 0.02
+
+def ranks_of(name: str, world: int) -> int:
+    """Return how many of the ranks a strategy uses."""
+    return 1 if name == "serial" else world
 
 
 def fitted(run: Run, name: str, seed: int, world: int, base: Run | None = None) -> Run:
@@ -40,7 +41,7 @@ def fitted(run: Run, name: str, seed: int, world: int, base: Run | None = None) 
     blocks = {k: v for k, v in run.blocks.items() if k != "residuals" or row.hybrid}
     steps = run.steps
     if steps is not None:
-        ours = run.recipe.batch * run.recipe.microsteps * (1 if name == "serial" else world)
+        ours = run.recipe.batch * run.recipe.microsteps * ranks_of(name, world)
         asked = (base or run).recipe
         steps = max(1, steps * asked.batch * asked.microsteps * world // ours)
     return replace(
@@ -93,16 +94,15 @@ def compare(
         If any of the runs cannot be; before the first one starts.
     """
     for name, run in runs.items():
-        run.check(1 if name == "serial" else comm.size)
-    summaries: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
+        run.check(ranks_of(name, comm.size))
     recipes = {name: asdict(run.recipe) for name, run in runs.items()}
     result: dict[str, Any] = {"model": model.name, "recipes": recipes, "runs": {}, "table": []}
     keep(result)  # what cannot be written is known before the first hour is over
     for name, run in runs.items():
+        done = result["runs"].setdefault(name, [])
         for seed in range(run.seed, run.seed + seeds):
             say(f"--- {name}, seed {seed}")
-            summaries[name].append(_trained(comm, model, replace(run, seed=seed), say))
-            result["runs"] = {name: done for name, done in summaries.items() if done}
+            done.append(_trained(comm, model, replace(run, seed=seed), say))
             result["table"] = rows(result["runs"])
             keep(result)
     return result
@@ -115,9 +115,10 @@ def _trained(
     if run.strategy != "serial":
         return _outcome(comm, model, run, say)
     alone = comm.split(0 if comm.rank == 0 else None)
-    outcome = _outcome(alone, model, run, say) if alone is not None else None
-    wait_idle(comm)
-    return comm.bcast_object(outcome)
+    outcome = on_first_rank(comm.mpi, lambda: _outcome(alone, model, run, say))
+    if alone is not None:
+        alone.free()
+    return outcome
 
 
 def _outcome(
@@ -128,13 +129,6 @@ def _outcome(
     except Diverged as error:
         say(str(error))
         return {"diverged": str(error)}
-
-
-def wait_idle(comm: Communicator) -> None:
-    """Wait until all ranks are here, asleep: a barrier that leaves the cores to others."""
-    barrier = comm.mpi.Ibarrier()
-    while not barrier.Test():
-        time.sleep(PATIENCE)
 
 
 def rows(summaries: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

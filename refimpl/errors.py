@@ -3,19 +3,26 @@
 A caller's mistake is a `UserError`: one line that says what was given, what is needed and
 what would work.  It is shown without a traceback, and it must be raised on every rank, so
 that no rank is left waiting for one that has gone.  `together` sees to that where only one
-rank can know (a file that is missing on one node).  What cannot happen is an ``assert``.
+rank can know (a file that is missing on one node), `on_first_rank` where only one has work.
+What cannot happen is an ``assert``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
     from refimpl.communicator import Communicator
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -82,3 +89,32 @@ def together(comm: Communicator) -> Iterator[None]:
     for message in messages:
         if message is not None:
             raise UserError(message)
+
+
+def on_first_rank(comm: MPI.Comm, work: Callable[[], T]) -> T:
+    """Have rank 0 of an MPI communicator do it; return what comes of it on all ranks.
+
+    A `UserError` of it (or the end of who reads our output) is raised on all, too.  The others
+    wait asleep, so that they take no time from it.  Collective.
+    """
+    outcome: Any = None
+    if comm.rank == 0:
+        try:
+            outcome = work()
+        except (UserError, BrokenPipeError) as error:
+            outcome = error
+    meet(comm)
+    outcome = comm.bcast(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def meet(comm: MPI.Comm, limit: float = math.inf) -> bool:
+    """Wait for all ranks, mostly asleep; return whether they came within so many seconds."""
+    barrier, since = comm.Ibarrier(), time.monotonic()
+    while not barrier.Test():
+        if time.monotonic() - since > limit:
+            return False
+        time.sleep(0.01)
+    return True

@@ -49,13 +49,21 @@ def check_file(option: str, name: str, ending: str = "") -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file so that it is there whole or not at all; a pipe or device as it is."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(content)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, plain: Any) -> None:
+    """Write plain data as a JSON text, whole or not at all."""
+    write_whole(path, (json.dumps(plain, indent=2) + "\n").encode())
 
 
 class RunFolder:
@@ -84,7 +92,7 @@ class RunFolder:
         try:
             cls.check_free(path)
             path.mkdir(parents=True, exist_ok=True)
-            write_whole(path / CONFIG, _json(config))
+            write_json(path / CONFIG, config)
             write_whole(path / "model.py", model_text.encode())
             (path / METRICS).touch()
         except OSError as error:
@@ -118,7 +126,7 @@ class RunFolder:
     def finish(self, summary: dict[str, Any], task_state: dict[str, Any]) -> None:
         """Write the task's state and, last of all, the summary."""
         save_state(self.path / "task.npz", task_state)
-        write_whole(self.path / SUMMARY, _json(summary))
+        write_json(self.path / SUMMARY, summary)
 
     def config(self) -> dict[str, Any]:
         """Return config.json."""
@@ -161,10 +169,6 @@ class RunFolder:
         if not isinstance(plain, dict):
             raise UserError(f"cannot read {self.path / name}: a JSON object is needed")
         return plain
-
-
-def _json(plain: dict[str, Any]) -> bytes:
-    return (json.dumps(plain, indent=2) + "\n").encode()
 
 
 def save_arrays(path: Path, arrays: Iterable[tuple[str, NDArray]]) -> None:

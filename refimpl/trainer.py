@@ -123,7 +123,8 @@ class Trainer:
         self._x = np.zeros((rows, self.task.inputs), dtype)
         self._y = np.zeros(rows, np.int64)
         frames = self.recipe.batch * self.recipe.microsteps
-        self.steplog = StepLog(log_every, self.replica, comm.ledger, frames)
+        logged = log_every if comm.rank == 0 else 0  # only rank 0 writes
+        self.steplog = StepLog(logged, self.replica, comm.ledger, frames)
         self.schedule = run.schedule()
         self.stopped = self.warned = False
         self.step = 0
@@ -231,7 +232,6 @@ class Trainer:
             if folder is not None and line is not None:
                 folder.log_step(line)
             progress.advance()
-        rate = self.schedule.rate(self.step - 1, per_epoch)
         self.replica.end_block(rate)
         self.comm.barrier()
         seconds = time.perf_counter() - start

@@ -238,6 +238,14 @@ def test_a_rank_that_fails_alone_ends_the_job_with_its_traceback(tmp_path):
 
 
 @needs_mpiexec
+def test_a_mistake_that_serial_meets_alone_ends_a_comparison_on_all_ranks(tmp_path):
+    options = ["--strategies", "serial,ddp", "--data", tmp_path / "none"]
+    run = launched(2, "compare", "mlp", *options, timeout=60)
+    assert run.returncode == 2
+    assert run.stderr.count("refimpl: error: ") == 1 and str(tmp_path / "none") in run.stderr
+
+
+@needs_mpiexec
 def test_one_line_for_all_ranks_and_exit_code_2(tmp_path):
     run = launched(2, "train", "mlp", "--strategy", "mics", "--partition", 3)
     assert run.returncode == 2

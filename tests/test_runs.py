@@ -1,6 +1,8 @@
 """Run folders are whole or not there."""
 
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -76,6 +78,16 @@ def test_a_damaged_run_is_not_drawn(tmp_path, metrics, summary, message):
     (folder.path / runs.METRICS).write_text(metrics)
     with pytest.raises(UserError, match=message):
         Curves.of(folder)
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    pipe, heard = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: heard.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    runs.write_whole(pipe, b"whole")
+    reader.join(timeout=20)
+    assert heard == [b"whole"] and pipe.is_fifo()
 
 
 @pytest.mark.parametrize(

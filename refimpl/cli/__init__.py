@@ -8,7 +8,6 @@ the others never start MPI.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from refimpl import __version__
+from refimpl import __version__, errors
 from refimpl.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,22 +85,12 @@ def say(text: str) -> None:
 def on_first_rank(work: Callable[[], int]) -> int:
     """Have the first rank do it; what comes of it, exit code or mistake, comes of it on all.
 
-    The others wait without taking time from it.  Where MPI was not started they just end.
+    Where MPI was not started the others just end.
     """
     mpi = _mpi()
     if mpi is None:
         return work() if first_rank() else 0
-    outcome: int | Exception = 0
-    if first_rank():
-        try:
-            outcome = work()
-        except (UserError, BrokenPipeError) as error:
-            outcome = error
-    _meet(mpi)
-    outcome = mpi.COMM_WORLD.bcast(outcome)
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+    return errors.on_first_rank(mpi.COMM_WORLD, work)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -164,16 +153,6 @@ def _mpi() -> Any:
     return mpi if running and mpi.COMM_WORLD.size > 1 else None
 
 
-def _meet(mpi: Any, limit: float = math.inf) -> bool:
-    """Wait for all ranks, mostly asleep; return whether they came within so many seconds."""
-    barrier, since = mpi.COMM_WORLD.Ibarrier(), time.monotonic()
-    while not barrier.Test():
-        if time.monotonic() - since > limit:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def _refuse(message: str) -> int:
     """Report a user's mistake: one line from one rank, exit code 2 on all of them.
 
@@ -181,7 +160,9 @@ def _refuse(message: str) -> int:
     one rank be alone with its error, nobody comes: it speaks for itself and ends the job.
     """
     mpi = _mpi()
-    if mpi is not None and not _meet(mpi, GRACE + GRACE_PER_RANK * mpi.COMM_WORLD.size):
+    if mpi is not None and not errors.meet(
+        mpi.COMM_WORLD, GRACE + GRACE_PER_RANK * mpi.COMM_WORLD.size
+    ):
         _last_words(f"refimpl: error on rank {mpi.COMM_WORLD.rank}: {message}\n")
         mpi.COMM_WORLD.Abort(2)
     if first_rank():

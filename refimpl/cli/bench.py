@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +41,10 @@ def _step(comm: Any, args: Any) -> tuple[Any, str]:
 
 def _gtc(comm: Any, args: Any) -> tuple[Any, str]:
     from refimpl.bench import gtc
-    from refimpl.compare import wait_idle
+    from refimpl.errors import on_first_rank
     from refimpl.modelfile import ModelFile
 
-    result = gtc.measure(**_given(repeats=args.repeats)) if comm.rank == 0 else None
-    wait_idle(comm)  # the others must not take the one rank's core
-    result = comm.bcast_object(result)
+    result = on_first_rank(comm.mpi, lambda: gtc.measure(**_given(repeats=args.repeats)))
     text = gtc.table(result)
     if comm.size > 1 and comm.size % 2 == 0:
         result["traffic"] = gtc.traffic(comm, ModelFile.open("acoustic_mlp", comm))
@@ -66,7 +63,7 @@ def run(args: Any) -> int:
     """Measure and print the table."""
     from refimpl.cli import say, world
     from refimpl.errors import UserError, together
-    from refimpl.runs import check_file
+    from refimpl.runs import check_file, write_json
 
     comm = world(args.ranks_per_node)
     with together(comm):
@@ -77,7 +74,7 @@ def run(args: Any) -> int:
     with together(comm):
         if args.json and comm.rank == 0:
             try:
-                Path(args.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+                write_json(Path(args.json), result)
             except OSError as error:
                 raise UserError(f"cannot write {args.json}: {error.strerror}") from error
     return 0

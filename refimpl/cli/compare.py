@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +45,7 @@ def run(args: Any) -> int:
     from refimpl.cli import say, world
     from refimpl.errors import UserError, together
     from refimpl.modelfile import ModelFile
-    from refimpl.runs import check_file, write_whole
+    from refimpl.runs import check_file, write_json
 
     comm = world(args.ranks_per_node)
     model = ModelFile.open(args.model, comm)
@@ -61,7 +60,7 @@ def run(args: Any) -> int:
         with together(comm):
             try:
                 if args.json and comm.rank == 0:
-                    write_whole(Path(args.json), (json.dumps(result, indent=2) + "\n").encode())
+                    write_json(Path(args.json), result)
             except OSError as error:
                 raise UserError(f"cannot write {args.json}: {error.strerror}") from error
 
