@@ -76,10 +76,10 @@ def ours(contest: Contest, given: argparse.Namespace) -> Job:
     from mpi4py import MPI
 
     from refimpl import collectives, optim
-    from refimpl.bench.step import network
-    from refimpl.communicator import Communicator
-    from refimpl.parallel.replica import LOSS_UNIT, Replica, StepOptions
-    from refimpl.topology import Grid, Groups
+    from refimpl.methods.step import LOSS_UNIT, Replica, StepOptions
+    from refimpl.run.bench.step import network
+    from refimpl.world.communicator import Communicator
+    from refimpl.world.topology import Grid, Groups
 
     comm = Communicator(MPI.COMM_WORLD)
     assert comm.size == contest.ranks

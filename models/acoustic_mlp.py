@@ -10,7 +10,7 @@ decoder does the rest: the hybrid DNN-HMM.  See docs/acoustic.md.
 """
 
 from refimpl import nn
-from refimpl.config import Recipe
+from refimpl.run.config import Recipe
 
 
 def build(rng, inputs=440, classes=60, hidden=512, depth=3):

@@ -9,7 +9,7 @@ Trains on MNIST's idx files (``--data DIR``), or on built-in toy digits.
 """
 
 from refimpl import nn
-from refimpl.config import Recipe
+from refimpl.run.config import Recipe
 
 
 def build(rng, inputs=784, classes=10, hidden=512, depth=2):

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from refimpl import collectives as families
 from refimpl import optim
-from refimpl.bench.step import network
 from refimpl.collectives import blocks
-from refimpl.communicator import Communicator
-from refimpl.errors import require
-from refimpl.parallel.replica import Replica, StepOptions
-from refimpl.rng import stream
-from refimpl.topology import Grid, Groups
+from refimpl.methods.step import Replica, StepOptions
+from refimpl.numerics.rng import stream
+from refimpl.run.bench.step import network
+from refimpl.support.errors import require
+from refimpl.world.communicator import Communicator
+from refimpl.world.topology import Grid, Groups
 
 COUNTERS = Path("/sys/class/net/e0/statistics")
 Works = dict[str, Callable[[], object]]

@@ -18,7 +18,7 @@ from messages import ADDED, MESSAGES, Message
 
 from refimpl import collectives
 from refimpl.collectives.cost import Link, Links
-from refimpl.parallel.traffic import entering_fraction
+from refimpl.methods.traffic import entering_fraction
 from refimpl.plan import model
 
 HEADLINE = 2.82  # "up to 2.82x": MiCS beside ZeRO-3, amazon.science blog post of its authors

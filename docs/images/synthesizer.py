@@ -8,9 +8,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from refimpl.acoustic.synth import Utterance, synthesize
-from refimpl.acoustic.synth.articulation import TICK, timing, tracks
-from refimpl.rng import stream
+from refimpl.numerics.rng import stream
+from refimpl.tasks.acoustic.synth import Utterance, synthesize
+from refimpl.tasks.acoustic.synth.articulation import TICK, timing, tracks
 
 utterance = Utterance(0, "train", 3, 0, ("three", "six", "nine", "two"))
 rate = 16000

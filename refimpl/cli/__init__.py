@@ -15,11 +15,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from refimpl import __version__, errors
-from refimpl.errors import UserError
+from refimpl import __version__
+from refimpl.support import errors
+from refimpl.support.errors import UserError
 
 if TYPE_CHECKING:
-    from refimpl.communicator import Communicator
+    from refimpl.world.communicator import Communicator
 
 # How long a rank with a user's error waits for the others to report the same one: so many seconds,
 # and some for every rank, since 128 ranks on two cores are seconds apart.
@@ -64,7 +65,7 @@ def world(ranks_per_node: int | None = None) -> Communicator:
     """
     from mpi4py import MPI
 
-    from refimpl.communicator import Communicator
+    from refimpl.world.communicator import Communicator
 
     asked, found = os.environ.get("REFIMPL_RANKS"), MPI.COMM_WORLD.size
     if asked and int(asked) != found:

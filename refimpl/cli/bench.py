@@ -26,23 +26,23 @@ def add(commands: Any) -> None:
 
 
 def _collectives(comm: Any, args: Any) -> tuple[Any, str]:
-    from refimpl.bench import collectives
+    from refimpl.run.bench import collectives
 
     rows = collectives.measure(comm, **_given(repeats=args.repeats))
     return rows, collectives.table(rows)
 
 
 def _step(comm: Any, args: Any) -> tuple[Any, str]:
-    from refimpl.bench import step
+    from refimpl.run.bench import step
 
     result = step.measure(comm, collective=args.collectives, **_given(repeats=args.repeats))
     return result, step.table(result)
 
 
 def _gtc(comm: Any, args: Any) -> tuple[Any, str]:
-    from refimpl.bench import gtc
-    from refimpl.errors import on_first_rank
-    from refimpl.modelfile import ModelFile
+    from refimpl.run.bench import gtc
+    from refimpl.run.modelfile import ModelFile
+    from refimpl.support.errors import on_first_rank
 
     result = on_first_rank(comm.mpi, lambda: gtc.measure(**_given(repeats=args.repeats)))
     text = gtc.table(result)
@@ -62,8 +62,8 @@ def _given(**options: Any) -> dict[str, Any]:
 def run(args: Any) -> int:
     """Measure and print the table."""
     from refimpl.cli import say, world
-    from refimpl.errors import UserError, together
-    from refimpl.runs import check_file, write_json
+    from refimpl.run.folder import check_file, write_json
+    from refimpl.support.errors import UserError, together
 
     comm = world(args.ranks_per_node)
     with together(comm):

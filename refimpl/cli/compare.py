@@ -10,8 +10,8 @@ from refimpl.cli.arguments import positive
 from refimpl.cli.run_options import add_options, parsed_over, run_of
 
 if TYPE_CHECKING:
-    from refimpl.config import Run
-    from refimpl.modelfile import ModelFile
+    from refimpl.run.config import Run
+    from refimpl.run.modelfile import ModelFile
 
 DEFAULT = "serial,ddp,gtc,bmuf"
 
@@ -41,11 +41,11 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Train them all and print the table; the file is brought up to date after every run."""
-    from refimpl import compare, picture
     from refimpl.cli import say, world
-    from refimpl.errors import UserError, together
-    from refimpl.modelfile import ModelFile
-    from refimpl.runs import check_file, write_json
+    from refimpl.run import compare, picture
+    from refimpl.run.folder import check_file, write_json
+    from refimpl.run.modelfile import ModelFile
+    from refimpl.support.errors import UserError, together
 
     comm = world(args.ranks_per_node)
     model = ModelFile.open(args.model, comm)
@@ -78,8 +78,8 @@ def run(args: Any) -> int:
 
 def runs(args: Any, model: ModelFile, world: int) -> dict[str, Run]:
     """Return what each strategy is to do: the options for all, and those for it alone."""
-    from refimpl.compare import check_same, fitted
-    from refimpl.errors import UserError, listed
+    from refimpl.run.compare import check_same, fitted
+    from refimpl.support.errors import UserError, listed
 
     names = [name.strip() for name in args.strategies.split(",") if name.strip()]
     if len(set(names)) < len(names) or not names:

@@ -21,8 +21,8 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Write the corpus with all ranks."""
-    from refimpl.acoustic.synth import write_corpus
     from refimpl.cli import say, world
+    from refimpl.tasks.acoustic.synth import write_corpus
 
     write_corpus(Path(args.directory), seed=args.seed, rate=args.rate, comm=world())
     say(f"wrote {args.directory}: train, dev, test and lexicon.txt")

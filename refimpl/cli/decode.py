@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
 def run(args: Any) -> int:
     """Print one line per file: its name and its words."""
     from refimpl.cli import say, world
-    from refimpl.finished import Finished
+    from refimpl.run.reopen import Finished
 
     finished = Finished.open(world(), Path(args.run_folder))
     for wav, words in zip(args.wavs, finished.transcribe(args.wavs), strict=True):

@@ -20,7 +20,7 @@ def run(args: Any) -> int:
     """Print the scores of the data folder."""
     from refimpl.cli import say, world
     from refimpl.cli.train import words
-    from refimpl.finished import Finished
+    from refimpl.run.reopen import Finished
 
     finished = Finished.open(world(), Path(args.run_folder))
     scores = finished.evaluate(args.data)

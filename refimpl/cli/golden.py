@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refimpl.errors import UserError, require
+from refimpl.support.errors import UserError, require
 
 if TYPE_CHECKING:
     from refimpl.golden.bundle import Bundle

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from refimpl.cli.arguments import positive, positive_number
-from refimpl.errors import UserError, require
+from refimpl.support.errors import UserError, require
 
 
 def fraction(text: str) -> float:

@@ -18,10 +18,10 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Write the picture, on the first rank only."""
-    from refimpl import picture
     from refimpl.cli import first_rank, say
-    from refimpl.errors import UserError
-    from refimpl.runs import RunFolder, check_file
+    from refimpl.run import picture
+    from refimpl.run.folder import RunFolder, check_file
+    from refimpl.support.errors import UserError
 
     check_file("--out", args.out, ".png")
     picture.require_matplotlib()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from refimpl.cli.arguments import positive, positive_number, setting, whole
 
 if TYPE_CHECKING:
-    from refimpl.config import Run
-    from refimpl.modelfile import ModelFile
+    from refimpl.run.config import Run
+    from refimpl.run.modelfile import ModelFile
 
 
 def add_options(command: Any) -> None:
@@ -102,7 +102,7 @@ def given(args: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 def run_of(args: Any, model: ModelFile, strategy: str, **changes: Any) -> Run:
     """Return the run that the options ask for, with some of its fields changed."""
-    from refimpl.config import BLOCKS, COMPRESSION, Run, override
+    from refimpl.run.config import BLOCKS, COMPRESSION, Run, override
 
     recipe = override(model.recipe(), {name: getattr(args, name) for name in RECIPE_OPTIONS})
     fields = {

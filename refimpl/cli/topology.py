@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from refimpl.cli.arguments import positive
-from refimpl.errors import UserError
+from refimpl.support.errors import UserError
 
 
 def add(commands: Any) -> None:
@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
 def run(args: Any) -> int:
     """Print the drawing; with ``--parameters`` the formulas and their numbers, too."""
     from refimpl.cli import say
-    from refimpl.topology import Grid, Nodes, drawing
+    from refimpl.world.topology import Grid, Nodes, drawing
 
     grid = Grid.cut(args.n, args.partition, args.gtc_group)
     nodes = Nodes.of(args.n, args.ranks_per_node)
@@ -55,7 +55,7 @@ def run(args: Any) -> int:
 def formulas(args: Any, grid: Any, nodes: Any) -> str:
     """Return the formulas, filled in."""
     from refimpl import optim
-    from refimpl.parallel.formulas import Given, table
+    from refimpl.methods.formulas import Given, table
 
     stage = args.zero_stage
     if stage is None:

@@ -26,10 +26,10 @@ def add(commands: Any) -> None:
 def run(args: Any) -> int:
     """Train as told; print the scores."""
     from refimpl.cli import say, world
-    from refimpl.errors import together
-    from refimpl.modelfile import ModelFile
-    from refimpl.runs import RunFolder, default_folder
-    from refimpl.trainer import Trainer, run_folder
+    from refimpl.run.folder import RunFolder, default_folder
+    from refimpl.run.modelfile import ModelFile
+    from refimpl.run.trainer import Trainer, run_folder
+    from refimpl.support.errors import together
 
     comm = world(args.ranks_per_node)
     model = ModelFile.open(args.model, comm)

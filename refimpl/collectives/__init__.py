@@ -45,7 +45,7 @@ from __future__ import annotations
 from refimpl.collectives.auto import Auto
 from refimpl.collectives.families import EXPLICIT, NATIVE
 from refimpl.collectives.interface import OPERATIONS, Collectives
-from refimpl.errors import UserError, listed
+from refimpl.support.errors import UserError, listed
 
 __all__ = ["NAMES", "OPERATIONS", "Auto", "Collectives", "get"]
 

@@ -19,12 +19,12 @@ from refimpl.collectives.families import EXPLICIT, HALVING_DOUBLING, RING, TREE
 from refimpl.collectives.interface import Collectives
 
 if TYPE_CHECKING:
-    from refimpl.communicator import Communicator
+    from refimpl.world.communicator import Communicator
 
 # Bytes of the vector up to which halving-doubling is chosen among this many ranks of one node;
 # above, the ring is.  Between two numbers of ranks the smaller one's row holds.  Two ranks send
 # the same messages in both.  Four were measured on two cores, where every step costs a turn of
-# the scheduler, with MPICH 5.0.2: `refimpl.bench.collectives.crossovers`, docs/collectives.md.
+# the scheduler, with MPICH 5.0.2: `refimpl.run.bench.collectives.crossovers`, docs/collectives.md.
 CROSSOVER: Mapping[str, Mapping[int, int]] = {
     "allgather": {2: 0, 4: 1 << 26},
     "reduce_scatter": {2: 0, 4: 1 << 22},
@@ -48,7 +48,7 @@ class Auto:
     Parameters
     ----------
     links : Links
-        The cluster's links (`refimpl.bench.links.measure`), equal on all ranks.
+        The cluster's links (`refimpl.run.bench.links.measure`), equal on all ranks.
     crossover : mapping
         operation -> ranks -> bytes, the measured table for one node.
 

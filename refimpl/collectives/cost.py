@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from refimpl.ledger import Count
+from refimpl.world.ledger import Count
 
 
 class Step(NamedTuple):

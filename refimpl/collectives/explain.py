@@ -17,7 +17,7 @@ from refimpl.collectives.explain_hierarchical import (
 )
 from refimpl.collectives.order import formula
 from refimpl.collectives.text import held, orders, ranks, section, table
-from refimpl.errors import UserError, listed, require
+from refimpl.support.errors import UserError, listed, require
 
 MOST = 16  # ranks; wider tables cannot be read
 

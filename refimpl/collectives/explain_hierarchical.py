@@ -5,7 +5,7 @@ from __future__ import annotations
 from refimpl.collectives import hierarchical, ring
 from refimpl.collectives.order import formula
 from refimpl.collectives.text import held, orders, plural, ranks, section, table
-from refimpl.errors import require
+from refimpl.support.errors import require
 
 
 def _nodes(p: int, k: int) -> tuple[int, ...]:

@@ -34,11 +34,11 @@ from numpy.typing import NDArray
 
 from refimpl.collectives import blocks, ring, tree
 from refimpl.collectives.order import Order, around, left_to_right
-from refimpl.communicator import node_members
-from refimpl.errors import UserError
+from refimpl.support.errors import UserError
+from refimpl.world.communicator import node_members
 
 if TYPE_CHECKING:
-    from refimpl.communicator import Communicator
+    from refimpl.world.communicator import Communicator
 
 
 def grid(nodes: tuple[int, ...]) -> list[list[int]]:

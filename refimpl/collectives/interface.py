@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from refimpl.collectives import blocks
 from refimpl.collectives.cost import Cost, Step
-from refimpl.errors import UserError
+from refimpl.support.errors import UserError
 
 OPERATIONS = ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce")
 

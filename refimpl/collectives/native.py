@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from refimpl.collectives import blocks
 
 if TYPE_CHECKING:
-    from refimpl.communicator import Communicator
+    from refimpl.world.communicator import Communicator
 
 
 def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None) -> None:

@@ -21,7 +21,7 @@ from refimpl.collectives.cost import Step
 from refimpl.collectives.order import Order, around, left_to_right
 
 if TYPE_CHECKING:
-    from refimpl.communicator import Communicator
+    from refimpl.world.communicator import Communicator
 
 AHEAD = 1  # the tag of messages of `allgather_ahead`; all others have 0
 

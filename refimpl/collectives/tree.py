@@ -26,7 +26,7 @@ from refimpl.collectives.cost import Step
 from refimpl.collectives.order import Order
 
 if TYPE_CHECKING:
-    from refimpl.communicator import Communicator
+    from refimpl.world.communicator import Communicator
 
 
 def parent(v: int) -> int:

@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.errors import UserError, require
 from refimpl.golden import npz, schema
-from refimpl.runs import write_whole
+from refimpl.run.folder import write_whole
+from refimpl.support.errors import UserError, require
 
 # Number of the format, and the version of refimpl since which it and its values have been so.
 FORMAT = 1

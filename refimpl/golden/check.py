@@ -14,10 +14,10 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
-from refimpl.errors import UserError
 from refimpl.golden import bundle, npz
 from refimpl.golden.bundle import Bundle, Case
 from refimpl.golden.compare import verdict
+from refimpl.support.errors import UserError
 
 
 @dataclass(frozen=True)

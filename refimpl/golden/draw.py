@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from refimpl.rng import stream
+from refimpl.numerics.rng import stream
 
 
 def integers(name: str, low: int, high: int, shape: tuple[int, ...] | int) -> NDArray[np.int64]:

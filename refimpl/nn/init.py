@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from numpy.typing import NDArray
 
-from refimpl.rng import stream
+from refimpl.numerics.rng import stream
 
 
 class Initial(NamedTuple):

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from refimpl.errors import require
 from refimpl.nn import functional
 from refimpl.nn.init import Initial, fill
+from refimpl.support.errors import require
 
 
 class Parameter(NamedTuple):

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.errors import require
 from refimpl.optim.base import Optimizer
+from refimpl.support.errors import require
 
 
 class Adam(Optimizer):

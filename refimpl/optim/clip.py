@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.errors import UserError
+from refimpl.support.errors import UserError
 
 if TYPE_CHECKING:
-    from refimpl.communicator import Communicator
+    from refimpl.world.communicator import Communicator
 
 # A square's resolution, relative to the largest.  A block of BLOCK = 2**14 squares of at most
 # 2**SQUARE_BITS each fits in int64; blocks are added as two words of 32 bits each.

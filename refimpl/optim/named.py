@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from refimpl.errors import UserError, listed
+from refimpl.support.errors import UserError, listed
 
 T = TypeVar("T")
 

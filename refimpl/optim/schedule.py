@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from refimpl.errors import require
 from refimpl.optim import named
+from refimpl.support.errors import require
 
 
 class Decision(NamedTuple):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from refimpl.plan.memory import Memory
 from refimpl.plan.model import Cluster, Method, Model, Split, predict, state_bytes
 from refimpl.plan.steps import FAMILIES
-from refimpl.topology import Grid, divisors
+from refimpl.world.topology import Grid, divisors
 
 STAGES = (1, 2, 3)
 

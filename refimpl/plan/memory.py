@@ -1,4 +1,4 @@
-"""Bytes per rank: what `refimpl.parallel.sharding` keeps, for units of given sizes.
+"""Bytes per rank: what `refimpl.methods.partition.zero` keeps, for units of given sizes.
 
 With P parameters (every unit padded to a multiple of p) and a, g, o bytes per parameter for the
 parameter itself, its gradient and the optimizer's state::

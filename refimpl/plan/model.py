@@ -2,7 +2,7 @@
 
 For every unit u of P_u parameters, with F operations per second, B rows per rank and micro-step,
 f operations per parameter and row, M micro-steps, and G all-gathers and S reduce-scatters per
-step (`refimpl.parallel.traffic.partition_calls`: 2 M and M in stage 3)::
+step (`refimpl.methods.traffic.partition_calls`: 2 M and M in stage 3)::
 
     c_u    = f P_u B / F                            compute of one micro-step
     comm_u = G q T_allgather(P_u / q) + S q T_reduce_scatter(P_u / q)
@@ -23,10 +23,10 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.collectives.cost import Links
-from refimpl.errors import UserError
-from refimpl.parallel.traffic import partition_calls
+from refimpl.methods.traffic import partition_calls
 from refimpl.plan import memory, steps
 from refimpl.plan.memory import FLOAT32, Bytes
+from refimpl.support.errors import UserError
 
 FORWARD_BACKWARD = 6  # operations per parameter and row: 2 forward, 4 backward
 RECOMPUTED = 8  # the forward pass once more

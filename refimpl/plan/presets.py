@@ -6,8 +6,8 @@ it may be wrong, and is not to be cited.
 
 from __future__ import annotations
 
-from refimpl.errors import UserError
 from refimpl.plan.quantities import Preset, Published, Quantity, Run, Variation
+from refimpl.support.errors import UserError
 
 SOURCES = {
     "blog": "'Near-linear scaling of gigantic-model training on AWS', Amazon Science, by the "

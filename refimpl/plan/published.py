@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from refimpl.errors import UserError
 from refimpl.plan.calibrate import Fitted, evaluate, fit
 from refimpl.plan.model import Split
 from refimpl.plan.quantities import Preset, Published, Run
+from refimpl.support.errors import UserError
 
 
 class Row(NamedTuple):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from mpi4py import MPI
 
-from refimpl.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 
 def pytest_addoption(parser):

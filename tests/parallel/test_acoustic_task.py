@@ -13,13 +13,13 @@ import pytest
 from mpi4py import MPI
 from scipy.io import wavfile
 
-from refimpl.acoustic.features import log_mel_features
-from refimpl.acoustic.kaldi import read_data_directory
-from refimpl.acoustic.posteriors import log_softmax
-from refimpl.acoustic.settings import AcousticSettings
-from refimpl.acoustic.task import AcousticTask
-from refimpl.errors import UserError
-from refimpl.rng import stream
+from refimpl.numerics.rng import stream
+from refimpl.support.errors import UserError
+from refimpl.tasks.acoustic.features import log_mel_features
+from refimpl.tasks.acoustic.kaldi import read_data_directory
+from refimpl.tasks.acoustic.posteriors import log_softmax
+from refimpl.tasks.acoustic.settings import AcousticSettings
+from refimpl.tasks.acoustic.task import AcousticTask
 
 RATE = 8000
 TONES = {"sil": None, "ah": 500, "iy": 1000, "n": 1800, "s": 2800}

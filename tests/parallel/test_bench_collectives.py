@@ -2,8 +2,8 @@
 
 import json
 
-from refimpl.bench import collectives, links
-from refimpl.communicator import Communicator
+from refimpl.run.bench import collectives, links
+from refimpl.world.communicator import Communicator
 
 
 def test_rows_are_equal_on_all_ranks_and_plain_data(world):

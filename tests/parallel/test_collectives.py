@@ -1,4 +1,4 @@
-"""The collectives on MPI: what tests/test_collectives.py shows with threads holds here too.
+"""The collectives on MPI: what tests/collectives shows with threads holds here too.
 
 One communicator, lengths and all: the many cases are there, and MPI's own behaviour (blocking
 sends, real sub-communicators) is tried here.  int64 sums have one right answer, so they are
@@ -10,7 +10,7 @@ import pytest
 
 from refimpl import collectives
 from refimpl.collectives import blocks, halving_doubling, hierarchical, order, ring, tree
-from refimpl.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 LENGTHS = [0, 101, 70_001]  # the last one is longer than what MPI sends without a handshake
 

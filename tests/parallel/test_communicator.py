@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from refimpl.communicator import Communicator
-from refimpl.errors import UserError
-from refimpl.ledger import Count, summed_over
+from refimpl.support.errors import UserError
+from refimpl.world.communicator import Communicator
+from refimpl.world.ledger import Count, summed_over
 
 
 def send_right(comm, n=5, dtype=np.float32):

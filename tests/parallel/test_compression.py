@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 
 from refimpl import collectives
-from refimpl.communicator import Communicator
-from refimpl.compression import exchange, onebit, threshold, wire
-from refimpl.exact import FixedPoint
-from refimpl.ledger import Count
+from refimpl.methods.block.bmuf import BlockMomentum, BlockOptions, block_update
+from refimpl.methods.gradient.gtc import exchange, threshold, wire
+from refimpl.methods.gradient.gtc.method import ThresholdCompression, ThresholdOptions
+from refimpl.methods.gradient.onebit import message as onebit
+from refimpl.methods.gradient.onebit.method import OneBit
+from refimpl.numerics.exact import FixedPoint
+from refimpl.numerics.rng import stream
 from refimpl.optim import SGD
-from refimpl.parallel.blocks import BlockMomentum, BlockOptions, block_update
-from refimpl.parallel.gtc import ThresholdCompression, ThresholdOptions
-from refimpl.parallel.onebit import OneBit
-from refimpl.rng import stream
-from refimpl.topology import Grid, Groups
+from refimpl.world.communicator import Communicator
+from refimpl.world.ledger import Count
+from refimpl.world.topology import Grid, Groups
 
 RING = collectives.get("ring")
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from refimpl import collectives
-from refimpl.communicator import Communicator
 from refimpl.golden import check
 from refimpl.golden.bundle import padded
 from refimpl.golden.cases import training
 from refimpl.golden.compare import verdict
-from refimpl.topology import Grid, Nodes
+from refimpl.world.communicator import Communicator
+from refimpl.world.topology import Grid, Nodes
 
 LADDER = check.loaded(Path(__file__).resolve().parents[1] / "golden")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from refimpl.acoustic.synth import write_corpus
-from refimpl.errors import UserError
+from refimpl.support.errors import UserError
+from refimpl.tasks.acoustic.synth import write_corpus
 
 SIZES = {"speakers": {"train": 2, "dev": 1}, "utterances": {"train": 4, "dev": 3}}
 

@@ -1,4 +1,4 @@
-"""Training on MPI: what tests/test_training.py shows with threads holds here too."""
+"""Training on MPI: what tests/methods/test_training.py shows with threads holds here too."""
 
 import tracemalloc
 from itertools import pairwise
@@ -8,8 +8,8 @@ import pytest
 import tiny
 
 from refimpl import collectives, nn, optim
-from refimpl.parallel.replica import Replica, StepOptions
-from refimpl.topology import Grid, Groups, divisors
+from refimpl.methods.step import Replica, StepOptions
+from refimpl.world.topology import Grid, Groups, divisors
 
 
 def serial(comm, **options):

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.acoustic import frontend
-from refimpl.acoustic.align import Graph, best_paths
-from refimpl.acoustic.align import utterance_graph as graph_of
-from refimpl.acoustic.decode import WordLoop
-from refimpl.acoustic.examples import Frames
-from refimpl.acoustic.hmm import States, Statistics
-from refimpl.acoustic.lexicon import Lexicon
-from refimpl.acoustic.score import word_errors as errors_of
-from refimpl.acoustic.settings import AcousticSettings
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule
 from refimpl.golden.cases.ask import COPIES, INTEGERS, Answer, case
 from refimpl.golden.cases.truth import rounded
+from refimpl.tasks.acoustic import frontend
+from refimpl.tasks.acoustic.align import Graph, best_paths
+from refimpl.tasks.acoustic.align import utterance_graph as graph_of
+from refimpl.tasks.acoustic.decode import WordLoop
+from refimpl.tasks.acoustic.examples import Frames
+from refimpl.tasks.acoustic.hmm import States, Statistics
+from refimpl.tasks.acoustic.lexicon import Lexicon
+from refimpl.tasks.acoustic.score import word_errors as errors_of
+from refimpl.tasks.acoustic.settings import AcousticSettings
 
 Arrays = dict[str, NDArray]
 Settings = dict[str, Any]

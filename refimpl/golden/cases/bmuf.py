@@ -12,8 +12,8 @@ from refimpl import collectives
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case
 from refimpl.golden.cases.ask import EXACT, Answer, case
-from refimpl.loopback import spawn
-from refimpl.parallel.blocks import BlockMomentum, BlockOptions
+from refimpl.methods.block.bmuf import BlockMomentum, BlockOptions
+from refimpl.world.threads import spawn
 
 Arrays = dict[str, NDArray]
 Settings = dict[str, Any]

@@ -29,7 +29,7 @@ from refimpl.collectives import blocks, hierarchical
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
 from refimpl.golden.cases.ask import COPIES, EXACT, INTEGERS, ORDER, Answer, case
-from refimpl.loopback import spawn
+from refimpl.world.threads import spawn
 
 Arrays = dict[str, NDArray]
 Settings = dict[str, Any]

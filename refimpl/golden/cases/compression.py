@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.collectives import blocks
-from refimpl.compression import exchange as gtc
-from refimpl.compression import onebit, threshold, wire
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
 from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, case
-from refimpl.loopback import spawn
+from refimpl.methods.gradient.gtc import exchange as gtc
+from refimpl.methods.gradient.gtc import threshold, wire
+from refimpl.methods.gradient.onebit import message as onebit
+from refimpl.world.threads import spawn
 
 Arrays = dict[str, NDArray]
 Settings = dict[str, Any]

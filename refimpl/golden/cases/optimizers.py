@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import optim
-from refimpl.exact import FixedPoint
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule
 from refimpl.golden.cases.ask import EXACT, INTEGERS, Answer, case
 from refimpl.golden.cases.truth import all_rounded, doubles
+from refimpl.numerics.exact import FixedPoint
 from refimpl.optim import clip, schedule
 
 Arrays = dict[str, NDArray]

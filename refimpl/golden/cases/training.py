@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 
 from refimpl import collectives, optim
 from refimpl.collectives import blocks
-from refimpl.compression import threshold, wire
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
 from refimpl.golden.cases import springs
 from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, case
-from refimpl.loopback import spawn
-from refimpl.parallel import STRATEGIES
-from refimpl.parallel.blocks import BlockOptions
-from refimpl.parallel.gtc import ThresholdCompression, ThresholdOptions
-from refimpl.parallel.onebit import OneBit
-from refimpl.parallel.replica import Replica, StepOptions
-from refimpl.topology import Grid, Groups
+from refimpl.methods.block.bmuf import BlockOptions
+from refimpl.methods.gradient.gtc import threshold, wire
+from refimpl.methods.gradient.gtc.method import ThresholdCompression, ThresholdOptions
+from refimpl.methods.gradient.onebit.method import OneBit
+from refimpl.methods.step import Replica, StepOptions
+from refimpl.methods.strategies import STRATEGIES
+from refimpl.world.threads import spawn
+from refimpl.world.topology import Grid, Groups
 
 Arrays = dict[str, NDArray]
 Settings = dict[str, Any]

@@ -1,1 +1,0 @@
-"""Training data: which examples are in which micro-batch, images, and scores of a classifier."""

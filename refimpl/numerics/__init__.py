@@ -1,0 +1,1 @@
+"""Numbers that do not depend on the cluster: random draws, exact sums."""

@@ -1,0 +1,219 @@
+"""Several strategies on the same data, side by side: accuracy, traffic, speed.
+
+Every strategy sees the same total number of frames, which is what makes error rates comparable:
+``serial`` takes n times as many steps of a batch as n workers take together.  Each is trained with
+several seeds; an increase is relative to serial's mean over them, its spread is theirs.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from refimpl.methods.strategies import strategy
+from refimpl.run.config import Run
+from refimpl.run.modelfile import ModelFile
+from refimpl.run.trainer import Trainer
+from refimpl.support.errors import Diverged, UserError, on_first_rank
+
+if TYPE_CHECKING:
+    from refimpl.world.communicator import Communicator
+
+
+def ranks_of(name: str, world: int) -> int:
+    """Return how many of the ranks a strategy uses."""
+    return 1 if name == "serial" else world
+
+
+def fitted(run: Run, name: str, seed: int, world: int, base: Run | None = None) -> Run:
+    """Return the run for one strategy: what does not go with it is left out.
+
+    Options are given once for all strategies, so ``--tau`` must not be refused by ``ddp``.  And
+    ``--steps`` counts those of ``base`` (by default the run itself) on all ranks: a strategy that
+    takes fewer frames at a time takes more steps.
+    """
+    row = strategy(name)
+    compression = run.compression
+    if row.gradient == "onebit":
+        compression = {k: v for k, v in compression.items() if k == "gtc_warmup"}
+    blocks = {k: v for k, v in run.blocks.items() if k != "residuals" or row.hybrid}
+    steps = run.steps
+    if steps is not None:
+        ours = run.recipe.batch * run.recipe.microsteps * ranks_of(name, world)
+        asked = (base or run).recipe
+        steps = max(1, steps * asked.batch * asked.microsteps * world // ours)
+    return replace(
+        run,
+        strategy=name,
+        seed=seed,
+        steps=steps,
+        partition=run.partition if row.takes("--partition") else None,
+        zero_stage=run.zero_stage if row.stage is None else None,
+        gtc_group=run.gtc_group if row.takes("--gtc-group") else None,
+        compression=compression if row.gradient in ("gtc", "onebit") else {},
+        blocks=blocks if row.blockwise else {},
+    )
+
+
+def check_same(name: str, run: Run, base: Run) -> None:
+    """Refuse options for one strategy with which it would not be compared with the others."""
+    for option, mine, theirs in (
+        ("--data", run.data, base.data),
+        ("--epochs", run.recipe.epochs, base.recipe.epochs),
+        ("--steps", run.steps, base.steps),
+        ("--seed", run.seed, base.seed),
+        ("--ranks-per-node", run.ranks_per_node, base.ranks_per_node),
+    ):
+        if mine != theirs:
+            raise UserError(
+                f"--for {name}: {option} {mine} for one strategy alone: what is compared sees "
+                f"the same frames; give {option} for all"
+            )
+
+
+def compare(
+    comm: Communicator,
+    model: ModelFile,
+    runs: dict[str, Run],
+    seeds: int,
+    say: Callable[[str], None],
+    keep: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> dict[str, Any]:
+    """Train every strategy with every seed and return their summaries and the table's rows.
+
+    ``runs`` has what every strategy is to do.  ``serial`` runs on rank 0 while the others wait
+    without using their cores.  A run that diverges is a result like another: the table says so.
+    ``keep`` is called on all ranks with the result so far, before and after every run.
+    Collective.
+
+    Raises
+    ------
+    UserError
+        If any of the runs cannot be; before the first one starts.
+    """
+    for name, run in runs.items():
+        run.check(ranks_of(name, comm.size))
+    recipes = {name: asdict(run.recipe) for name, run in runs.items()}
+    result: dict[str, Any] = {"model": model.name, "recipes": recipes, "runs": {}, "table": []}
+    keep(result)  # what cannot be written is known before the first hour is over
+    for name, run in runs.items():
+        done = result["runs"].setdefault(name, [])
+        for seed in range(run.seed, run.seed + seeds):
+            say(f"--- {name}, seed {seed}")
+            done.append(_trained(comm, model, replace(run, seed=seed), say))
+            result["table"] = rows(result["runs"])
+            keep(result)
+    return result
+
+
+def _trained(
+    comm: Communicator, model: ModelFile, run: Run, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return the summary of one run, on all ranks; ``{"diverged": why}`` if it has none."""
+    if run.strategy != "serial":
+        return _outcome(comm, model, run, say)
+    alone = comm.split(0 if comm.rank == 0 else None)
+    outcome = on_first_rank(comm.mpi, lambda: _outcome(alone, model, run, say))
+    if alone is not None:
+        alone.free()
+    return outcome
+
+
+def _outcome(
+    comm: Communicator, model: ModelFile, run: Run, say: Callable[[str], None]
+) -> dict[str, Any]:
+    try:
+        return Trainer(comm, run, model, say).train()
+    except Diverged as error:
+        say(str(error))
+        return {"diverged": str(error)}
+
+
+def rows(summaries: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return one row per strategy: means over seeds, and increases over serial's mean.
+
+    ``increase`` is {mean, spread} of (error / serial's mean error - 1) over seeds, for the test
+    set's frame and word error rate; None without serial or where serial makes no error.
+    ``diverged`` counts the seeds that have no figures; the rest of a row is of those that have,
+    and missing if there are none.
+    """
+    ended = {
+        name: [run for run in runs if "diverged" not in run] for name, runs in summaries.items()
+    }
+    serial = ended.get("serial")
+    table = []
+    for name, runs in ended.items():
+        row: dict[str, Any] = {"strategy": name, "seeds": len(summaries[name])}
+        row["diverged"] = row["seeds"] - len(runs)
+        table.append(row)
+        if not runs:
+            continue
+        for what, error in (("fer", fer), ("wer", wer)):
+            errors = [error(run) for run in runs]
+            if errors[0] is None:
+                continue
+            row[what] = statistics.mean(errors)
+            base = statistics.mean(error(run) for run in serial) if serial else 0.0
+            row[f"{what}_increase"] = _increase(errors, base) if base else None
+        for link in ("intra", "inter"):
+            row[f"{link}_bytes_per_frame"] = statistics.mean(
+                run["ledger"][link]["bytes"] / run["frames"] for run in runs
+            )
+        row["frames"] = runs[0]["frames"]
+        row["frames_per_second"] = statistics.mean(run["frames_per_second"] for run in runs)
+        row["seconds"] = statistics.mean(run["seconds"] for run in runs)
+        row["resident_bytes_per_rank"] = max(run["max_resident_bytes_per_rank"] for run in runs)
+    return table
+
+
+def _increase(errors: list[float], base: float) -> dict[str, float]:
+    relative = [error / base - 1 for error in errors]
+    spread = statistics.stdev(relative) if len(relative) > 1 else 0.0
+    return {"mean": statistics.mean(relative), "spread": spread}
+
+
+def fer(run: dict[str, Any]) -> float:
+    """Return the test set's frame error rate."""
+    return run["frame_error_rate"]["test"]
+
+
+def wer(run: dict[str, Any]) -> float | None:
+    """Return the test set's word error rate, None for a model that knows no words."""
+    return run["word_error_rate"]["test"]["wer"] if "word_error_rate" in run else None
+
+
+def table_text(result: dict[str, Any]) -> str:
+    """Return the table for a person; ``+2.1 % (0.4)`` is a mean and its spread over seeds."""
+    words = any("wer" in row for row in result["table"])
+    head = ["strategy", "FER", "over serial"] + (["WER", "over serial"] if words else [])
+    head += ["intra B/frame", "inter B/frame", "frames/s", "s", "MB/rank"]
+    lines = [head]
+    for row in result["table"]:
+        cells = [row["strategy"]]
+        lines.append(cells)
+        if "fer" not in row:
+            cells += ["diverged"] + [""] * (len(head) - 2)
+            continue
+        for what in ("fer", "wer") if words else ("fer",):
+            cells.append(f"{row[what]:.2%}" if what in row else "")
+            increase = row.get(f"{what}_increase")
+            cells.append(
+                f"{100 * increase['mean']:+.1f} % ({100 * increase['spread']:.1f})"
+                if increase
+                else "-"
+            )
+        cells += [f"{row[f'{link}_bytes_per_frame']:,.0f}" for link in ("intra", "inter")]
+        cells += [f"{row[name]:,.0f}" for name in ("frames_per_second", "seconds")]
+        cells.append(f"{row['resident_bytes_per_rank'] / 1e6:.0f}")
+        if row["diverged"]:
+            cells[0] += f" ({row['diverged']} of {row['seeds']} seeds diverged)"
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,210 @@
+"""The folder of a run: what is in it, and that none of it is ever half-written.
+
+    config.json      the run: every value that decided what was computed
+    model.py         the model file's text, so that the run can be opened without it
+    metrics.jsonl    one line per epoch, written as it happens
+    steps.jsonl      with --log-every N, a line of rank 0's per N steps
+    model.npz        the parameters by name, at the end
+    task.npz         what the task needs to score or decode other data, at the end
+    summary.json     the figures, at the very end: a folder that has it is a finished run
+
+Only rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.support.errors import UserError, require
+
+SUMMARY, CONFIG = "summary.json", "config.json"
+METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
+
+
+def default_folder(model: str) -> Path:
+    """Return ``runs/NAME-TIME``, the folder of a run that was given none."""
+    return Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def check_file(option: str, name: str, ending: str = "") -> None:
+    """Refuse a file that could not be written, before the work that it is to hold is done."""
+    path = Path(name)
+    require(name.endswith(ending), f"{option} {name}: give a file whose name ends in {ending}")
+    require(not path.is_dir(), f"{option} {name} is a folder: give a file")
+    require(path.parent.is_dir(), f"{option} {name}: there is no folder {path.parent}; make it")
+    require(
+        os.access(path if path.exists() else path.parent, os.W_OK),
+        f"{option} {name} may not be written: give another file",
+    )
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all; a pipe or device as it is."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, plain: Any) -> None:
+    """Write plain data as a JSON text, whole or not at all."""
+    write_whole(path, (json.dumps(plain, indent=2) + "\n").encode())
+
+
+class RunFolder:
+    """A run's folder, opened for writing (by `create`) or reading (by `finished`)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raise a `UserError` if there is anything at ``path`` already."""
+        if path.is_dir() and not any(path.iterdir()):
+            return
+        if path.exists():
+            raise UserError(f"run folder {path} is not empty: give --out a new one, or remove it")
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any], model_text: str) -> RunFolder:
+        """Make the folder and write what is known before training.
+
+        Raises
+        ------
+        UserError
+            If the folder holds anything already, or cannot be made.
+        """
+        try:
+            cls.check_free(path)
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / CONFIG, config)
+            write_whole(path / "model.py", model_text.encode())
+            (path / METRICS).touch()
+        except OSError as error:
+            raise UserError(f"cannot write run folder {path}: {error}") from error
+        return cls(path)
+
+    @classmethod
+    def finished(cls, path: Path) -> RunFolder:
+        """Open the folder of a finished run."""
+        if not (path / SUMMARY).is_file():
+            what = "not finished (no summary.json)" if path.is_dir() else "not there"
+            raise UserError(f"run {path} is {what}: give the folder of a finished run")
+        return cls(path)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        self._append(METRICS, line)
+
+    def log_step(self, line: dict[str, Any]) -> None:
+        """Append one line to steps.jsonl."""
+        self._append(STEPS, line)
+
+    def _append(self, name: str, line: dict[str, Any]) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def save_model(self, parameters: Iterable[tuple[str, NDArray]]) -> None:
+        """Write the model, one parameter after the other."""
+        save_arrays(self.path / "model.npz", parameters)
+
+    def finish(self, summary: dict[str, Any], task_state: dict[str, Any]) -> None:
+        """Write the task's state and, last of all, the summary."""
+        save_state(self.path / "task.npz", task_state)
+        write_json(self.path / SUMMARY, summary)
+
+    def config(self) -> dict[str, Any]:
+        """Return config.json."""
+        return self._read(CONFIG)
+
+    def summary(self) -> dict[str, Any]:
+        """Return summary.json."""
+        return self._read(SUMMARY)
+
+    def model_text(self) -> str:
+        """Return the text of the model file."""
+        return self._text("model.py")
+
+    def parameters(self) -> dict[str, NDArray]:
+        """Return the trained parameters by name."""
+        return load_arrays(self.path / "model.npz")
+
+    def task_state(self) -> dict[str, Any]:
+        """Return what the task saved."""
+        return load_state(self.path / "task.npz")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl."""
+        return [self._parsed(METRICS, line) for line in self._text(METRICS).splitlines()]
+
+    def _read(self, name: str) -> dict[str, Any]:
+        return self._parsed(name, self._text(name))
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read {self.path / name}: {error}") from error
+
+    def _parsed(self, name: str, text: str) -> dict[str, Any]:
+        try:
+            plain = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"cannot read {self.path / name}: {error}") from error
+        if not isinstance(plain, dict):
+            raise UserError(f"cannot read {self.path / name}: a JSON object is needed")
+        return plain
+
+
+def save_arrays(path: Path, arrays: Iterable[tuple[str, NDArray]]) -> None:
+    """Write named arrays as an npz file, whole or not at all; holds one array at a time."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with ZipFile(partial, "w") as file:
+            for name, array in arrays:
+                with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_arrays(path: Path) -> dict[str, NDArray]:
+    """Return the named arrays of an npz file; raise `UserError` if it is not whole."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a dict of arrays and plain data; the plain part as one JSON text."""
+    arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+    plain = {name: value for name, value in state.items() if name not in arrays}
+    assert "plain" not in arrays
+    save_arrays(path, [*arrays.items(), ("plain", np.array(json.dumps(plain)))])
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Return what `save_state` wrote."""
+    arrays = load_arrays(path)
+    try:
+        return {**json.loads(str(arrays.pop("plain"))), **arrays}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"cannot read {path}: its plain part is missing or broken") from error

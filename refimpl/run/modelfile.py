@@ -1,0 +1,194 @@
+"""Model definition files: one Python file is one model.
+
+A model file defines two functions::
+
+    def build(rng, inputs=440, classes=60, hidden=512):  -> refimpl.nn.Sequential
+    def recipe():                                        -> refimpl.run.config.Recipe
+
+``inputs`` and ``classes`` come from the data; any further keyword of ``build`` is an option that
+``--set hidden=1024`` can change.  A file is opened by path (``my/net.py``) or by the name of a
+shipped one (``acoustic_mlp``); a user's own file works the same way as a shipped one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from refimpl.nn import Sequential
+from refimpl.support.errors import UserError, listed, together
+
+if TYPE_CHECKING:
+    from refimpl.run.config import Recipe
+    from refimpl.world.communicator import Communicator
+
+
+def shelf() -> Path:
+    """Return the folder of the shipped models: installed, else that of the checkout."""
+    try:
+        return Path(str(resources.files("refimpl.models")))
+    except ModuleNotFoundError:
+        return Path(__file__).resolve().parents[2] / "models"
+
+
+def shipped() -> list[str]:
+    """Return the names of the shipped models."""
+    return sorted(path.stem for path in shelf().glob("[!_]*.py"))
+
+
+def find(model: str) -> Path:
+    """Return the file of a model given by path (``my/net.py``) or shipped name."""
+    path = Path(model) if model.endswith(".py") else shelf() / f"{model}.py"
+    if not path.is_file():
+        raise UserError(
+            f"no model {model!r}: give a path ending in .py, or one of {listed(shipped())}"
+        )
+    return path
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """An opened model file; ``text`` is its source, kept beside a finished run."""
+
+    name: str
+    text: str
+    module: ModuleType
+
+    @classmethod
+    def open(cls, model: str, comm: Communicator) -> ModelFile:
+        """Open a model file on every rank; all ranks must have the same text.  Collective."""
+        with together(comm):
+            path = find(model)
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"cannot read model file {path}: {error}") from error
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        digests = comm.allgather_object(digest)
+        odd = [rank for rank, other in enumerate(digests) if other != digests[0]]
+        if odd:
+            raise UserError(
+                f"model file {path} on ranks {odd} differs from the one on rank 0: copy the same "
+                "file to every node, or keep it in a shared folder"
+            )
+        with together(comm):
+            return cls.parse(path.stem, text, str(path))
+
+    @classmethod
+    def parse(cls, name: str, text: str, where: str) -> ModelFile:
+        """Run the source of a model file and check that it defines what a model needs."""
+        spec = importlib.util.spec_from_loader(f"refimpl_model_{name}", loader=None, origin=where)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        try:
+            exec(compile(text, where, "exec"), module.__dict__)
+        except Exception as error:
+            line = _line_in(error, where)
+            raise UserError(
+                f"model file {where}{line}: {type(error).__name__}: {error}"
+            ) from error
+        for function in ("build", "recipe"):
+            if not callable(getattr(module, function, None)):
+                raise UserError(
+                    f"model file {where} defines no function {function}(): a model file needs "
+                    "build(rng, inputs, classes) and recipe()"
+                )
+        return cls(name, text, module)
+
+    def recipe(self) -> Recipe:
+        """Return the hyper-parameters that go with the model."""
+        from refimpl.run.config import Recipe
+
+        recipe = self._call("recipe")
+        if not isinstance(recipe, Recipe):
+            raise UserError(
+                f"recipe() of model {self.name} returns {type(recipe).__name__}: it must return "
+                "a refimpl.run.config.Recipe"
+            )
+        return recipe
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of ``build`` beside rng, inputs and classes, with their defaults."""
+        signature = inspect.signature(self.module.build)
+        return {
+            name: parameter.default
+            for name, parameter in signature.parameters.items()
+            if name not in ("rng", "inputs", "classes")
+        }
+
+    def build(self, seed: int, inputs: int, classes: int, options: dict[str, str]) -> Sequential:
+        """Return the network for so many inputs and classes; options as text, by name."""
+        known = self.options()
+        chosen = {}
+        for name, text in options.items():
+            if name not in known:
+                raise UserError(
+                    f"model {self.name} has no option {name!r}: it has {listed(known) or 'none'}"
+                )
+            kind = type(known[name])
+            try:
+                chosen[name] = kind(text)
+            except ValueError:
+                raise UserError(
+                    f"option {name}={text} of model {self.name} is not of type {kind.__name__} "
+                    f"(its default is {known[name]!r})"
+                ) from None
+        network = self._call("build", seed, inputs=inputs, classes=classes, **chosen)
+        if not isinstance(network, Sequential):
+            raise UserError(
+                f"build() of model {self.name} returns {type(network).__name__}: it must return "
+                "a refimpl.nn.Sequential"
+            )
+        return network
+
+    def _call(self, name: str, *args: Any, **given: Any) -> Any:
+        """Call a function of the model file; a mistake in the file is a `UserError` with its line.
+
+        What is raised deeper, in a function that the file calls, stays what it is.
+        """
+        function, where = getattr(self.module, name), self.module.__spec__.origin
+        called = f"{name}() of model {self.name}"
+        try:
+            inspect.signature(function).bind(*args, **given)
+        except TypeError as error:
+            raise UserError(
+                f"{called} cannot be called: {error}; a model file needs build(rng, inputs, "
+                "classes) and recipe(), further arguments with defaults"
+            ) from error
+        try:
+            return function(*args, **given)
+        except UserError as error:
+            raise UserError(f"{called}{_line_in(error, where)}: {error}") from error
+        except Exception as error:
+            if _innermost(error) != where:
+                raise
+            kind = type(error).__name__
+            raise UserError(f"{called}{_line_in(error, where)}: {kind}: {error}") from error
+
+
+def _innermost(error: Exception) -> str:
+    """Return the file in which an error came up."""
+    trace = error.__traceback__
+    assert trace is not None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_filename
+
+
+def _line_in(error: Exception, where: str) -> str:
+    """Return ``, line N`` for the line of the model file where an error came up."""
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    lines = []
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == where:
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return f", line {lines[-1]}" if lines else ""

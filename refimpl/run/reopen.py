@@ -1,0 +1,101 @@
+"""A finished run, opened to score or decode other data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.nn import Sequential
+from refimpl.run.config import Run
+from refimpl.run.folder import CONFIG, RunFolder
+from refimpl.run.modelfile import ModelFile
+from refimpl.support.errors import UserError, together
+from refimpl.tasks import table as tasks
+from refimpl.tasks.scoring import CHUNK, Examples
+
+if TYPE_CHECKING:
+    from refimpl.world.communicator import Communicator
+
+
+@dataclass
+class Finished:
+    """A trained network on every rank, and what its task needs to use it."""
+
+    comm: Communicator
+    run: Run
+    network: Sequential
+    task: Any
+
+    @classmethod
+    def open(cls, comm: Communicator, path: Path) -> Finished:
+        """Read a run's folder on every rank.  Collective."""
+        with together(comm):
+            folder = RunFolder.finished(path)
+            config, state = folder.config(), folder.task_state()
+            with _reading(path / CONFIG):
+                run = Run.from_dict(config)
+                kind = tasks.kind(run.recipe.task)
+            with _reading(path / "task.npz"):
+                task = kind.restore(state)
+            parameters = folder.parameters()
+            source = str(path / "model.py")
+            model = ModelFile.parse(Path(run.model).stem, folder.model_text(), source)
+            network = model.build(run.seed, task.inputs, task.classes, run.options)
+            network.plan(CHUNK, np.dtype(run.dtype))
+            _load(network, parameters, np.dtype(run.dtype), path)
+        return cls(comm, run, network, task)
+
+    def outputs(self, examples: Examples, index: NDArray[np.int64]) -> NDArray:
+        """Return the logits of examples, (B, classes); valid until the next call."""
+        x = np.zeros((index.size, self.network.inputs), np.dtype(self.run.dtype))
+        examples.take(index, x, np.zeros(index.size, np.int64))
+        return self.network.forward(x)
+
+    def evaluate(self, directory: str) -> dict[str, dict[str, Any]]:
+        """Return the scores of each data folder in ``directory``, by its path.  Collective."""
+        scores = {}
+        with together(self.comm):
+            folders = self.task.folders(directory)
+        for folder in folders:
+            self.task.load(self.comm, folder, folder, None)
+            scores[folder] = self.task.evaluate(folder, self.outputs, self.comm)
+        return scores
+
+    def transcribe(self, wavs: list[str]) -> list[tuple[str, ...]]:
+        """Return the words of recordings.  Collective."""
+        if not hasattr(self.task, "transcribe"):
+            raise UserError(f"model {self.run.model} does not decode speech: nothing to print")
+        return self.task.transcribe(wavs, self.outputs, self.comm)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Name the file in which something is missing or not what this refimpl writes."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{file} does not hold what this refimpl writes ({type(error).__name__}: {error}): "
+            "train again"
+        ) from error
+
+
+def _load(network: Sequential, named: dict[str, NDArray], dtype: np.dtype, path: Path) -> None:
+    """Bind the network to the parameters of a run."""
+    from refimpl.nn.flat import Layout
+
+    for layer, unit in zip(network.units, Layout(network.units).units, strict=True):
+        memory = np.zeros(unit.size, dtype)
+        for name, place, shape in unit.tensors:
+            if name not in named or named[name].shape != tuple(shape):
+                raise UserError(f"run {path}: model.npz has no {name} of shape {tuple(shape)}")
+            memory[place] = named[name].ravel()
+        layer.bind(memory, None)

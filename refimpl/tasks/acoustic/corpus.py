@@ -1,0 +1,187 @@
+"""A corpus: data directories become frames, normalised alike, with targets to train on.
+
+    DIR/train  DIR/dev  DIR/test    data directories (`kaldi.py`)
+    DIR/lexicon.txt                 their words' phones (`lexicon.py`)
+
+What frames are normalised by is measured once, on the training data, which therefore come
+first; whatever is loaded later, dev, test or another corpus, is normalised by the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.support.errors import require, together
+from refimpl.tasks.acoustic.examples import Frames
+from refimpl.tasks.acoustic.features import log_mel_features
+from refimpl.tasks.acoustic.frontend import Moments, average, grouped, moments, normalise
+from refimpl.tasks.acoustic.hmm import States
+from refimpl.tasks.acoustic.kaldi import Utterance, read_data_directory
+from refimpl.tasks.acoustic.lexicon import Lexicon, read_lexicon
+from refimpl.tasks.acoustic.settings import AcousticSettings
+from refimpl.tasks.acoustic.targets import (
+    check_lengths,
+    check_words,
+    exact_alignment,
+    flat_alignment,
+)
+
+if TYPE_CHECKING:
+    from refimpl.world.communicator import Communicator
+
+
+@dataclass
+class Split:
+    """A data directory, ready for the network."""
+
+    utterances: list[Utterance]
+    frames: Frames
+    exact: NDArray[np.int64] | None  # states by the exact alignment, if there is one
+
+
+class Corpus:
+    """The splits, and what a further one needs to become frames of the same kind.
+
+    Attributes
+    ----------
+    settings : AcousticSettings
+        As given; its `sample_rate` is that of the data as soon as there are some.
+    lexicon, states : Lexicon, States
+        Of all splits.
+    speakers, inside : Moments
+        The training speakers' average, and moments of the training features after CMVN; of 0
+        frames until they are measured.
+    splits : dict of name -> Split
+        "train", "dev", "test" after `read`; what `load` added.
+    """
+
+    def __init__(self, settings: AcousticSettings, lexicon: Lexicon) -> None:
+        self.settings, self.lexicon = settings, lexicon
+        self.states = States(lexicon.phones)
+        nothing = Moments(0, np.zeros(settings.bands), np.ones(settings.bands))
+        self.speakers = nothing
+        self.inside = nothing
+        self.splits: dict[str, Split] = {}
+
+    @classmethod
+    def read(
+        cls,
+        comm: Communicator,
+        directory: str | Path,
+        settings: AcousticSettings,
+        cache: Path | None,
+    ) -> Corpus:
+        """Return the corpus of a folder: frames of all splits, first targets for training.
+
+        Collective.
+
+        Raises
+        ------
+        UserError
+            If anything is wrong with the corpus; on every rank.
+        """
+        folder, lexicon = Path(directory), None
+        with together(comm):
+            if comm.rank == 0:
+                require(
+                    folder.is_dir(),
+                    f"no corpus folder {folder}: it needs folders train, dev and test and "
+                    "lexicon.txt",
+                )
+                lexicon = read_lexicon(folder / "lexicon.txt", settings.silence)
+                for name in ("train", "dev", "test"):  # all text first: it is read in no time
+                    read_data_directory(folder / name)
+        corpus = cls(settings, comm.bcast_object(lexicon, root=0))
+        for name in ("train", "dev", "test"):
+            corpus.load(comm, name, folder / name, cache)
+
+        train = corpus.splits["train"]
+        if corpus.exact:
+            train.frames.labels[:] = train.exact
+        else:
+            train.frames.labels[:] = flat_alignment(
+                train.utterances, train.frames, corpus.lexicon, corpus.states
+            )
+        return corpus
+
+    @property
+    def exact(self) -> bool:
+        """Whether training targets are exact, so that there is nothing to re-align."""
+        return self.settings.alignment != "flat" and self.splits["train"].exact is not None
+
+    def load(
+        self, comm: Communicator, name: str, directory: str | Path, cache: Path | None
+    ) -> None:
+        """Add a data directory as split `name`.
+
+        Collective.
+
+        Raises
+        ------
+        UserError
+            As `read_data_directory` and `log_mel_features`; or if a word is not in the
+            lexicon, or an utterance has fewer frames than its words have states.
+        """
+        utterances = None
+        with together(comm):
+            if comm.rank == 0:
+                utterances = read_data_directory(directory)
+                check_words(utterances, Path(directory), self.lexicon)
+        utterances = comm.bcast_object(utterances, root=0)
+        frames = self.frames(comm, utterances, cache)
+
+        exact, alignment = None, self.settings.alignment
+        if alignment != "flat" or name == "train":
+            exact = exact_alignment(utterances, frames.offsets, self.states, self.settings)
+        require(
+            exact is not None or name != "train" or alignment != "exact",
+            f"data directory {directory} has no ctm: exact alignment needs one "
+            "(or choose alignment auto or flat)",
+        )
+        if exact is None or alignment == "flat":
+            check_lengths(utterances, frames.offsets, self.lexicon)
+        self.splits[name] = Split(utterances, frames, exact)
+
+    def frames(
+        self, comm: Communicator, utterances: list[Utterance], cache: Path | None
+    ) -> Frames:
+        """Return the utterances' frames: log-mel energies y, normalised twice.
+
+        Each speaker's become mean 0 and variance 1 (CMVN; docs/acoustic.md), then all are
+        shifted and scaled as makes the training data's bands have mean 0 and variance 1.
+        Someone whose name is not known speaks one utterance.  Collective.
+        """
+        rate, offsets, features = log_mel_features(comm, utterances, self.settings, cache)
+        self.settings = replace(self.settings, sample_rate=rate)
+        if self.settings.cmvn != "none":
+            by_speaker = self.settings.cmvn == "speaker"
+            keys = [
+                one.speaker if by_speaker and one.speaker else u
+                for u, one in enumerate(utterances)
+            ]
+            groups = grouped(features, offsets, keys)
+            if not self.speakers.frames:  # these are the training data
+                self.speakers = average(groups)
+            normalise(groups, self.speakers, self.settings.cmvn_prior)
+        if not self.inside.frames:
+            self.inside = moments(np.split(features, offsets[1:-1]))
+        features -= self.inside.mean.astype(np.float32)
+        features /= self.inside.deviation.astype(np.float32)
+        return Frames(features, offsets, self.settings.context)
+
+
+def data_directories(directory: str | Path) -> list[str]:
+    """Return the data directories at `directory`: itself, or else those in it."""
+    folder = Path(directory)
+    found = sorted(folder.glob("wav.scp")) or sorted(folder.glob("*/wav.scp"))
+    require(
+        bool(found),
+        f"no data directory in {folder}: give a folder with wav.scp, text and utt2spk, or a "
+        "folder of such folders",
+    )
+    return [str(file.parent) for file in found]

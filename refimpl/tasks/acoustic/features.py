@@ -1,0 +1,231 @@
+"""Features of a whole data directory: computed once, by all ranks together, and kept.
+
+The ranks share out the utterances in consecutive runs, rank 0 collects the results, keeps them
+in the cache folder and sends them to everybody.  Next time rank 0 finds them there.  Nobody
+else looks: whether the folder is shared, or each node has its own, cannot make ranks differ.
+
+What an utterance's features are does not depend on who computed them, nor on the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.support.errors import UserError, require, together
+from refimpl.tasks.acoustic.frontend import LogMel
+from refimpl.tasks.acoustic.kaldi import Utterance
+from refimpl.tasks.acoustic.settings import AcousticSettings
+from refimpl.tasks.acoustic.wav import read_wav
+
+if TYPE_CHECKING:
+    from refimpl.world.communicator import Communicator
+
+CACHE_FORMAT = 1  # part of the key: features of an older format are simply not found
+ROWS_AT_ONCE = 1 << 20  # keeps a broadcast below the 2 GB that any MPI can send at once
+FRONT_END = (
+    "sample_rate",
+    "frame_length",
+    "frame_shift",
+    "preemphasis",
+    "bands",
+    "low",
+    "high",
+    "energy_floor",
+)
+
+
+def default_cache() -> Path:
+    """Return the folder for cached features: $XDG_CACHE_HOME/refimpl, else ~/.cache/refimpl."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "refimpl"
+
+
+def log_mel_features(
+    comm: Communicator,
+    utterances: list[Utterance],
+    settings: AcousticSettings,
+    cache: Path | None,
+) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
+    """Return the log-mel energies of all utterances, the same bits on every rank.
+
+    Collective.  `settings.sample_rate` None: the rate of the first utterance's recording.
+
+    Parameters
+    ----------
+    utterances
+        The same on every rank.
+    cache
+        Folder to keep the features in, created if need be; None: compute them anew.
+
+    Returns
+    -------
+    rate : int
+        Sample rate in hertz.
+    offsets : (utterances + 1,) int64
+        Utterance u has rows offsets[u] to offsets[u + 1].
+    features : (frames, bands) float32
+        Utterance after utterance, not normalised.
+
+    Raises
+    ------
+    UserError
+        If a wav cannot be read, has another sample rate, is shorter than one frame or than its
+        segment, or gives a feature that is not a number.  On every rank.
+    """
+    file, found = None, None
+    with together(comm):
+        if comm.rank == 0 and cache is not None:
+            file = cache / f"{cache_key(utterances, settings)}.npz"
+            found = read_cache(file, len(utterances), settings.bands)
+    hit = comm.bcast_object(found is not None, root=0)
+    if not hit:
+        found = compute(comm, utterances, settings)
+        if file is not None:
+            write_cache(file, *found)
+
+    rate, offsets = comm.bcast_object(found[:2] if comm.rank == 0 else None, root=0)
+    if comm.rank == 0:
+        features = found[2]
+    else:
+        features = np.empty((offsets[-1], settings.bands), dtype=np.float32)
+    for first in range(0, len(features), ROWS_AT_ONCE):
+        comm.Bcast(features[first : first + ROWS_AT_ONCE], root=0)
+    return rate, offsets, features
+
+
+def compute(comm: Communicator, utterances: list[Utterance], settings: AcousticSettings):
+    """Compute features, each rank a run of the utterances; rank 0 returns (rate, offsets, all).
+
+    The others return None.  Runs differ by one utterance at most.
+    """
+    first = [len(utterances) * r // comm.size for r in range(comm.size + 1)]
+    with together(comm):
+        rate = settings.sample_rate or read_wav(utterances[0].wav)[0]
+        mine = features_of(utterances[first[comm.rank] : first[comm.rank + 1]], settings, rate)
+    counts = [n for some in comm.allgather_object([len(x) for x in mine]) for n in some]
+    offsets = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+    mine = np.concatenate([np.empty((0, settings.bands), dtype=np.float32), *mine])
+    if comm.rank > 0:
+        comm.Send(mine, dest=0)
+        return None
+    features = np.empty((offsets[-1], settings.bands), dtype=np.float32)
+    features[: len(mine)] = mine
+    for r in range(1, comm.size):
+        comm.Recv(features[offsets[first[r]] : offsets[first[r + 1]]], source=r)
+    return rate, offsets, features
+
+
+def features_of(
+    utterances: list[Utterance], settings: AcousticSettings, rate: int
+) -> list[NDArray[np.float32]]:
+    """Return each utterance's log-mel energies, checked."""
+    logmel = LogMel(settings, rate)
+    features = []
+    path, samples = None, np.empty(0, dtype=np.float32)
+    for utterance in utterances:
+        if utterance.wav != path:  # segments of one recording mostly stand together
+            path = utterance.wav
+            found, samples = read_wav(path)
+            require(
+                found == rate,
+                f"{path} is sampled at {found} hertz but {rate} is needed: all recordings of an "
+                f"experiment must agree (convert it with sox FILE -r {rate} NEW.wav)",
+            )
+        mine = features_of_segment(utterance, samples, logmel)
+        require(
+            bool(np.isfinite(mine).all()),
+            f"utterance {utterance.name} has a feature that is not a number: "
+            f"look for NaN or infinite samples in {path}",
+        )
+        features.append(mine)
+    return features
+
+
+def features_of_segment(
+    utterance: Utterance, samples: NDArray[np.float32], logmel: LogMel
+) -> NDArray[np.float32]:
+    """Cut an utterance out of its recording and return its features, one frame at least."""
+    start = round(utterance.start * logmel.rate)
+    end = samples.size if utterance.end is None else round(utterance.end * logmel.rate)
+    require(
+        start < end <= samples.size,
+        f"utterance {utterance.name} is the segment from {utterance.start:g} to "
+        f"{end / logmel.rate:g} s of {utterance.wav}, which is "
+        f"{samples.size / logmel.rate:g} s long: it must lie inside",
+    )
+    require(
+        logmel.frames(end - start) > 0,
+        f"utterance {utterance.name} is {end - start} samples long, shorter than one frame "
+        f"({logmel.length} samples): remove it from the data directory",
+    )
+    return logmel(samples[start:end])
+
+
+def cache_key(utterances: list[Utterance], settings: AcousticSettings) -> str:
+    """Return a name for these features: equal names, equal features.
+
+    The SHA-256 of the front end's settings and of each utterance's place: its wav's path, size
+    and time of change, and its segment.  As `make` does, it takes a file whose size and time are
+    what they were for unchanged; reading a large corpus through just to see would take too long.
+    """
+    digest = hashlib.sha256()
+    chosen = asdict(settings)
+    digest.update(json.dumps([CACHE_FORMAT, [chosen[name] for name in FRONT_END]]).encode())
+    for utterance in utterances:
+        try:
+            status = os.stat(utterance.wav)
+        except OSError as error:
+            raise UserError(f"cannot read {utterance.wav}: {error.strerror}") from None
+        place = [
+            os.path.realpath(utterance.wav),
+            status.st_size,
+            status.st_mtime_ns,
+            utterance.start,
+            utterance.end,
+        ]
+        digest.update(json.dumps(place).encode())
+    return digest.hexdigest()
+
+
+def read_cache(file: Path, utterances: int, bands: int):
+    """Return (rate, offsets, features) of a cache file, or None if there is no sound one.
+
+    The members of an npz are checked by the CRC of the zip format when they are read, so a file
+    that was cut short or changed is found out, and computed anew.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as bundle:
+            rate, offsets, features = int(bundle["rate"]), bundle["offsets"], bundle["features"]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+        return None
+    sound = (
+        offsets.shape == (utterances + 1,)
+        and offsets.dtype == np.int64
+        and features.shape == (offsets[-1], bands)
+        and features.dtype == np.float32
+    )
+    return (rate, offsets, features) if sound else None
+
+
+def write_cache(file: Path, rate: int, offsets: NDArray, features: NDArray) -> None:
+    """Write a cache file: whole or not at all.  A folder that cannot be written is no error."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(partial, "wb") as out:
+                np.savez(out, rate=rate, offsets=offsets, features=features)
+            os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)

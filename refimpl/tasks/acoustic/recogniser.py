@@ -1,0 +1,183 @@
+"""From a network's outputs to states and words: re-alignment, decoding, scores.
+
+The recogniser never sees the network, only a function
+
+    outputs(frames, index) -> (len(index), classes) logits
+
+that evaluates it on 256 frames or fewer.  It is collective, since a network may be spread
+over ranks: all ranks call it equally often, at the end perhaps with an empty index.
+
+Nothing here depends on how many ranks there are, to the last bit: the network's outputs do not
+(`posteriors.py`), what a rank makes of an utterance's involves no other utterance, and results
+are counts, or floating-point numbers per utterance added in the utterances' order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.tasks.acoustic.align import align, utterance_graph
+from refimpl.tasks.acoustic.corpus import Split
+from refimpl.tasks.acoustic.decode import WordLoop
+from refimpl.tasks.acoustic.examples import Frames
+from refimpl.tasks.acoustic.hmm import States, Statistics
+from refimpl.tasks.acoustic.lexicon import Lexicon
+from refimpl.tasks.acoustic.posteriors import gathered, posteriors
+from refimpl.tasks.acoustic.score import WordErrors, word_errors
+from refimpl.tasks.acoustic.settings import AcousticSettings
+from refimpl.tasks.scoring import Outputs
+
+if TYPE_CHECKING:
+    from refimpl.world.communicator import Communicator
+
+Window = list[tuple[int, NDArray[np.float64]]]
+"""Utterances side by side: their numbers, and log p(state | frame) of each."""
+
+
+class Recogniser:
+    """All that stands between log p(state | frame) and words.
+
+    Attributes
+    ----------
+    statistics : Statistics
+        Priors and durations of the states; all alike until they are counted.
+    word_penalty : float
+        The decoder's; changed by `tune`.
+    """
+
+    def __init__(self, settings: AcousticSettings, lexicon: Lexicon, states: States) -> None:
+        self.settings, self.lexicon, self.states = settings, lexicon, states
+        self.statistics = Statistics(
+            np.full(states.count, 1 / states.count), np.full(states.count, 0.5)
+        )
+        self.word_penalty = settings.word_penalty
+
+    def likelihoods(self, log_p: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return log p(x | s) but for a constant of each frame: Bayes' rule, priors scaled."""
+        return log_p - self.settings.prior_scale * np.log(self.statistics.priors)
+
+    # ---------------------------------------------------------------- states
+
+    def forced_alignment(
+        self, split: Split, outputs: Outputs, comm: Communicator
+    ) -> NDArray[np.int64]:
+        """Return each frame's state on the best path through its utterance's words.
+
+        Collective; the same result on every rank.
+        """
+        mine: dict[int, NDArray[np.int16]] = {}
+        for window in posteriors(split.frames, self.states.count, outputs, comm):
+            paths = self._align(split, window)
+            mine.update({u: p.astype(np.int16) for (u, _), p in zip(window, paths, strict=True)})
+        return np.concatenate(gathered(comm, mine)).astype(np.int64)
+
+    def _align(self, split: Split, window: Window) -> list[NDArray[np.int64]]:
+        """Return the forced alignment of a window's utterances."""
+        graphs = [
+            utterance_graph(split.utterances[u].words, self.lexicon, self.states)
+            for u, _ in window
+        ]
+        found = align([self.likelihoods(log_p) for _, log_p in window], graphs, self.statistics)
+        assert all(score > -math.inf for score, _ in found)  # `check_lengths` saw to that
+        return [path for _, path in found]
+
+    # ----------------------------------------------------------------- words
+
+    def transcribe(
+        self, frames: Frames, outputs: Outputs, comm: Communicator
+    ) -> list[tuple[str, ...]]:
+        """Return the words of each utterance.  Collective."""
+        loop = self._loop()
+        mine: dict[int, tuple[str, ...]] = {}
+        for window in posteriors(frames, self.states.count, outputs, comm):
+            heard = self._decode(loop, window, self.word_penalty)
+            mine.update({u: words for (u, _), words in zip(window, heard, strict=True)})
+        return gathered(comm, mine)
+
+    def tune(self, split: Split, outputs: Outputs, comm: Communicator) -> dict[float, WordErrors]:
+        """Set `word_penalty` to that of `settings.word_penalties` with fewest errors.
+
+        Ties go to the one listed first.  Collective; returns each value's word errors.
+        """
+        loop = self._loop()
+        mine: dict[int, list[WordErrors]] = {}
+        for window in posteriors(split.frames, self.states.count, outputs, comm):
+            for u, _ in window:
+                mine[u] = []
+            for penalty in self.settings.word_penalties:
+                heard = self._decode(loop, window, penalty)
+                for (u, _), guess in zip(window, heard, strict=True):
+                    mine[u].append(word_errors(split.utterances[u].words, guess))
+        per_penalty = zip(*gathered(comm, mine), strict=True)
+        table = {
+            penalty: WordErrors.total(errors)
+            for penalty, errors in zip(self.settings.word_penalties, per_penalty, strict=True)
+        }
+        self.word_penalty = min(table, key=lambda penalty: table[penalty].errors)
+        return table
+
+    def _loop(self) -> WordLoop:
+        """Return the decoder's search space with the present statistics."""
+        return WordLoop(self.lexicon, self.states, self.statistics)
+
+    def _decode(self, loop: WordLoop, window: Window, penalty: float) -> list[tuple[str, ...]]:
+        """Return the words of a window's utterances."""
+        likelihoods = [self.likelihoods(log_p) for _, log_p in window]
+        return loop.decode(likelihoods, penalty, self.settings.acoustic_scale)
+
+    # ---------------------------------------------------------------- scores
+
+    def evaluate(
+        self, split: Split, outputs: Outputs, comm: Communicator, words: bool = True
+    ) -> dict:
+        """Score the network on a split.  Collective; the same result on every rank.
+
+        Frames are scored against the exact alignment where the split has one, else against the
+        forced alignment of its words by this very network.
+
+        Parameters
+        ----------
+        words
+            False: leave out the word errors, and the decoder's time.
+
+        Returns
+        -------
+        dict
+            frames; loss: mean cross-entropy per frame; frame_error_rate: share of frames whose
+            most probable state is not the target; word_error_rate: see `WordErrors.as_dict`.
+        """
+        loop = self._loop()
+        mine: dict[int, tuple[float, int, WordErrors]] = {}
+        for window in posteriors(split.frames, self.states.count, outputs, comm):
+            targets = self._targets(split, window)
+            heard = [()] * len(window)
+            if words:
+                heard = self._decode(loop, window, self.word_penalty)
+            for (u, log_p), target, guess in zip(window, targets, heard, strict=True):
+                loss = -float(log_p[np.arange(len(target)), target].sum())
+                wrong = int(np.count_nonzero(log_p.argmax(axis=1) != target))
+                said = split.utterances[u].words
+                mine[u] = loss, wrong, word_errors(said, guess) if words else WordErrors()
+
+        scores = gathered(comm, mine)
+        frames = split.frames.count
+        result = {
+            "frames": frames,
+            "loss": math.fsum(loss for loss, _, _ in scores) / frames,
+            "frame_error_rate": sum(wrong for _, wrong, _ in scores) / frames,
+        }
+        if words:
+            total = WordErrors.total(errors for _, _, errors in scores)
+            result["word_error_rate"] = total.as_dict()
+        return result
+
+    def _targets(self, split: Split, window: Window) -> list[NDArray[np.int64]]:
+        """Return what a window's utterances are scored against."""
+        if split.exact is None:
+            return self._align(split, window)
+        offsets = split.frames.offsets
+        return [split.exact[offsets[u] : offsets[u + 1]] for u, _ in window]

@@ -1,0 +1,104 @@
+"""What can be chosen in the acoustic task, and what is chosen if nobody says otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from refimpl.support.errors import require, require_types
+
+
+@dataclass(frozen=True)
+class AcousticSettings:
+    """All choices of front end, targets and decoder.  Checked when made.
+
+    Front end (Kaldi's names and values, except where docs/acoustic.md says so):
+
+    sample_rate     hertz; None: that of the first recording.  All must have it
+    frame_length, frame_shift    seconds
+    preemphasis     of each frame: x[t] - preemphasis * x[t - 1]
+    bands, low, high    mel bands between these frequencies (hertz; high None: Nyquist)
+    energy_floor    a band's energy counts as at least this; samples are on the 16-bit scale
+    cmvn            mean and variance are made 0 and 1 per "speaker", "utterance" or not ("none")
+    cmvn_prior      frames' worth of the training speakers' average mixed into a speaker's mean
+                    and variance: a single word tells too little about a voice
+    context         frames on each side that the network sees as well
+
+    Targets:
+
+    alignment       "auto": exact (`ctm`) if every training utterance has one, else "flat";
+                    "exact": refuse to go without; "flat": equal division, then re-alignment
+    silence         name of the phone between words
+    flat_passes     so often a flat start is re-aligned with a linear discriminant
+    realign_epochs  after these epochs (first = 1) the trainer has the targets re-aligned
+
+    Decoder:
+
+    prior_scale     log p(x|s) = log p(s|x) - prior_scale * log p(s) + constant
+    acoustic_scale  weight of those against transitions and word penalty
+    word_penalty    added to a path's score for each word; log scale, negative: fewer words
+    word_penalties  the values among which `AcousticTask.tune` chooses
+    """
+
+    sample_rate: int | None = None
+    frame_length: float = 0.025
+    frame_shift: float = 0.010
+    preemphasis: float = 0.97
+    bands: int = 40
+    low: float = 20.0
+    high: float | None = None
+    energy_floor: float = 1.0
+    cmvn: str = "speaker"
+    cmvn_prior: float = 100.0
+    context: int = 5
+
+    alignment: str = "auto"
+    silence: str = "sil"
+    flat_passes: int = 4
+    realign_epochs: tuple[int, ...] = (1, 2, 4, 6)
+
+    prior_scale: float = 1.0
+    acoustic_scale: float = 0.3
+    word_penalty: float = -3.0
+    word_penalties: tuple[float, ...] = (-3.0, 0.0, -1.0, -2.0, -5.0, -8.0, -12.0, -20.0)
+
+    def __post_init__(self) -> None:
+        require_types(self, "acoustic setting")
+
+        def check(condition: bool, name: str, need: str) -> None:
+            require(condition, f"acoustic setting {name} is {getattr(self, name)!r}: {need}")
+
+        rate = self.sample_rate
+        check(rate is None or rate >= 8000, "sample_rate", "8000 hertz or more is needed")
+        check(self.frame_shift > 0, "frame_shift", "it must be positive (seconds)")
+        check(
+            self.frame_length >= self.frame_shift,
+            "frame_length",
+            f"it must be at least the frame shift, {self.frame_shift} s",
+        )
+        check(0 <= self.preemphasis <= 1, "preemphasis", "it must lie between 0 and 1")
+        check(self.bands >= 1, "bands", "one or more is needed")
+        check(self.low >= 0, "low", "a frequency in hertz is needed")
+        check(
+            self.high is None or self.high > self.low,
+            "high",
+            f"it must be above low = {self.low:g} hertz",
+        )
+        check(self.energy_floor > 0, "energy_floor", "it must be positive")
+        check(
+            self.cmvn in ("speaker", "utterance", "none"),
+            "cmvn",
+            "give speaker, utterance or none",
+        )
+        check(self.cmvn_prior >= 0, "cmvn_prior", "it must not be negative (frames)")
+        check(self.context >= 0, "context", "it must not be negative")
+        check(self.alignment in ("auto", "exact", "flat"), "alignment", "give auto, exact or flat")
+        check(bool(self.silence), "silence", "it needs a name")
+        check(self.flat_passes >= 0, "flat_passes", "it must not be negative")
+        check(
+            all(epoch >= 1 for epoch in self.realign_epochs),
+            "realign_epochs",
+            "epochs count from 1",
+        )
+        check(self.prior_scale >= 0, "prior_scale", "it must not be negative")
+        check(self.acoustic_scale > 0, "acoustic_scale", "it must be positive")
+        check(bool(self.word_penalties), "word_penalties", "one or more is needed")

@@ -1,0 +1,173 @@
+"""The acoustic task, as the trainer sees it: frames to train on, targets that improve, scores.
+
+    Corpus        (`corpus.py`)      recordings -> frames, first targets
+    Recogniser    (`recogniser.py`)  the network's outputs -> new targets, words, scores
+    plain         (`saved.py`)       both -> what is saved with a run
+
+Here they meet, and priors and durations follow the training targets whenever these change.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from refimpl.support.errors import require
+from refimpl.tasks.acoustic.corpus import Corpus, Split, data_directories
+from refimpl.tasks.acoustic.discriminant import linear_discriminant
+from refimpl.tasks.acoustic.examples import Frames
+from refimpl.tasks.acoustic.hmm import STATES_PER_PHONE, Statistics, statistics
+from refimpl.tasks.acoustic.kaldi import Utterance
+from refimpl.tasks.acoustic.recogniser import Recogniser
+from refimpl.tasks.acoustic.saved import plain, restored
+from refimpl.tasks.acoustic.score import WordErrors
+from refimpl.tasks.acoustic.settings import AcousticSettings
+from refimpl.tasks.scoring import Outputs
+
+if TYPE_CHECKING:
+    from refimpl.world.communicator import Communicator
+
+
+class AcousticTask:
+    """Frame classification into HMM states, scored by frame and by word.
+
+    Attributes
+    ----------
+    inputs, classes : int
+        Width of the network's input and output.
+    """
+
+    def __init__(self, corpus: Corpus, recogniser: Recogniser) -> None:
+        self.corpus, self.recogniser = corpus, recogniser
+        self.inputs = (2 * corpus.settings.context + 1) * corpus.settings.bands
+        self.classes = corpus.states.count
+
+    @classmethod
+    def prepare(
+        cls,
+        comm: Communicator,
+        directory: str | Path,
+        settings: AcousticSettings,
+        cache: Path | None,
+    ) -> AcousticTask:
+        """Return the task of a corpus: features of all splits, first targets for training.
+
+        Collective.  `cache`: where features are kept (`features.default_cache()`), or None.
+
+        Raises
+        ------
+        UserError
+            If anything is wrong with the corpus; on every rank.
+        """
+        corpus = Corpus.read(comm, directory, settings, cache)
+        task = cls(corpus, Recogniser(settings, corpus.lexicon, corpus.states))
+        task._count()
+        if not corpus.exact:
+            for _ in range(settings.flat_passes):
+                first = linear_discriminant(comm, task.train, task.statistics.priors)
+                task.realign(first, comm)
+        return task
+
+    @property
+    def settings(self) -> AcousticSettings:
+        """All choices, and the sample rate of the data."""
+        return self.corpus.settings
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """By name: train, dev and test after `prepare`, and what `load` added."""
+        return self.corpus.splits
+
+    @property
+    def train(self) -> Frames:
+        """The training examples; their targets change with `realign`."""
+        return self.splits["train"].frames
+
+    @property
+    def statistics(self) -> Statistics:
+        """Priors and durations of the states by the training targets."""
+        return self.recogniser.statistics
+
+    @property
+    def word_penalty(self) -> float:
+        """The decoder's; changed by `tune`."""
+        return self.recogniser.word_penalty
+
+    # --------------------------------------------------------------- targets
+
+    def realign_after(self, epoch: int) -> bool:
+        """Tell whether the trainer should call `realign` after this epoch (the first is 1)."""
+        return not self.corpus.exact and epoch in self.settings.realign_epochs
+
+    def realign(self, outputs: Outputs, comm: Communicator) -> float:
+        """Re-align the training targets with the network; return the share that changed.
+
+        Priors and durations are estimated anew from the result.  Collective; does nothing and
+        returns 0 if the targets are exact.
+        """
+        if self.corpus.exact:
+            return 0.0
+        targets = self.recogniser.forced_alignment(self.splits["train"], outputs, comm)
+        changed = np.count_nonzero(targets != self.train.labels) / self.train.count
+        self.train.labels[:] = targets
+        self._count()
+        return changed
+
+    def _count(self) -> None:
+        """Estimate priors and durations from the training targets."""
+        labels, offsets = self.train.labels, self.train.offsets
+        self.recogniser.statistics = statistics(labels, offsets, self.classes)
+
+    def phone_agreement(self) -> float:
+        """Return the share of training frames whose target lies in the phone it exactly is in.
+
+        Tells how well re-alignment does, on a corpus that has a `ctm`.
+        """
+        exact = self.splits["train"].exact
+        require(exact is not None, "the training data has no ctm to compare targets with")
+        same = self.train.labels // STATES_PER_PHONE == exact // STATES_PER_PHONE
+        return float(np.count_nonzero(same) / same.size)
+
+    # ---------------------------------------------------------------- scores
+
+    def evaluate(
+        self, name: str, outputs: Outputs, comm: Communicator, words: bool = True
+    ) -> dict:
+        """Return the scores of split `name`: see `Recogniser.evaluate`.  Collective."""
+        return self.recogniser.evaluate(self.splits[name], outputs, comm, words)
+
+    def tune(self, outputs: Outputs, comm: Communicator) -> dict[float, WordErrors]:
+        """Choose the word penalty on dev: see `Recogniser.tune`.  Collective."""
+        return self.recogniser.tune(self.splits["dev"], outputs, comm)
+
+    def transcribe(
+        self, wavs: list[str], outputs: Outputs, comm: Communicator
+    ) -> list[tuple[str, ...]]:
+        """Return the words of each wav file, whose speaker is unknown.  Collective."""
+        utterances = [Utterance(path, None, None, path) for path in wavs]
+        frames = self.corpus.frames(comm, utterances, None)
+        return self.recogniser.transcribe(frames, outputs, comm)
+
+    # ------------------------------------------------- a finished run's task
+
+    def state(self) -> dict:
+        """Return, as plain data and arrays, all that evaluating and decoding need."""
+        return plain(self.corpus, self.recogniser)
+
+    @classmethod
+    def restore(cls, state: dict) -> AcousticTask:
+        """Return the task whose `state` this is, without any data: `load` some, or transcribe."""
+        return cls(*restored(state))
+
+    @staticmethod
+    def folders(directory: str | Path) -> list[str]:
+        """Return the data directories at `directory`: itself, or else those in it."""
+        return data_directories(directory)
+
+    def load(
+        self, comm: Communicator, name: str, directory: str | Path, cache: Path | None
+    ) -> None:
+        """Add a data directory as split `name`: see `Corpus.load`.  Collective."""
+        self.corpus.load(comm, name, directory, cache)

@@ -1,0 +1,1 @@
+"""Images: idx files, toy digits."""

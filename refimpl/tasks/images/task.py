@@ -1,0 +1,133 @@
+"""The image task: digits from idx files (MNIST), or the built-in toy digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.support.errors import UserError, together
+from refimpl.tasks.images import idx, toy
+from refimpl.tasks.scoring import classification
+
+if TYPE_CHECKING:
+    from refimpl.tasks.scoring import Outputs
+    from refimpl.world.communicator import Communicator
+
+# The last sixth of MNIST's training images is the dev set (10 000 of 60 000).
+DEV_SHARE = 6
+
+TOY_SIZES = {"train": 3000, "dev": 500, "test": 500}
+
+
+class ImageExamples:
+    """Images as rows of pixels in [0, 1]; they stay bytes until they are taken."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+        self.pixels = images.reshape(len(images), int(np.prod(images.shape[1:])))
+        self.labels = labels.astype(np.int64)
+        self.count, self.inputs = self.pixels.shape
+        self._bytes = np.empty((0, self.inputs), np.uint8)
+
+    def take(self, index: NDArray[np.int64], x: NDArray, y: NDArray[np.int64]) -> None:
+        """Fill x (B, inputs) with pixels / 255 and y (B,) with labels of examples index (B,)."""
+        if len(self._bytes) < len(index):
+            self._bytes = np.empty((len(index), self.inputs), np.uint8)
+        rows = self._bytes[: len(index)]
+        np.take(self.pixels, index, axis=0, out=rows, mode="clip")
+        np.multiply(rows, x.dtype.type(1 / 255), out=x)
+        np.take(self.labels, index, out=y, mode="clip")
+
+
+class ImageTask:
+    """Digit images in the splits train, dev and test."""
+
+    classes = 10
+
+    def __init__(self, inputs: int, splits: dict[str, ImageExamples]) -> None:
+        self.inputs, self.splits = inputs, splits
+
+    @property
+    def train(self) -> ImageExamples:
+        """The training examples."""
+        return self.splits["train"]
+
+    @classmethod
+    def prepare(cls, comm: Communicator, directory: str | None) -> ImageTask:
+        """Read an MNIST folder, or draw the toy digits if no folder is given.  Collective."""
+        if directory is None:
+            arrays = {name: _drawn(comm, name, n) for name, n in TOY_SIZES.items()}
+        else:
+            with together(comm):
+                arrays = _mnist(Path(directory))
+        splits = {name: ImageExamples(*pair) for name, pair in arrays.items()}
+        return cls(splits["train"].inputs, splits)
+
+    def evaluate(
+        self, split: str, outputs: Outputs, comm: Communicator, words: bool = False
+    ) -> dict[str, Any]:
+        """Return ``loss`` (mean) and ``frame_error_rate`` of a split; no words.  Collective."""
+        return classification(self.splits[split], outputs, comm)
+
+    def realign_after(self, epoch: int) -> bool:
+        """Labels are given: there is nothing to re-align."""
+        return False
+
+    def tune(self, outputs: Outputs, comm: Communicator) -> None:
+        """Choose nothing on the dev set."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a finished run needs to score other images."""
+        return {"inputs": self.inputs}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> ImageTask:
+        """Return the task whose `state` this is, without data."""
+        return cls(state["inputs"], {})
+
+    def folders(self, directory: str) -> list[str]:
+        """Return the folders to score: the one given."""
+        return [directory]
+
+    def load(self, comm: Communicator, name: str, directory: str, cache: Path | None) -> None:
+        """Add the t10k images of a folder as split ``name``.  Collective."""
+        with together(comm):
+            examples = ImageExamples(*_pair(Path(directory), "t10k"))
+            if examples.inputs != self.inputs:
+                raise UserError(
+                    f"images in {directory} have {examples.inputs} pixels, the model was trained "
+                    f"on {self.inputs}"
+                )
+            self.splits[name] = examples
+
+
+def _pair(folder: Path, stem: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return images and labels of one MNIST file pair."""
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}: give --data a folder with MNIST's idx files")
+    images = idx.read(path := idx.find(folder, f"{stem}-images-idx3-ubyte"), 3)
+    labels = idx.read(idx.find(folder, f"{stem}-labels-idx1-ubyte"), 1)
+    if len(images) != len(labels):
+        raise UserError(f"{path} has {len(images)} images but {len(labels)} labels stand beside")
+    if len(labels) and labels.max() > 9:
+        raise UserError(f"{folder}: {stem} has a label {labels.max()}, digits are 0 to 9")
+    return images, labels
+
+
+def _drawn(comm: Communicator, split: str, count: int) -> tuple[NDArray, NDArray]:
+    """Return toy images and labels; each rank draws a run of them.  Collective."""
+    cut = [rank * count // comm.size for rank in range(comm.size + 1)]
+    parts = comm.allgather_object(toy.images(split, cut[comm.rank], cut[comm.rank + 1]))
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+
+
+def _mnist(folder: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    images, labels = _pair(folder, "train")
+    dev = len(images) - len(images) // DEV_SHARE
+    return {
+        "train": (images[:dev], labels[:dev]),
+        "dev": (images[dev:], labels[dev:]),
+        "test": _pair(folder, "t10k"),
+    }

@@ -1,0 +1,281 @@
+"""Who talks to whom: the rank grid, the nodes, and the communicators cut from them.
+
+The n ranks of the world form a grid of b x g x p, the partition axis fastest::
+
+    rank = (block * g + member) * p + shard             b = 2, g = 2, p = 2
+
+                        shard 0   shard 1
+    block 0  member 0      0         1      <- a partition group: neighbours that together hold
+             member 1      2         3         ONE replica of the model states, a shard each
+    block 1  member 0      4         5
+             member 1      6         7
+                           ^
+                           a replication group: the whole column, the same shard everywhere.
+                           {0, 2} and {4, 6} are its gradient (GTC) groups, {0, 4} is the
+                           block group of their representatives (member 0)
+
+A *worker* is one partition group: it computes one gradient.  An axis of length 1 vanishes:
+p = n is ZeRO, p = 1 data parallelism, g = 1 BMUF, and so on for every row of the strategy table.
+
+Beside this logical grid stands the physical one, nodes of k ranks.  Everything above `Groups`
+is arithmetic and needs no MPI.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from refimpl.support.errors import UserError, require
+
+if TYPE_CHECKING:
+    from refimpl.world.communicator import Communicator
+
+
+def divisors(n: int) -> list[int]:
+    """Return the divisors of n in rising order.
+
+    >>> divisors(12)
+    [1, 2, 3, 4, 6, 12]
+    """
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+class Place(NamedTuple):
+    """Where one rank stands in the grid."""
+
+    block: int
+    member: int
+    shard: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid of ``blocks`` x ``gradient`` x ``partition`` ranks, partition fastest.
+
+    >>> grid = Grid(blocks=2, gradient=2, partition=2)
+    >>> grid.world, grid.place(5)
+    (8, Place(block=1, member=0, shard=1))
+    >>> grid.partition_group(5), grid.gradient_group(5), grid.block_group(5)
+    ([4, 5], [5, 7], [1, 5])
+    >>> grid.replication_group(5)
+    [1, 3, 5, 7]
+    """
+
+    blocks: int
+    gradient: int
+    partition: int
+
+    @classmethod
+    def cut(cls, world: int, partition: int = 1, gradient: int | None = None) -> Grid:
+        """Cut ``world`` ranks into partition groups of p, GTC groups of g and n/(p g) blocks.
+
+        ``gradient=None`` puts all workers into one gradient group (one block).
+        """
+        require(world >= 1, f"a world of {world} ranks: there must be at least one")
+        if partition < 1 or world % partition:
+            raise UserError(
+                f"cannot cut {world} ranks into partition groups of {partition}: the group size "
+                f"must divide the number of ranks (one of {divisors(world)})"
+            )
+        workers = world // partition
+        gradient = workers if gradient is None else gradient
+        if gradient < 1 or workers % gradient:
+            what = f"{workers} workers" + (f" of {partition} ranks" if partition > 1 else "")
+            raise UserError(
+                f"cannot cut {what} into GTC groups of {gradient}: the group size must divide "
+                f"the number of workers (one of {divisors(workers)})"
+            )
+        return cls(workers // gradient, gradient, partition)
+
+    @property
+    def world(self) -> int:
+        """The number of ranks, n = b g p."""
+        return self.blocks * self.gradient * self.partition
+
+    @property
+    def workers(self) -> int:
+        """The number of partition groups, b g."""
+        return self.blocks * self.gradient
+
+    def place(self, rank: int) -> Place:
+        """Return the coordinates of a rank."""
+        worker, shard = divmod(rank, self.partition)
+        return Place(*divmod(worker, self.gradient), shard)
+
+    def rank(self, block: int, member: int, shard: int) -> int:
+        """Return the rank at these coordinates."""
+        return (block * self.gradient + member) * self.partition + shard
+
+    def worker(self, rank: int) -> int:
+        """Return the number of the worker that a rank belongs to."""
+        return rank // self.partition
+
+    def partition_group(self, rank: int) -> list[int]:
+        """Return the neighbours that hold one replica together with this rank."""
+        block, member, _ = self.place(rank)
+        return [self.rank(block, member, shard) for shard in range(self.partition)]
+
+    def gradient_group(self, rank: int) -> list[int]:
+        """Return the ranks of this block with the same shard and other data."""
+        block, _, shard = self.place(rank)
+        return [self.rank(block, member, shard) for member in range(self.gradient)]
+
+    def block_group(self, rank: int) -> list[int]:
+        """Return the ranks at the same place in every block; member 0 is the representative."""
+        _, member, shard = self.place(rank)
+        return [self.rank(block, member, shard) for block in range(self.blocks)]
+
+    def replication_group(self, rank: int) -> list[int]:
+        """Return all ranks with the same shard: the column across both outer axes."""
+        return list(range(rank % self.partition, self.world, self.partition))
+
+    def micro_batch(self, rank: int, microstep: int, microsteps: int) -> int:
+        """Return which of the step's micro-batches a rank computes in one micro-step.
+
+        Workers get consecutive runs of p * s micro-batches, and inside a worker the ranks of
+        one micro-step get neighbours.  So (p, g, b) with s micro-steps sees, worker by worker
+        and in the same order, the data of (1, g, b) with s * p, and serial sees all of it.
+
+        >>> [[Grid(1, 2, 2).micro_batch(r, m, 3) for m in range(3)] for r in range(4)]
+        [[0, 2, 4], [1, 3, 5], [6, 8, 10], [7, 9, 11]]
+        """
+        run = self.partition * microsteps
+        return self.worker(rank) * run + microstep * self.partition + self.place(rank).shard
+
+    def micro_batches(self, microsteps: int) -> int:
+        """Return M, the number of micro-batches in one step of the whole world."""
+        return self.world * microsteps
+
+    def sentence(self) -> str:
+        """Return the grid in words, axes of length 1 left out.
+
+        >>> Grid(2, 4, 2).sentence()
+        '16 ranks = 2 blocks x 4 members x 2 shards'
+        >>> Grid(1, 1, 1).sentence()
+        '1 rank'
+        """
+        names = ("block", self.blocks), ("member", self.gradient), ("shard", self.partition)
+        axes = " x ".join(f"{n} {name}s" for name, n in names if n > 1)
+        ranks = f"{self.world} rank{'s' * (self.world > 1)}"
+        return f"{ranks} = {axes}" if axes else ranks
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The physical grid: which node each rank of the world runs on.
+
+    >>> Nodes.of(6, ranks_per_node=4).node
+    (0, 0, 0, 0, 1, 1)
+    """
+
+    node: tuple[int, ...]
+
+    @classmethod
+    def of(cls, world: int, ranks_per_node: int | None = None) -> Nodes:
+        """Number the nodes of k ranks each; the last one may be smaller.  None: one node."""
+        k = world if ranks_per_node is None else ranks_per_node
+        require(k >= 1, f"--ranks-per-node {k}: a node holds at least one rank")
+        return cls(tuple(rank // k for rank in range(world)))
+
+    @property
+    def count(self) -> int:
+        """The number of nodes."""
+        return len(set(self.node))
+
+    def link(self, rank: int, peer: int) -> str:
+        """Return the class of the link between two ranks: ``intra`` or ``inter`` node."""
+        return "intra" if self.node[rank] == self.node[peer] else "inter"
+
+    def nodes_of(self, ranks: list[int]) -> tuple[int, ...]:
+        """Return the node of each rank of a group."""
+        return tuple(self.node[rank] for rank in ranks)
+
+    def spanned(self, ranks: list[int]) -> int:
+        """Return how many nodes a group of ranks touches."""
+        return len(set(self.nodes_of(ranks)))
+
+
+def drawing(grid: Grid, nodes: Nodes) -> str:
+    """Return the grid as text: one line per worker, then the groups of each axis.
+
+    Stars mark the representatives, the ranks that speak for their GTC group on the block axis.
+    """
+    width = len(str(grid.world - 1)) + 1
+    shards = range(grid.partition)
+    head = " " * 20 + "".join(f"{'shard ' + str(s):>{width + 8}}" for s in shards)
+    lines = [f"{grid.sentence()}, {nodes.count} node{'s' * (nodes.count > 1)}", "", head]
+    for worker in range(grid.workers):
+        block, member = divmod(worker, grid.gradient)
+        ranks = [grid.rank(block, member, shard) for shard in shards]
+        star = "*" if grid.blocks > 1 and member == 0 else " "
+        where = sorted({nodes.node[rank] for rank in ranks})
+        label = f"block {block:<3}" if member == 0 else " " * 9
+        cells = "".join(f"{str(rank) + star:>{width + 8}}" for rank in ranks)
+        on = f"node {where[0]}" if len(where) == 1 else f"nodes {where[0]}-{where[-1]}"
+        lines.append(f"{label} member {member:<3}{cells}   {on}")
+    lines.append("")
+    for title, group_of, use in (
+        ("partition", grid.partition_group, "parameters, gradients: every micro-step"),
+        ("gradient", grid.gradient_group, "gradients of one shard: every step"),
+        ("block", grid.block_group, "models, representatives only: every block"),
+        ("replication", grid.replication_group, "all ranks with the same shard"),
+    ):
+        # Only the representatives' block groups carry messages.
+        ranks = [r for r in range(grid.world) if title != "block" or grid.place(r).member == 0]
+        groups = sorted({tuple(group_of(rank)) for rank in ranks})
+        size, number = len(groups[0]), len(groups)
+        if size == 1:
+            lines.append(f"{title + ' groups':<19}none ({title} axis of length 1)")
+            continue
+        crossing = sum(nodes.spanned(list(members)) > 1 for members in groups)
+        lines.append(
+            f"{title + ' groups':<19}{number} of {size} ranks, {crossing} across nodes; {use}"
+        )
+        shown = groups if number <= 8 else [*groups[:7], groups[-1]]
+        text = ["{" + ", ".join(map(str, group)) + "}" for group in shown]
+        if number > 8:
+            text.insert(-1, "...")
+        lines.append(" " * 19 + " ".join(text))
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The communicators of one rank.
+
+    ``partition``: the p ranks that hold one replica of the model states.  ``gradient``: the g
+    ranks of this block with the same shard.  ``block``: the b ranks at this place in every block.
+    ``replication``: all b g ranks with the same shard.
+    """
+
+    grid: Grid
+    world: Communicator
+    partition: Communicator
+    gradient: Communicator
+    block: Communicator
+    replication: Communicator
+
+    @classmethod
+    def split(cls, world: Communicator, grid: Grid) -> Groups:
+        """Cut the world into the groups of every axis.  Collective over the world."""
+        assert grid.world == world.size, (grid, world.size)
+
+        def group_of(members: list[int]) -> Communicator:
+            group = world.split(color=min(members), key=world.rank)
+            assert group is not None and group.size == len(members)
+            return group
+
+        return cls(
+            grid,
+            world,
+            group_of(grid.partition_group(world.rank)),
+            group_of(grid.gradient_group(world.rank)),
+            group_of(grid.block_group(world.rank)),
+            group_of(grid.replication_group(world.rank)),
+        )
+
+    def free(self) -> None:
+        """Give back the communicators of all axes.  Collective."""
+        for group in (self.partition, self.gradient, self.block, self.replication):
+            group.free()

@@ -1,0 +1,184 @@
+"""The printed schedules are those of the loops, and the docstrings and docs show them."""
+
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loopback import spawn
+
+from refimpl.collectives import (
+    blocks,
+    explain,
+    explain_hierarchical,
+    halving_doubling,
+    hierarchical,
+    ring,
+)
+from refimpl.support.errors import UserError
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "collectives.md"
+
+
+def sent_by_everybody(algorithm, p):
+    """Run on p ranks with blocks of 1, 2, 4, 8, ... elements: the length of a message names them.
+
+    Returns, per rank, the list of (destination, blocks) in the order in which they were sent.
+    """
+    offsets = [0, *np.cumsum(1 << np.arange(p)).tolist()]
+
+    def body(comm):
+        heard = []
+
+        def sent(source, dest, nbytes, link):
+            heard.append((dest, [b for b in range(p) if nbytes >> b & 1]))
+
+        comm.ledger.sent = sent
+        algorithm(comm, np.zeros(offsets[-1], np.uint8), offsets)
+        return heard
+
+    return spawn((0,) * p, body)
+
+
+def rows(table):
+    """Return the cells of a table, without its head and labels."""
+    return [line.split()[1:] for line in table.splitlines()[1:]]
+
+
+@pytest.mark.parametrize("p", range(2, 8))
+@pytest.mark.parametrize(
+    "algorithm, index",
+    [(ring.allgather, ring.gathered), (ring.reduce_scatter, ring.reduced)],
+)
+def test_ring_table_is_what_is_sent(algorithm, index, p):
+    sent = sent_by_everybody(algorithm, p)
+    table = rows(explain.ring_table(p, index))
+    for rank in range(p):
+        want = [((rank + 1) % p, [int(row[rank])]) for row in table]
+        assert sent[rank] == want
+
+
+def read_arrow(cell):
+    """Turn ``0-2->r3,r4`` into the messages [(3, [0, 1, 2]), (4, [0, 1, 2])]."""
+    if cell == "-":
+        return []
+    run, to = cell.split("->")
+    first, last = re.fullmatch(r"(\d+)(?:[-,](\d+))?", run).groups()
+    found = list(range(int(first), int(last or first) + 1))
+    return [(int(rank[1:]), found) for rank in to.split(",")]
+
+
+@pytest.mark.parametrize("p", range(2, 10))
+@pytest.mark.parametrize(
+    "algorithm, table",
+    [
+        (halving_doubling.reduce_scatter, explain.halving_table),
+        (halving_doubling.allgather, explain.doubling_table),
+    ],
+)
+def test_halving_and_doubling_tables_are_what_is_sent(algorithm, table, p):
+    sent = sent_by_everybody(algorithm, p)
+    for rank in range(p):
+        want = [message for row in rows(table(p)) for message in read_arrow(row[rank])]
+        assert sent[rank] == want
+
+
+@pytest.mark.parametrize("p, k", [(4, 2), (6, 2), (6, 3), (8, 4), (3, 3), (3, 1)])
+def test_stages_of_the_hierarchical_allgather_end_with_everything_everywhere(p, k):
+    *_, reordered, within = rows_of_stages(explain_hierarchical.stages(p, k), p)
+    assert within == [[str(b) for b in range(p)]] * p
+    for rank, held in enumerate(reordered):
+        assert held == [str(b) if b % k == rank % k else "." for b in range(p)]
+
+
+def rows_of_stages(text, p):
+    """Return, for every stage and rank, the p marks of its cell."""
+    lines = [re.sub(r"^(at the start|\d [a-z-]+)", "", line) for line in text.splitlines()[1:]]
+    cells = [re.findall(r"\[[^]]*\]|\S+", line) for line in lines]
+    return [
+        [row[rank * p : (rank + 1) * p] for rank in range(p)]
+        for row in cells
+        if not row[0].startswith("[")
+    ]
+
+
+def test_naive_order_is_shown_as_wrong():
+    text = explain.explain("hierarchical-allgather", 6, 3)
+    assert "0 3 1 4 2 5   <- the wrong order" in text
+    assert "wrong" not in explain.explain("hierarchical-allgather", 6, 6)
+
+
+def naive_allgather(comm, x):
+    """Hierarchical all-gather without the re-ordering: the runs of stage 1 laid end to end."""
+    within, across = comm.levels()
+    run = x.size // within.size
+    own = x[blocks.slices(x, comm.size)[comm.rank]].copy()
+    part = x[within.rank * run : (within.rank + 1) * run]
+    part[blocks.slices(part, across.size)[across.rank]] = own
+    ring.allgather(across, part)
+    ring.allgather(within, x)
+
+
+@pytest.mark.parametrize("p, k", [(4, 2), (6, 2), (6, 3)])
+def test_wrong_order_is_what_the_naive_version_really_gives(p, k):
+    def body(comm):
+        x = np.full(p, -1)
+        x[comm.rank] = comm.rank
+        naive_allgather(comm, x)
+        return " ".join(map(str, x))
+
+    for got in spawn(tuple(rank // k for rank in range(p)), body):
+        assert f"    {got}   <- the wrong order" in explain.explain("hierarchical-allgather", p, k)
+
+
+@pytest.mark.parametrize(
+    "function, table",
+    [
+        (ring.allgather, explain.ring_table(4, ring.gathered)),
+        (ring.reduce_scatter, explain.ring_table(4, ring.reduced)),
+        (halving_doubling.reduce_scatter, explain.halving_table(4)),
+        (halving_doubling.allgather, explain.doubling_table(4)),
+        (hierarchical.allgather, explain_hierarchical.stages(4, 2)),
+        (hierarchical.reduce_scatter, explain_hierarchical.mirror(4, 2)),
+    ],
+)
+def test_docstring_shows_the_table_that_explain_prints(function, table):
+    shown = inspect.getdoc(function)
+    for line in table.splitlines():
+        assert line.split() in [shown_line.split() for shown_line in shown.splitlines()], line
+
+
+def test_every_name_explains_itself_at_every_size():
+    for name in explain.NAMES:
+        for p in range(1, explain.MOST + 1):
+            k = (2 if p % 2 == 0 else 1) if name.startswith("hierarchical") else None
+            assert name.split("-")[0] in explain.explain(name, p, k)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("rang", 4), "nothing to explain under 'rang': choose one of halving-doubling, "),
+        (("ring", 0), "cannot draw 0 ranks: give -p from 1 to 16"),
+        (("ring", 17), "cannot draw 17 ranks"),
+        (("ring", 4, 2), "ring does not depend on nodes: leave -k 2 out"),
+        (("hierarchical-allgather", 4), "needs -k, the ranks of a node"),
+        (("hierarchical-allgather", 5, 2), "the nodes hold 2, 2, 1"),
+        (("hierarchical-allreduce", 4, 0), "a node holds at least one"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(arguments, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        explain.explain(*arguments)
+
+
+def test_pictures_in_the_docs_are_those_that_explain_prints():
+    fences = re.findall(
+        r"^```text refimpl explain (\S+) -p (\d+)(?: -k (\d+))?\n(.*?)^```",
+        PAGE.read_text(),
+        re.M | re.S,
+    )
+    assert len(fences) >= 8
+    for name, p, k, shown in fences:
+        assert shown.rstrip() == explain.explain(name, int(p), int(k) if k else None), name

@@ -1,0 +1,129 @@
+"""A tiny network trained for a few steps, on whatever communicator a test has."""
+
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refimpl import collectives, nn, optim
+from refimpl.methods.step import Replica, StepOptions
+from refimpl.numerics.rng import stream
+from refimpl.run.trainer import parameters_digest
+from refimpl.world.topology import Grid, Groups
+
+WIDTHS = (13, 11, 7, 5)  # units of 154, 84 and 40 numbers: some are padded for p = 3, 4, 6 and 8
+BATCH = 4
+MICRO_BATCHES = 24  # of a step: what worlds of 1, 2, 3, 4, 6 and 8 ranks can share
+
+# Between the norms that occur: a gradient that is clipped in every step shows no error that is a
+# factor.  tests/methods/test_training.py sees to it.
+CLIP = 0.45
+
+
+class Trained(NamedTuple):
+    """What a rank has after training."""
+
+    replica: Replica
+    parameters: dict[str, Any]
+    digest: str
+
+
+class Shift(nn.Layer):
+    """y = x + b, b one number: a unit smaller than most p; and a parameter of no elements."""
+
+    def __init__(self, name, width, elements=1):
+        self.name, self.inputs, self.outputs = name, width, width
+        self.parameters = (
+            nn.Parameter("none", (0, 3), nn.Initial("zeros")),
+            nn.Parameter("shift", (elements,), nn.Initial("zeros")),
+        )
+
+    def plan(self, batch, inputs, dtype, in_place=False):
+        self.y = np.zeros((batch, inputs), dtype)
+        return inputs
+
+    def bind(self, parameters, gradients=None):
+        self.b, self.db = parameters, gradients
+
+    def initialise(self, parameters):
+        parameters[:] = 0.25
+
+    def forward(self, x):
+        return np.add(x, self.b.sum(), out=self.y[: len(x)])
+
+    def backward(self, dy, input_gradient=True):
+        self.db[:] = dy.sum()
+        return dy
+
+
+def crumbs(dtype=np.float32):
+    """A network with units of one number and of none."""
+    net = nn.Sequential(
+        Shift("empty", 13, elements=0),
+        nn.Affine("first", 13, 5, seed=1),
+        Shift("one", 5),
+        nn.Tanh(),
+        Shift("two", 5, elements=2),
+        Shift("nothing", 5, elements=0),
+        nn.Affine("last", 5, 5, seed=1),
+    )
+    net.plan(BATCH, dtype)
+    return net
+
+
+def network(dtype=np.float32):
+    layers = []
+    for i, (inputs, outputs) in enumerate(zip(WIDTHS[:-1], WIDTHS[1:], strict=True)):
+        layers += [nn.Affine(f"layer{i}", inputs, outputs, seed=1), nn.Tanh()]
+    net = nn.Sequential(*layers[:-1])
+    net.plan(BATCH, dtype)
+    return net
+
+
+def micro_batch(step, number, dtype=np.float32):
+    rng = stream(0, "micro-batch", step, number)
+    return rng.normal(size=(BATCH, WIDTHS[0])).astype(dtype), rng.integers(0, WIDTHS[-1], BATCH)
+
+
+def trained(
+    comm,
+    *,
+    partition=1,
+    gtc_group=None,
+    algorithm="ring",
+    optimizer="momentum",
+    micro_batches=MICRO_BATCHES,
+    steps=10,
+    network=network,
+    after=lambda replica: None,
+    end=True,
+    **options,
+):
+    """Train on all ranks of comm, end the last block; options as `StepOptions`.
+
+    ``after(replica)`` is called after every step; without ``end`` the last block stays open.
+    """
+    grid = Grid.cut(comm.size, partition, gtc_group)
+    microsteps, rest = divmod(micro_batches, comm.size)
+    assert rest == 0
+    given = {"stage": 0, "batch": BATCH, "microsteps": microsteps, "exact": True, "clip": CLIP}
+    groups = Groups.split(comm, grid)
+    replica = Replica(
+        network(),
+        groups,
+        collectives.get(algorithm) if isinstance(algorithm, str) else algorithm,
+        optim.make(optimizer, weight_decay=0.01),
+        StepOptions(**given | options),
+    )
+    for step in range(steps):
+        replica.step(
+            lambda m, step=step: micro_batch(step, grid.micro_batch(comm.rank, m, microsteps)),
+            lr=0.05,
+        )
+        after(replica)
+    if end:
+        replica.end_block(lr=0.05)
+    with replica.evaluated() if end else nullcontext():
+        parameters = replica.states.parameters()
+    groups.free()
+    return Trained(replica, parameters, parameters_digest(parameters))

@@ -1,0 +1,278 @@
+"""Collectives and compression with bugs that others shipped: the check names each.
+
+``says`` is the array to look at, which the check must name first.  `broken` makes the backends.
+"""
+
+import numpy as np
+import pytest
+from broken import after, first, instead, only, settings
+
+from refimpl.collectives import blocks as cut
+from refimpl.collectives import hierarchical, ring, tree
+from refimpl.golden import Reference
+from refimpl.methods.gradient.gtc import threshold, wire
+from refimpl.methods.gradient.onebit import message as onebit
+
+# --------------------------------------------------------------------------------- collectives
+
+COLLECTIVES = ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce")
+
+
+@pytest.mark.parametrize(
+    "owner, name, bug, says",
+    [
+        # Everybody starts with the left neighbour's block, which nobody has yet.
+        (ring, "gathered", lambda p, r, s: (r - s - 1) % p, "collectives.ring/allgather.n2"),
+        # Everybody ends with the sum of the neighbour's block.
+        (ring, "reduced", lambda p, r, s: (r - s) % p, "collectives.ring/reduce-scatter.n2"),
+        # The surplus goes to the last ranks.
+        (
+            cut,
+            "offsets",
+            lambda n, p: np.arange(p + 1) * n // p,
+            "collectives.ring/allgather.n2.uneven",
+        ),
+        # The root is always 0.
+        (
+            tree,
+            "parent",
+            lambda v: max(0, v - 1),
+            "collectives.tree/",
+        ),
+        # After the gather between nodes, blocks lie as they came: in order of local index.
+        (
+            hierarchical,
+            "column",
+            lambda place, local: [row[-1 - local] for row in place],
+            "collectives.hierarchical/",
+        ),
+    ],
+    ids=["gather-starts-late", "scatter-ends-late", "long-blocks-last", "chain", "local-index"],
+)
+def test_indices_of_collectives(monkeypatch, owner, name, bug, says):
+    monkeypatch.setattr(owner, name, bug)
+    assert first(only(*COLLECTIVES), "collectives.*").startswith(says)
+
+
+def every(x, rank_count):
+    return np.stack([x] * rank_count)
+
+
+@pytest.mark.parametrize(
+    "backend, says",
+    [
+        (
+            after("allreduce", lambda o, i: o["result"].__itruediv__(np.float32(len(i["x"])))),
+            "collectives.ring/allreduce.n2.tiny/result",
+        ),
+        (
+            instead("allreduce", lambda r, i, s: {"result": every(i["x"].sum(0), len(i["x"]))}),
+            "collectives.ring/allreduce.n3.order/result",
+        ),
+        (
+            instead("reduce", lambda r, i, s: {"result": i["x"].sum(0) + i["x"][s["root"]]}),
+            "collectives.tree/reduce.n1.tiny/result",
+        ),
+        (
+            settings("broadcast", root=0),
+            "collectives.tree/broadcast.n2.tiny/",
+        ),
+        (
+            after("reduce_scatter", lambda o, i: o.update(result=np.roll(o["result"], 1, 0))),
+            "collectives.ring/reduce-scatter.n2.tiny/result",
+        ),
+        (
+            after("allgather", lambda o, i: o["result"][:, -1:].fill(0)),
+            "collectives.ring/allgather.n1.tiny/result",
+        ),
+    ],
+    ids=["mean", "library's-order", "root-twice", "root-0", "neighbour's-block", "last-dropped"],
+)
+def test_results_of_collectives(backend, says):
+    assert first(backend).startswith(says)
+
+
+def test_shards_in_the_wrong_order_after_a_hierarchical_gather(monkeypatch):
+    """Gathered between nodes and then inside, blocks lie by local index unless re-ordered."""
+
+    def unordered(right, inputs, s):
+        found = right(inputs, s)
+        if s["algorithm"] == "hierarchical":
+            place = hierarchical.grid(tuple(s["nodes"]))
+            block = cut.slices(found["result"][0], len(s["nodes"]))
+            by_local = [members[j] for j in range(len(place[0])) for members in place]
+            for row in found["result"]:
+                row[:] = np.concatenate([row[block[owner]] for owner in by_local])
+        return found
+
+    says = "collectives.hierarchical/allgather.2x2.tiny/result"
+    assert first(instead("allgather", unordered)) == says
+
+
+# --------------------------------------------------------------------------------- compression
+
+GTC = tuple(name for name in vars(Reference) if name.startswith("gtc"))
+
+
+def encode(send, keep):
+    """Return an encoder: ``send(total, tau)`` where, ``keep(total, sent)`` afterwards."""
+
+    def bug(residual, gradient, tau, words):
+        total = residual + gradient
+        index = np.flatnonzero(send(total, tau))
+        plus = total[index] > 0
+        residual[:] = keep(total, index, np.where(plus, tau, -tau), gradient)
+        words[: index.size] = index << 1 | plus
+        return words[: index.size]
+
+    return bug
+
+
+def less_sent(total, index, sent, gradient):
+    rest = total.copy()
+    rest[index] -= sent.astype(rest.dtype)
+    return rest
+
+
+def zeroed(total, index, sent, gradient):
+    rest = total.copy()
+    rest[index] = 0
+    return rest
+
+
+def forgotten(total, index, sent, gradient):
+    return np.zeros_like(total)
+
+
+def sent_alone(total, index, sent, gradient):
+    """Error feedback is only of the gradient, and not of what was owed before."""
+    rest = gradient.copy()
+    rest[index] -= sent.astype(rest.dtype)
+    return rest
+
+
+def beyond(total, tau):
+    return np.abs(total) > tau
+
+
+@pytest.mark.parametrize(
+    "owner, name, bug, says",
+    [
+        (
+            threshold,
+            "encode",
+            encode(lambda total, tau: np.abs(total) >= tau, less_sent),
+            "compression.gtc/encode.tiny/entries",
+        ),
+        (threshold, "encode", encode(beyond, zeroed), "compression.gtc/encode.tiny/words"),
+        (threshold, "encode", encode(beyond, forgotten), "compression.gtc/encode.tiny/words"),
+        (threshold, "encode", encode(beyond, sent_alone), "compression.gtc/encode.tiny/words"),
+        (
+            threshold,
+            "signs",
+            lambda words: (1 - 2 * (words & 1)).astype(np.int8),
+            "compression.gtc/decode.index.one/values",
+        ),
+        (
+            threshold,
+            "adapted",
+            lambda tau, entries, n, target, dtype, right=threshold.adapted: right(
+                tau, 2 * target * n - entries, n, target, dtype
+            ),
+            "compression.gtc/adapt/tau",
+        ),
+        (wire, "_WORD", np.dtype(">u4"), "compression.gtc/message.index.one/message"),
+        (
+            wire,
+            "rice_parameter",
+            lambda m, n, right=wire.rice_parameter: right(m, n) + 1,
+            "compression.gtc/message.rice.empty/message",
+        ),
+        (wire, "_MAGIC", b"GTC2", "compression.gtc/message.index.empty/message"),
+        (
+            wire,
+            "_gaps",
+            lambda index: np.diff(index, prepend=np.uint32(0)),
+            "compression.gtc/message.rice.all/message",
+        ),
+    ],
+    ids=[
+        "tau-itself-is-sent",
+        "residual-zeroed-where-sent",
+        "no-residual",
+        "residual-not-carried",
+        "sign-bit-turned",
+        "tau-steered-away",
+        "big-endian",
+        "rice-parameter-off-by-one",
+        "other-magic",
+        "gaps-one-too-long",
+    ],
+)
+def test_threshold_compression(monkeypatch, owner, name, bug, says):
+    monkeypatch.setattr(owner, name, bug)
+    assert first(only(*GTC)) == says
+
+
+def test_two_bit_codes_in_the_other_bit_order(monkeypatch):
+    right = np.packbits
+    monkeypatch.setattr(np, "packbits", lambda bits, **_: right(bits, bitorder="little"))
+    assert first(only("gtc_message")) == "compression.gtc/message.two-bit.one/message"
+
+
+def own_gradient(outputs, inputs):
+    """Every rank adds its gradient, and not its own message, to the others' messages."""
+    tau = 1.0
+    before = inputs["gradient"].cumsum(0) - outputs["residual"]
+    sent = np.diff(before, axis=0, prepend=0)
+    outputs["total"] += (inputs["gradient"] - sent) * np.float32(tau)
+
+
+def without_own(outputs, inputs):
+    sent = np.diff(inputs["gradient"].cumsum(0) - outputs["residual"], axis=0, prepend=0)
+    outputs["total"] -= sent
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (without_own, "exchange.tiny.n2/total"),
+        (own_gradient, "exchange.tiny.n2/total"),
+        (lambda o, i: o["total"].__itruediv__(np.float32(2)), "exchange.tiny.n2/total"),
+        (lambda o, i: o["total"].__imul__(np.float32(-1)), "exchange.tiny.n2/total"),
+    ],
+    ids=["own-message-missing", "own-gradient-added", "mean", "sign"],
+)
+def test_the_exchange(change, says):
+    assert first(after("gtc_exchange", change)) == "compression.gtc/" + says
+
+
+def test_minus_zero_where_nothing_was_sent():
+    """As tau * sign(total) * (|total| > tau) gives it."""
+
+    def minus(outputs, inputs):
+        values = outputs["values"]
+        values[values == 0] = -0.0
+
+    says = "compression.gtc/decode.index.empty/values"
+    assert first(after("gtc_decode", minus)) == says
+
+
+def no_owner_feedback(comm, gradient, residual, owned, right=onebit.allreduce):
+    right(comm, gradient, residual, owned)
+    owned.fill(0)
+
+
+@pytest.mark.parametrize(
+    "name, bug, says",
+    [
+        ("scale_of", lambda x: float(np.abs(x).max()), "encode.tiny/message"),
+        ("scale_of", lambda x: float(np.sqrt(np.mean(x**2))), "encode.tiny/message"),
+        ("allreduce", no_owner_feedback, "allreduce.n2/owned"),
+    ],
+    ids=["largest", "root-mean-square", "no-feedback-at-the-owner"],
+)
+def test_one_bit(monkeypatch, name, bug, says):
+    monkeypatch.setattr(onebit, name, bug)
+    backend = only("onebit_encode", "onebit_allreduce")
+    assert first(backend) == "compression.onebit/" + says

@@ -1,0 +1,178 @@
+"""The block filter: its identities, and two older methods that it is in other words."""
+
+import numpy as np
+import pytest
+
+from refimpl.methods.block.bmuf import BlockMomentum, BlockOptions, block_update, start_of
+from refimpl.numerics.rng import stream
+from refimpl.support.errors import UserError
+
+
+def blocks(eta, zeta, nesterov, count=12, n=50, groups=4, dtype=np.float64, found=None):
+    """Yield (mean, Filtered) block by block; each group finds a random way from the start."""
+    start = stream(0, "start").normal(size=n).astype(dtype)
+    model, update, begin = start, np.zeros(n, dtype), start
+    for block in range(count):
+        ways = stream(0, "found", block).normal(size=(groups, n)).astype(dtype)
+        mean = (begin + ways).mean(0)
+        model, update, begin = result = block_update(model, update, mean, eta, zeta, nesterov)
+        yield mean, result
+
+
+def test_three_blocks_worked_out_by_hand():
+    def run(nesterov):
+        w = d = s = np.zeros(1)
+        out = []
+        for way in (4.0, 4.0, -2.0):
+            w, d, s = block_update(w, d, s + way, eta=0.5, zeta=1.0, nesterov=nesterov)
+            out.append((w[0], d[0], s[0]))
+        return out
+
+    # CBM: G = mean - W, and the start is W.
+    assert run(nesterov=False) == [(4, 4, 4), (10, 6, 10), (11, 1, 11)]
+    # NBM: the way is found from W + D / 2, and counted from there.
+    assert run(nesterov=True) == [(4, 4, 6), (10, 6, 13), (11, 1, 11.5)]
+
+
+def test_momentum_0_and_rate_1_is_model_averaging():
+    for nesterov in (False, True):
+        for mean, (model, _, start) in blocks(0.0, 1.0, nesterov):
+            np.testing.assert_allclose(model, mean, rtol=1e-15, atol=1e-15)
+            assert (start == model).all()
+
+
+def test_with_rate_1_the_global_model_of_nbm_is_the_plain_average():
+    for mean, (model, _, start) in blocks(0.75, 1.0, nesterov=True):
+        np.testing.assert_allclose(model, mean, rtol=1e-13, atol=1e-13)
+        assert np.abs(start - model).max() > 0.1  # the look-ahead is elsewhere
+
+
+def test_nbm_in_one_line():
+    """s(t) = s(t-1) + zeta G(t) + eta D(t), and W(t) = s(t-1) + zeta G(t)."""
+    eta, zeta = 0.6, 0.7
+    before = stream(0, "start").normal(size=50)
+    for mean, (model, update, start) in blocks(eta, zeta, nesterov=True):
+        g = mean - before
+        np.testing.assert_allclose(start, before + zeta * g + eta * update, atol=1e-13)
+        np.testing.assert_allclose(model, before + zeta * g, atol=1e-13)
+        before = start
+
+
+def test_one_way_counts_as_often_as_models_are_averaged():
+    """The weights of one G in all updates sum up to zeta / (1 - eta) = b."""
+    b = 8
+    eta = BlockOptions().momentum(b)
+    w = d = s = np.zeros(1)
+    for block in range(400):
+        w, d, s = block_update(w, d, s + (block == 0), eta, nesterov=False)
+    assert w[0] == pytest.approx(b)
+
+
+def sgd(parameters, gradient_of, lr, momentum, nesterov, steps):
+    """PyTorch's SGD in six lines: the outer optimizer of DiLoCo."""
+    b = None
+    for step in range(steps):
+        g = gradient_of(step, parameters)
+        b = g if b is None else momentum * b + g
+        parameters = parameters - lr * (g + momentum * b if nesterov else b)
+        yield parameters
+
+
+@pytest.mark.parametrize("nesterov", [True, False], ids=["nbm", "cbm"])
+@pytest.mark.parametrize("eta, zeta", [(0.9, 0.7), (0.75, 1.0), (0.0, 1.0)])
+def test_block_starts_are_sgd_with_momentum_on_pseudo_gradients(eta, zeta, nesterov):
+    """NBM is Nesterov's (DiLoCo), CBM the classical one, on start - mean."""
+    run = list(blocks(eta, zeta, nesterov))
+
+    def pseudo_gradient(block, start):
+        ways = stream(0, "found", block).normal(size=(4, 50))
+        return start - (start + ways).mean(0)
+
+    start = stream(0, "start").normal(size=50)
+    outer = sgd(start, pseudo_gradient, zeta, eta, nesterov, len(run))
+    for (_, ours), theirs in zip(run, outer, strict=True):
+        np.testing.assert_allclose(ours.start, theirs, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("nesterov", [True, False], ids=["nbm", "cbm"])
+def test_block_starts_are_torch_sgd(nesterov):
+    torch = pytest.importorskip("torch", reason="torch is not installed: extra [oracle]")
+    eta, zeta = 0.75, 0.5
+    p = torch.nn.Parameter(torch.tensor(stream(0, "start").normal(size=50)))
+    outer = torch.optim.SGD([p], lr=zeta, momentum=eta, nesterov=nesterov)
+    for block, (_, ours) in enumerate(blocks(eta, zeta, nesterov)):
+        start = p.detach().numpy()
+        ways = stream(0, "found", block).normal(size=(4, 50))
+        p.grad = torch.tensor(start - (start + ways).mean(0))
+        outer.step()
+        np.testing.assert_allclose(ours.start, p.detach().numpy(), rtol=0, atol=1e-13)
+
+
+def test_the_other_nbm_is_cbm_with_a_larger_rate():
+    """Some implementations move W itself by (1 + eta) D and never take the look-ahead back."""
+    eta, zeta, w, d = 0.6, 0.7, np.zeros(50), np.zeros(50)
+    for (_, ours), block in zip(
+        blocks(eta, zeta * (1 + eta), nesterov=False), range(12), strict=True
+    ):
+        ways = stream(0, "found", block).normal(size=(4, 50))
+        if block == 0:
+            w = stream(0, "start").normal(size=50)
+        d = eta * d + zeta * ways.mean(0)
+        w = w + (1 + eta) * d
+        np.testing.assert_allclose(ours.model, w, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_cut_into_shards_takes_the_same_steps_and_keeps_the_dtype(dtype):
+    n = 101
+    model, update, mean = (stream(5, "vector", i).normal(size=n).astype(dtype) for i in range(3))
+    whole = block_update(model, update, mean, 0.75, 0.9)
+    for cut in (1, 50, 100):
+        for part in (slice(0, cut), slice(cut, n)):
+            shard = block_update(model[part], update[part], mean[part], 0.75, 0.9)
+            for ours, theirs in zip(shard, whole, strict=True):
+                np.testing.assert_array_equal(ours, theirs[part], strict=True)
+                assert ours.dtype == dtype
+
+
+def test_the_start_is_found_again_from_the_state_to_the_bit():
+    """`block_update` counts G from ``start_of(W, D)``; it is where the block did start."""
+    for _, (model, update, start) in blocks(0.75, 1.0, True, dtype=np.float32):
+        assert start_of(model, update, 0.75, True).tobytes() == start.tobytes()
+
+
+class One:
+    size, rank = 1, 0
+
+
+def test_one_block_alone_keeps_its_bits():
+    bmuf = BlockMomentum(One(), One(), None)
+    weights = stream(6, "weights").normal(size=30).astype(np.float32)
+    before = weights.tobytes()
+    bmuf.begin(weights)
+    assert not bmuf.sync(weights)
+    assert not bmuf.active
+    assert weights.tobytes() == before
+    assert bmuf.evaluated(weights) is weights
+    assert bmuf.state()["synchronised"] == 0
+
+
+@pytest.mark.parametrize(
+    "wrong, match",
+    [
+        ({"steps": 0}, "blocks of 0 steps"),
+        ({"eta": 1.0}, r"block momentum 1\.0: must be at least 0 and less than 1"),
+        ({"eta": -0.1}, r"block momentum -0\.1"),
+        ({"zeta": 0.0}, r"block learning rate 0\.0: must be a positive number"),
+        ({"zeta": float("nan")}, "block learning rate nan"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_meant_are_refused(wrong, match):
+    with pytest.raises(UserError, match=match):
+        BlockOptions(**wrong).check()
+
+
+@pytest.mark.parametrize("b, eta", [(1, 0.0), (2, 0.5), (4, 0.75), (8, 0.875)])
+def test_the_default_momentum_is_one_minus_one_over_the_models_averaged(b, eta):
+    assert BlockOptions().momentum(b) == eta

@@ -1,0 +1,106 @@
+"""`refimpl topology --parameters` prints the closed formulas, filled in with the right numbers."""
+
+import re
+
+import pytest
+
+from refimpl import cli
+from refimpl.methods.formulas import Given, table
+from refimpl.world.topology import Grid, Nodes
+
+
+def printed(text):
+    """Return the bytes of every row, by its label; a label that comes again gets a dash."""
+    found = {}
+    for line in text.splitlines():
+        row = re.fullmatch(r"  (\S.*?)  +\S.*?([\d,]+) bytes.*", line)
+        if row:
+            label = row[1]
+            while label in found:
+                label += "'"
+            found[label] = int(row[2].replace(",", ""))
+    return found
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("n, p, k, s", [(4, 4, 2, 1), (8, 4, 2, 4), (8, 8, 2, 3), (16, 8, 4, 2)])
+def test_rows_are_the_published_formulas(n, p, k, s, stage):
+    parameters, replicas, m = 240 * p, n // p, 2
+    v = 4 * parameters
+    given = Given(parameters, stage, microsteps=s, collectives="hierarchical", states=m)
+    rows = printed(table(Grid(1, replicas, p), Nodes.of(n, k), given))
+
+    assert rows["flat ring"] == v * (p - 1) // p
+    assert rows["hierarchical"] == v * (p - k) // p
+    gathers = {1: 1, 2: 1, 3: 2 * s}[stage]
+    scatters = {1: 1, 2: s, 3: s}[stage]
+    assert rows["all-gathers"] == gathers * v * (p - 1) // p
+    assert rows["hop 1, reduce-scatters"] == scatters * v * (p - 1) // p
+    if replicas > 1:
+        assert rows["hop 2, all-reduces"] == 2 * (replicas - 1) * v // p // replicas
+    # Into every node of every group, and along all p columns, whose ranks are on R nodes.
+    into_nodes = n // k * (v * (p - k) // p)
+    along_columns = p * 2 * (replicas - 1) * v // p
+    assert rows["between nodes"] == (gathers + scatters) * into_nodes + along_columns
+    assert rows["stage 1"] == v * 2 + m * v // p
+    assert rows["stage 2"] == v + (1 + m) * v // p
+    assert rows["stage 3"] == (2 + m) * v // p
+
+
+def test_two_nodes_of_two_receive_a_half_instead_of_three_quarters():
+    text = table(Grid(1, 1, 4), Nodes.of(4, 2), Given(1000, 3))
+    assert re.search(r"flat ring .* 3,000 bytes = 3/4 V\n", text)
+    assert re.search(r"hierarchical .* 2,000 bytes = 1/2 V, k = 2\n", text)
+
+
+def test_micro_steps_do_not_multiply_the_second_hop_unless_asked_to():
+    def hop2(**options):
+        given = Given(1000, 3, **options)
+        return printed(table(Grid(1, 2, 2), Nodes.of(4), given))["hop 2, all-reduces"]
+
+    assert hop2(microsteps=1) == hop2(microsteps=4) == 2000
+    assert hop2(microsteps=4, every_microstep=True) == 8000
+    assert hop2(microsteps=4, exact=True) == 4000
+
+
+def test_a_replica_on_every_rank_sends_one_allreduce_and_keeps_everything():
+    rows = printed(table(Grid(1, 4, 1), Nodes.of(4), Given(1000, 0, microsteps=3)))
+    assert rows == {
+        "all-reduces": 6000,
+        "inside nodes": 24000,
+        "between nodes": 0,
+        "stage 0": 12000,
+    }
+
+
+def test_a_block_axis_adds_the_models():
+    text = table(Grid(2, 2, 1), Nodes.of(4, 2), Given(1000, 0))
+    # Two representatives on two nodes all-reduce 4000 bytes; a broadcast inside each group.
+    assert printed(text)["between nodes'"] == 8000
+    assert printed(text)["inside nodes'"] == 8000
+
+
+def test_what_is_gathered_is_padded_and_said_to_be():
+    text = table(Grid(1, 1, 4), Nodes.of(4), Given(1001, 3))
+    assert "P = 1,001 parameters and 3 of padding of 4 bytes: V = 4,016 bytes" in text
+    assert "nothing: every partition group is inside one node" in text
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("-n 4 --microsteps 2", "--microsteps 2 needs --parameters N"),
+        ("-n 4 --partition 2 --parameters 9 --zero-stage 0", "--zero-stage 0 replicates but"),
+        (
+            "-n 6 --partition 3 --ranks-per-node 4 --parameters 9 --collectives hierarchical",
+            "1, 2",
+        ),
+        ("-n 4 --parameters 9 --collectives native", "native state no cost"),
+        ("-n 4 --parameters 9 --collectives rign", "rign"),
+        ("-n 4 --parameters 9 --optimizer rign", "rign"),
+    ],
+)
+def test_what_cannot_be_filled_in_is_refused(capsys, arguments, message):
+    assert cli.main(["topology", *arguments.split()]) == 2
+    out, error = capsys.readouterr()
+    assert message in error and error.count("\n") == 1 and out == ""

@@ -1,0 +1,368 @@
+"""Threshold compression: what is sent plus what stays is what was there."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refimpl.collectives import ring
+from refimpl.methods.gradient.gtc import guard, threshold
+from refimpl.methods.gradient.gtc.bits import DENSE, pack, set_bits
+from refimpl.methods.gradient.gtc.method import ThresholdCompression, ThresholdOptions
+from refimpl.methods.gradient.gtc.threshold import Counts, adapted, encode, indices, rounded, signs
+from refimpl.numerics.rng import stream
+from refimpl.support.errors import UserError
+
+BLOCK = threshold.BLOCK_BYTES // 4  # values per block in float32
+SPAN = threshold.SPAN
+
+
+class Alone:
+    """Stands for a communicator of one rank: nothing is sent."""
+
+    size, rank, nodes = 1, 0, (0,)
+
+    def __init__(self):
+        self.memory = {}
+
+    def scratch(self, n, dtype, slot=0):
+        return np.empty(n, dtype)
+
+    def purpose(self, purpose):
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+
+def alone(n, tau, dtype=np.float32, **options):
+    """Return a compressor in a group of one, which sends itself its own messages."""
+    frames = options.pop("frames", 1)
+    options = ThresholdOptions(tau, **options)
+    return ThresholdCompression(Alone(), ring, n, dtype, options, frames=frames)
+
+
+def gradient(step, n, unit=2.0**-6, dtype=np.float32):
+    """Return multiples of a power of two: all sums below are exact."""
+    return (stream(0, "gradient", step).integers(-200, 200, n) * unit).astype(dtype)
+
+
+def sent(words, n, tau, dtype=np.float32):
+    out, counts = np.zeros(n, dtype), Counts(n, 1)
+    counts.add(words)
+    counts.total(tau, out)
+    return out
+
+
+@pytest.mark.parametrize("density", [0.0, 1e-4, 0.005, 0.05, DENSE, 0.2, 1.0])
+def test_set_bits_are_found_in_order_at_any_density(density):
+    mask = stream(5, "mask").random(32 * 999) < density
+    mask[-1] |= density > 0
+    np.testing.assert_array_equal(set_bits(pack(mask)), np.flatnonzero(mask), strict=True)
+
+
+@given(st.binary(max_size=60))
+def test_any_set_bits_are_found(data):
+    bits = np.frombuffer(data + bytes(-len(data) % 4), np.uint8)
+    want = [8 * i + j for i, byte in enumerate(bits.tolist()) for j in range(8) if byte >> j & 1]
+    assert set_bits(bits).tolist() == want
+
+
+def test_one_step_worked_out_by_hand():
+    # tau = 2:            below  exactly  above  far above  below  exactly  above  far below
+    r = np.array([1.0, 1.0, 1.0, 3.0, -1.0, -1.0, -1.0, -8.0], np.float32)
+    g = np.array([0.5, 1.0, 1.5, 4.0, -0.5, -1.0, -1.5, 0.0], np.float32)
+    words = encode(r, g, 2.0, np.empty(8, np.uint32))
+    assert indices(words).tolist() == [2, 3, 6, 7]
+    assert signs(words).tolist() == [1, 1, -1, -1]
+    assert r.tolist() == [1.5, 2.0, 0.5, 5.0, -1.5, -2.0, -0.5, -6.0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [0, 1, 7, BLOCK, 2 * BLOCK + 3, SPAN + BLOCK + 5])
+def test_messages_plus_residual_equal_the_gradients_exactly(n, dtype):
+    tau = 1.5
+    residual, words = np.zeros(n, dtype), np.empty(n, np.uint32)
+    applied, given = np.zeros(n), np.zeros(n)
+    for step in range(5):
+        g = gradient(step, n, dtype=dtype)
+        applied += sent(encode(residual, g, tau, words), n, tau, dtype)
+        given += g
+    np.testing.assert_array_equal(applied + residual, given)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_encoding_is_the_three_lines_of_the_definition(dtype):
+    n, tau = SPAN + BLOCK + 3, rounded(0.7, dtype)
+    residual = stream(1, "residual").normal(size=n).astype(dtype)
+    g = stream(1, "gradient").normal(size=n).astype(dtype)
+    total = residual + g
+    message = np.where(np.abs(total) > tau, np.copysign(dtype(tau), total), dtype(0))
+    words = encode(residual, g, tau, np.empty(n, np.uint32))
+    assert 0.2 < words.size / n < 0.8
+    np.testing.assert_array_equal(sent(words, n, tau, dtype), message, strict=True)
+    np.testing.assert_array_equal(residual, total - message, strict=True)
+
+
+def test_words_rise_and_the_gradient_is_left_alone():
+    n = BLOCK + 10
+    g = gradient(0, n)
+    kept = g.copy()
+    words = encode(np.zeros(n, np.float32), g, 0.25, np.empty(n, np.uint32))
+    assert (np.diff(indices(words).astype(np.int64)) > 0).all()
+    assert (g == kept).all()
+
+
+def test_neither_sums_nor_residuals_hold_a_negative_zero():
+    n = 1000
+    residual, words = np.zeros(n, np.float32), np.empty(n, np.uint32)
+    counts, out = Counts(n, 2), np.empty(n, np.float32)
+    for g in (np.full(n, -0.0, np.float32), gradient(0, n, unit=0.5), -gradient(0, n, unit=0.5)):
+        counts.add(encode(residual, g, 0.5, words))
+        mirror = encode(np.zeros(n, np.float32), -g, 0.5, np.empty(n, np.uint32))
+        counts.add(mirror)  # entries of the two signs cancel
+        counts.total(0.5, out)
+        assert not np.signbit(out[out == 0]).any()
+        assert not np.signbit(residual[residual == 0]).any()
+
+
+def test_what_is_beyond_one_tau_stays_and_grows_under_a_steady_gradient():
+    compressor, g = alone(1, tau=2.0), np.zeros(1, np.float32)
+    for _ in range(10):
+        g[:] = 3.0
+        compressor.combine(g)
+        assert g[0] == 2.0
+    assert compressor.residual[0] == 10.0
+    assert compressor.statistics()["residual"] == 5.0
+
+
+def test_nothing_and_everything_can_be_sent():
+    n = BLOCK + 1
+    for size, entries in ((0.5, 0), (1.5, n)):
+        compressor, g = alone(n, tau=1.0), np.full(n, size, np.float32)
+        compressor.combine(g)
+        assert compressor.statistics()["entries"] == entries
+        assert (g == (entries > 0)).all()
+        assert (compressor.residual == 0.5).all()
+
+
+def test_not_a_number_is_not_sent():
+    compressor, g = alone(3, tau=1.0), np.array([np.nan, 2.0, 0.0], np.float32)
+    compressor.combine(g)
+    assert g.tolist() == [0.0, 1.0, 0.0]
+    assert math.isnan(compressor.residual[0])
+
+
+@pytest.mark.parametrize("terms", [1, 127, 128, 40_000])
+def test_counts_of_many_ranks_do_not_wrap(terms):
+    counts, out = Counts(2, terms), np.empty(2, np.float64)
+    for _ in range(terms):
+        counts.add(np.array([1, 2], np.uint32))
+    counts.total(0.5, out)
+    assert out.tolist() == [terms / 2, -terms / 2]
+
+
+@given(st.permutations(range(6)))
+def test_the_sum_does_not_depend_on_the_order_of_the_messages(order):
+    n, tau = 50, rounded(0.1, np.float32)
+    messages = [
+        encode(np.zeros(n, np.float32), gradient(i, n), tau, np.empty(n, np.uint32))
+        for i in range(6)
+    ]
+    sums = np.empty((2, n), np.float32)
+    for out, row in zip(sums, (range(6), order), strict=True):
+        counts = Counts(n, 6)
+        for i in row:
+            counts.add(messages[i])
+        counts.total(tau, out)
+    assert sums[0].tobytes() == sums[1].tobytes()
+
+
+@pytest.mark.parametrize("c", [256.0, 2.0**-10])
+def test_gradients_tau_and_rate_scale_together_to_the_bit(c):
+    """(c g, c tau, lr / c) is the same trajectory: momentum SGD on a quadratic."""
+    n = 300
+    curve = stream(2, "curve").uniform(0.5, 2, n).astype(np.float32)
+
+    def trajectory(c):
+        compressor = alone(n, tau=0.3 * c)
+        w, v = stream(2, "start").normal(size=n).astype(np.float32), np.zeros(n, np.float32)
+        steps = []
+        for _ in range(30):
+            g = curve * w * np.float32(c)
+            compressor.combine(g)
+            v = np.float32(0.9) * v + g
+            w = w - np.float32(0.05 / c) * v
+            steps.append(w.tobytes())
+        return steps
+
+    assert trajectory(c) == trajectory(1.0)
+
+
+def test_mean_units_are_sum_units_over_frames():
+    n, frames = 500, 64
+    by_sum, by_mean = alone(n, tau=1.6), alone(n, tau=1.6 / 64, units="mean", frames=frames)
+    for step in range(3):
+        one, other = gradient(step, n), gradient(step, n)
+        by_sum.combine(one)
+        by_mean.combine(other)
+        assert one.tobytes() == other.tobytes()
+    a, b = by_sum.statistics(), by_mean.statistics()
+    assert (a["units"], b["units"]) == ("sum", "mean")
+    assert b["tau"] == pytest.approx(1.6 / 64)
+    assert a["tau"] == pytest.approx(1.6)
+    assert a["residual"] == pytest.approx(b["residual"])
+
+
+def test_tau_is_rounded_once_to_the_dtype_of_the_gradient():
+    compressor = alone(1, tau=0.1)
+    assert compressor.tau == float(np.float32(0.1)) != 0.1
+    assert alone(1, tau=0.1, dtype=np.float64).tau == 0.1
+
+
+# ----------------------------------------------------------------------------------- options
+
+
+def test_warm_up_steps_are_dense_and_owe_nothing():
+    compressor = alone(20, tau=0.5, warmup=2)
+    for step in range(3):
+        g = gradient(step, 20)
+        compressor.combine(g)
+        assert compressor.statistics()["dense"] == (step < 2)
+        if step < 2:
+            assert (g == gradient(step, 20)).all()
+            assert not compressor.residual.any()
+    assert (g + compressor.residual == gradient(2, 20)).all()
+
+
+def test_the_factor_halves_tau_in_twenty_steps():
+    assert pytest.approx(0.5 ** (1 / 20), rel=1e-15) == threshold.FACTOR
+    tau = 8.0
+    for _ in range(20):
+        tau = adapted(tau, 0, 1000, 0.005, np.float64)
+    assert tau == pytest.approx(4)
+    for _ in range(20):
+        tau = adapted(tau, 6, 1000, 0.005, np.float64)
+    assert tau == pytest.approx(8)
+    assert adapted(tau, 5, 1000, 0.005, np.float64) == tau
+
+
+@pytest.mark.parametrize("start", [1e-3, 1e3])
+def test_an_adaptive_tau_finds_the_target_density(start):
+    n = 20_000
+    compressor = alone(n, tau=start, target=0.01)
+    seen = []
+    for step in range(500):
+        g = stream(3, "gradient", step).normal(size=n).astype(np.float32)
+        compressor.combine(g)
+        seen.append(compressor.statistics()["density"])
+    assert np.mean(seen[-100:]) == pytest.approx(0.01, rel=0.25)
+
+
+def test_an_adaptive_tau_stays_a_threshold_when_nothing_is_ever_sent():
+    compressor, g = alone(4, tau=1.0, target=0.5), np.zeros(4, np.float32)
+    for _ in range(3000):
+        compressor.combine(g)
+    assert compressor.tau == np.finfo(np.float32).tiny
+
+
+def test_the_residual_is_clipped_every_so_many_steps():
+    compressor, g = alone(2, tau=1.0, clip_every=3, clip_at=2.0), np.zeros(2, np.float32)
+    seen = []
+    for _ in range(6):
+        g[:] = 3.0, -3.0
+        compressor.combine(g)
+        seen.append(compressor.residual.tolist())
+    assert seen == [[2, -2], [4, -4], [2, -2], [4, -4], [6, -6], [2, -2]]
+
+
+@pytest.mark.parametrize(
+    "wrong, match",
+    [
+        ({"tau": 0.0}, "tau 0.0: the threshold must be a positive"),
+        ({"tau": math.nan}, "tau nan"),
+        ({"tau": math.inf}, "tau inf"),
+        ({"units": "frames"}, "units of 'frames': choose one of mean, sum"),
+        ({"format": "zip"}, "no message format 'zip'"),
+        ({"warmup": -1}, "-1 dense warm-up steps"),
+        ({"target": 1.0}, "target density 1.0: must be between 0 and 1"),
+        ({"clip_every": -1}, "every -1 steps"),
+        ({"clip_at": 0.5}, "at 0.5 tau: must be at least 1 tau"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_meant_are_refused(wrong, match):
+    with pytest.raises(UserError, match=match):
+        ThresholdOptions(**{"tau": 1.0} | wrong).check()
+
+
+def test_more_values_than_31_bits_can_index_are_refused():
+    with pytest.raises(UserError, match="an index has 31 bits"):
+        threshold.check_tau(1.0, 2**31 + 1)
+
+
+# ------------------------------------------------------------------- residuals, state, guard
+
+
+def test_keep_zero_and_fold_do_what_they_say():
+    compressor, g = alone(3, tau=1.0), np.array([0.5, 3.0, -0.25], np.float32)
+    compressor.combine(g)
+    owed = compressor.residual.copy()
+    g[:] = 99
+    assert not compressor.settle("keep", g)
+    assert (compressor.residual == owed).all()
+    assert (g == 99).all()
+    assert compressor.settle("fold", g)
+    assert (g == owed).all()
+    assert not compressor.residual.any()
+    compressor.combine(np.array([0.5, 3.0, -0.25], np.float32))
+    assert not compressor.settle("zero", g)
+    assert not compressor.residual.any()
+    assert (g == owed).all()
+
+
+def test_state_that_is_loaded_continues_to_the_same_bits():
+    def run(compressor, steps):
+        out = []
+        for step in steps:
+            g = gradient(step, 200)
+            compressor.combine(g)
+            out.append(g.tobytes())
+        return out
+
+    options = {"tau": 0.5, "target": 0.01, "warmup": 1, "clip_every": 2, "clip_at": 1.0}
+    whole = run(alone(200, **options), range(6))
+    first, second = alone(200, **options), alone(200, **options)
+    run(first, range(3))
+    second.load(first.state())
+    assert run(second, range(3, 6)) == whole[3:]
+    assert second.guard.entries > 0
+    assert second.guard.steps == 5
+
+
+@pytest.mark.parametrize(
+    "tau, words",
+    [(1e6, ["sends nothing", "must be below that"]), (1e-3, ["sends nearly everything", "raise"])],
+)
+def test_a_threshold_that_is_far_off_is_told_after_the_first_hundred_steps(tau, words):
+    compressor = alone(50, tau=tau)
+    assert compressor.warning() is None
+    for step in range(guard.STEPS):
+        assert compressor.guard.watching
+        compressor.combine(gradient(step, 50))
+    assert not compressor.guard.watching
+    assert all(word in compressor.warning() for word in words)
+    assert f"tau = {tau:g} (sum units)" in compressor.warning()
+    for step in range(20):
+        compressor.combine(gradient(step, 50) * 1e6)
+    assert compressor.guard.steps == guard.STEPS
+
+
+def test_a_threshold_that_sends_a_few_percent_is_not_told_of():
+    n = 1000
+    compressor = alone(n, tau=4.0)
+    for step in range(guard.STEPS):
+        compressor.combine(stream(4, "gradient", step).normal(size=n).astype(np.float32))
+    assert 0.001 < compressor.statistics()["density"] < 1 / 16
+    assert compressor.warning() is None

@@ -1,0 +1,101 @@
+"""One bit per value: what the bits do not say stays, at the sender and at the owner."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refimpl.methods.gradient.gtc.wire import MessageError
+from refimpl.methods.gradient.onebit import message as onebit
+from refimpl.methods.gradient.onebit.message import (
+    BLOCK,
+    HEADER_BYTES,
+    add,
+    encode,
+    message_bytes,
+    scale_of,
+)
+from refimpl.methods.gradient.onebit.method import OneBit
+from refimpl.numerics.rng import stream
+from refimpl.support.errors import UserError
+
+
+def message_of(x):
+    """Return (message, what the message says, what it does not say)."""
+    rest, out, said = x.copy(), np.empty(message_bytes(x.size), np.uint8), np.zeros_like(x)
+    encode(rest, out)
+    add(out, said)
+    return out, said, rest
+
+
+def test_a_small_message_has_the_bytes_worked_out_by_hand():
+    x = np.array([3.0, -1.0, 0.0, -2.0, 4.0, -0.0, 1.0, 5.0, -2.0], np.float32)
+    message, said, rest = message_of(x)
+    # mean |x| = 18 / 9 = 2 = 0x4000000000000000; zero, -0.0 too, counts as plus.
+    assert message.tobytes() == bytes([0, 0, 0, 0, 0, 0, 0, 0x40, 0b10101111, 0])
+    assert said.tolist() == [2, -2, 2, -2, 2, 2, 2, 2, -2]
+    assert rest.tolist() == [1, 1, -2, 0, 2, -2, -1, 3, 0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [0, 1, 8, 13, BLOCK, 2 * BLOCK + 9])
+def test_a_message_is_the_scaled_sign_of_every_value(n, dtype):
+    x = stream(0, "values").normal(size=n).astype(dtype)
+    _, said, rest = message_of(x)
+    scale = dtype(np.abs(x).mean(dtype=np.float64)) if n else dtype(0)
+    assert scale_of(x) == pytest.approx(float(scale), rel=1e-6)
+    want = np.where(x >= 0, dtype(scale_of(x)), -dtype(scale_of(x)))
+    np.testing.assert_array_equal(said, want, strict=True)
+    np.testing.assert_array_equal(rest, x - said, strict=True)
+
+
+@given(st.integers(0, 6), st.integers(0, 100))
+def test_message_plus_rest_equal_the_values_exactly(power, seed):
+    # A power of two values that are integers: the scale is dyadic, and all sums are exact.
+    x = stream(seed, "values").integers(-1000, 1000, 2**power).astype(np.float64)
+    _, said, rest = message_of(x)
+    np.testing.assert_array_equal(said + rest, x)
+
+
+def test_the_scale_has_the_least_square_error():
+    x = stream(0, "values").normal(size=500)
+    error = [np.square(np.abs(x) - s).sum() for s in scale_of(x) * np.array([0.99, 1, 1.01])]
+    assert error[1] == min(error)
+
+
+def test_a_scale_of_zero_says_zero_and_never_its_negative():
+    tiny = np.zeros(9)
+    tiny[3] = -5e-324  # the mean of these is too small for a float64
+    for x in (np.zeros(9), tiny):
+        _, said, rest = message_of(x)
+        assert said.tobytes() == bytes(9 * 8)
+        assert rest.tobytes() == x.tobytes()
+
+
+def test_messages_that_are_not_for_so_many_values_are_refused():
+    message, _, _ = message_of(np.arange(9.0))
+    for broken, match in (
+        (message[:-1], "9 bytes are not the one-bit message of 9 values, which has 10"),
+        (np.append(message, np.uint8(0)), "11 bytes"),
+        (message[:3], "3 bytes"),
+        (np.append(message[:-1], np.uint8(0b11000000)), "after the last sign"),
+    ):
+        out = np.zeros(9)
+        with pytest.raises(MessageError, match=match):
+            add(broken, out)
+        assert not out.any()
+    message[:HEADER_BYTES] = np.frombuffer(np.float64(-2.0).tobytes(), np.uint8)
+    with pytest.raises(MessageError, match=r"scale -2\.0"):
+        add(message, np.zeros(9))
+
+
+def test_cost_is_a_thirty_second_of_the_dense_sum_and_two_scales():
+    n, p = 1 << 20, 4
+    sent = onebit.cost(n, (0,) * p).sent_by(1)["intra"]
+    assert sent.messages == 2 * (p - 1)
+    assert sent.bytes == 2 * (p - 1) * (n // p // 8 + HEADER_BYTES)
+
+
+def test_a_negative_warm_up_is_refused():
+    with pytest.raises(UserError, match="-1 dense warm-up steps"):
+        OneBit(None, None, 4, np.float32, warmup=-1)

@@ -1,0 +1,185 @@
+"""GTC, BMUF and their composition with sharding: every cut trains as its unsharded twin.
+
+Ranks are threads here (`loopback`).  All with ``--reduction exact``, compared to the bit.
+"""
+
+import numpy as np
+import pytest
+import tiny
+from loopback import spawn
+
+from refimpl.methods import traffic
+from refimpl.methods.block.bmuf import BlockOptions
+from refimpl.methods.gradient.gtc.method import ThresholdOptions
+from refimpl.methods.strategies import STRATEGIES, strategy
+from refimpl.support.errors import UserError
+from refimpl.world.ledger import Count
+from refimpl.world.topology import Grid, Nodes
+
+GTC = {"gradient": "gtc", "threshold": ThresholdOptions(tau=0.5)}
+BMUF = {"block": BlockOptions(steps=3)}
+DATA = {"micro_batches": 24, "steps": 7}  # the last block is a partial one
+
+
+def everywhere(n, ranks_per_node=None, **options):
+    nodes = Nodes.of(n, ranks_per_node).node
+    return spawn(nodes, lambda comm: tiny.trained(comm, **DATA | options))
+
+
+def digests(ranks):
+    return {rank.digest for rank in ranks}
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize("p, g, b", [(2, 2, 1), (4, 2, 1), (2, 3, 1), (3, 1, 2), (2, 2, 2)])
+def test_sharding_does_not_change_the_numbers_of_gtc_and_bmuf(p, g, b, optimizer):
+    methods = (GTC if g > 1 else {}) | (BMUF if b > 1 else {})
+    options = methods | {"gtc_group": g, "optimizer": optimizer}
+    twin = everywhere(g * b, **options)
+    for stage in (1, 2, 3):
+        sharded = everywhere(p * g * b, partition=p, stage=stage, **options)
+        assert digests(sharded) == digests(twin), stage
+    assert len(digests(twin)) == 1
+
+
+def test_the_adaptive_threshold_counts_the_entries_of_all_shards():
+    threshold = ThresholdOptions(tau=0.5, target=0.05)
+    options = {"gradient": "gtc", "threshold": threshold}
+    assert digests(everywhere(4, partition=2, stage=3, **options)) == digests(
+        everywhere(2, **options)
+    )
+
+
+def test_one_block_is_gtc_to_the_bit_and_one_group_of_one_is_serial():
+    gtc = everywhere(4, **GTC)
+    assert digests(everywhere(4, gtc_group=4, **GTC, **BMUF)) == digests(gtc)
+    serial = everywhere(1)
+    assert digests(everywhere(1, **BMUF)) == digests(serial)
+    assert digests(everywhere(4)) == digests(serial) != digests(gtc)
+
+
+def test_members_of_a_group_are_equal_after_every_step_and_all_ranks_after_a_sync():
+    for steps in range(1, 8):
+
+        def body(comm, steps=steps):
+            grid = Grid.cut(comm.size, 1, 2)
+            held = []
+
+            def watch(replica):
+                held.append(replica.states.whole.tobytes())
+
+            tiny.trained(comm, gtc_group=2, steps=steps, after=watch, **GTC, **BMUF)
+            return grid.place(comm.rank).block, held
+
+        ranks = spawn((0,) * 4, body)
+        for step in range(steps):
+            by_block = [{held[step] for block, held in ranks if block == b} for b in (0, 1)]
+            assert len(by_block[0]) == len(by_block[1]) == 1
+            synchronised = (step + 1) % BMUF["block"].steps == 0
+            assert (by_block[0] == by_block[1]) == synchronised, step
+
+
+@pytest.mark.parametrize("eta", [0.0, None])
+def test_after_a_block_the_plain_average_is_evaluated_and_saved(eta):
+    """With zeta = 1 that holds for any block momentum, since W and not the look-ahead is saved."""
+    options = DATA | {"steps": 6, "clip": None, "gtc_group": 1}
+    short = {"steps": 3}
+    block = BlockOptions(steps=3, eta=eta)
+    averaged = spawn((0, 0), lambda comm: tiny.trained(comm, block=block, **options | short))
+    workers = spawn(
+        (0, 0),
+        lambda comm: tiny.trained(comm, block=BlockOptions(99), end=False, **options | short),
+    )
+    for name, value in averaged[0].parameters.items():
+        mean = (workers[0].parameters[name] + workers[1].parameters[name]) / 2
+        np.testing.assert_allclose(value, mean, rtol=1e-5, atol=1e-7)
+    ahead = averaged[0].replica.states.whole
+    saved = averaged[0].replica.blocks.model
+    assert (ahead == saved).all() == (eta == 0.0)
+
+
+def test_the_optimizers_state_is_reset_at_a_sync_unless_kept():
+    reset, kept = (everywhere(2, gtc_group=1, keep_momentum=k, **BMUF) for k in (False, True))
+    assert not reset[0].replica.states.states["momentum"].any()
+    assert kept[0].replica.states.states["momentum"].any()
+    assert digests(reset) != digests(kept)
+
+
+@pytest.mark.parametrize("p, g, b, k", [(1, 2, 2, 2), (1, 4, 2, 4), (2, 2, 2, 4), (1, 1, 4, 2)])
+def test_only_representatives_talk_between_nodes(p, g, b, k):
+    n = p * g * b
+    nodes = Nodes.of(n, k)
+
+    def body(comm):
+        got = tiny.trained(
+            comm,
+            partition=p,
+            gtc_group=g,
+            stage=3 if p > 1 else 0,
+            **DATA | (GTC if g > 1 else {}) | BMUF,
+        )
+        return got.replica, comm.ledger.by_purpose()
+
+    ranks = spawn(nodes.node, body)
+    replica = ranks[0][0]
+    want = traffic.sync_traffic(
+        Grid(b, g, p),
+        nodes,
+        replica.states.layout,
+        replica.collectives,
+        itemsize=4,
+        sum_itemsize=8,
+    )
+    syncs = 3  # two whole blocks of 3 steps and a partial one
+    for link, count in want.items():
+        sent = sum((book["models"][link] for _, book in ranks if "models" in book), Count())
+        assert sent == Count(syncs * count.messages, syncs * count.bytes), link
+    for rank, (_, book) in enumerate(ranks):
+        if Grid(b, g, p).place(rank).member != 0 and p * g <= k:
+            assert sum(counts["inter"].messages for counts in book.values()) == 0, rank
+
+
+@pytest.mark.parametrize("policy", ["keep", "zero", "fold"])
+def test_residual_policies_differ_and_replicas_stay_equal(policy):
+    ranks = everywhere(4, gtc_group=2, residuals=policy, **GTC, **BMUF)
+    assert len(digests(ranks)) == 1
+    owed = max(float(np.abs(rank.replica.axis.residual).max()) for rank in ranks)
+    assert (owed > 0) == (policy == "keep")
+
+
+def test_every_strategy_cuts_eight_ranks_as_its_row_says():
+    want = {
+        "ddp": (1, 8, 1),
+        "zero1": (1, 1, 8),
+        "zero3": (1, 1, 8),
+        "gtc": (1, 8, 1),
+        "onebit": (1, 8, 1),
+        "bmuf": (8, 1, 1),
+        "mics": (1, 4, 2),
+        "gtc-bmuf": (2, 4, 1),
+        "mics-gtc": (1, 4, 2),
+        "mics-bmuf": (4, 1, 2),
+        "mics-gtc-bmuf": (1, 4, 2),
+    }
+    for name, (b, g, p) in want.items():
+        row = STRATEGIES[name]
+        grid = row.grid(8, 2 if row.partition == "given" else None, 4 if row.hybrid else None)
+        assert grid == Grid(b, g, p), name
+    assert strategy("serial").grid(1) == Grid(1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("serial", {}, "serial runs on one rank, not 8"),
+        ("ddp", {"partition": 2}, "--partition 2 does not go with strategy ddp.*mics"),
+        ("bmuf", {"gtc_group": 2}, "--gtc-group 2 does not go with strategy bmuf.*gtc-bmuf"),
+        ("mics", {}, "mics needs --partition P"),
+        ("gtc-bmuf", {}, "gtc-bmuf needs --gtc-group G"),
+        ("gtc-bmuf", {"gtc_group": 3}, "GTC groups of 3.*1, 2, 4, 8"),
+        ("mics", {"partition": 3}, "partition groups of 3.*1, 2, 4, 8"),
+    ],
+)
+def test_group_sizes_that_do_not_go_with_the_strategy_are_refused(name, options, message):
+    with pytest.raises(UserError, match=message):
+        strategy(name).grid(8, **options)

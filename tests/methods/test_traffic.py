@@ -1,0 +1,90 @@
+"""What cannot run is refused on all ranks before any message; `auto` says what it chose."""
+
+import pytest
+import tiny
+from loopback import spawn
+
+from refimpl import collectives
+from refimpl.methods import traffic
+from refimpl.nn import Layout
+from refimpl.run.config import Recipe, Run
+from refimpl.support.errors import UserError
+from refimpl.world.topology import Grid, Nodes
+
+LAYOUT = Layout(tiny.network().units, 4)
+
+
+@pytest.mark.parametrize(
+    "grid, per_node, message",
+    [
+        (Grid(1, 1, 4), 3, r"partition group \{0, 1, 2, 3\}: .*the nodes hold 3, 1: choose"),
+        (Grid(1, 2, 3), 4, r"partition group \{3, 4, 5\}: .*the nodes hold 1, 2"),
+        (Grid(1, 4, 1), 3, r"gradient group \{0, 1, 2, 3\}: .*the nodes hold 3, 1"),
+        (Grid(2, 1, 3), 4, r"partition group \{3, 4, 5\}: .*"),
+        (Grid(4, 1, 1), 3, r"block group \{0, 1, 2, 3\}: .*the nodes hold 3, 1"),
+    ],
+)
+def test_groups_that_lie_unevenly_on_nodes_are_refused_by_name_for_hierarchical_alone(
+    grid, per_node, message
+):
+    nodes = Nodes.of(grid.world, per_node)
+    with pytest.raises(UserError, match=message):
+        traffic.check(grid, nodes, collectives.get("hierarchical"), stage=3)
+    for name in ("ring", "halving-doubling", "native", "auto"):
+        traffic.check(grid, nodes, collectives.get(name), stage=3)
+
+
+def test_every_rank_refuses_although_only_some_lie_unevenly():
+    """Group {3, 4, 5} spans nodes of 1 and 2 of its ranks; {0, 1, 2} is on one node."""
+
+    def body(comm):
+        nodes = Nodes(comm.nodes)
+        with pytest.raises(UserError, match=r"\{3, 4, 5\}"):
+            traffic.check(Grid(1, 2, 3), nodes, collectives.get("hierarchical"), stage=3)
+        assert comm.ledger.counts == {}
+
+    spawn(Nodes.of(6, 4).node, body)
+
+
+def test_collectives_without_an_operation_that_an_axis_needs_are_refused():
+    tree, nodes = collectives.get("tree"), Nodes.of(4)
+    with pytest.raises(UserError, match="tree have no allgather, which the partition axis needs"):
+        traffic.check(Grid(1, 1, 4), nodes, tree, stage=1)
+    traffic.check(Grid(1, 4, 1), nodes, tree, stage=0)
+
+
+@pytest.mark.parametrize(
+    "options, culprit",
+    [
+        ({"strategy": "zero2"}, "stage 2"),
+        ({"strategy": "ddp"}, "stage 0"),
+        ({"strategy": "mics", "partition": 2, "zero_stage": 1}, "stage 1"),
+        ({"strategy": "zero3", "collectives": "hierarchical"}, "collectives hierarchical"),
+        ({"strategy": "zero3", "collectives": "auto"}, "collectives auto"),
+    ],
+)
+def test_prefetch_is_refused_where_nothing_would_be_prefetched(options, culprit):
+    run = Run("mlp", Recipe("images", epochs=1, lr=0.1), prefetch=True, **options)
+    with pytest.raises(UserError, match=f"--prefetch does not go with .*{culprit}.*zero3"):
+        run.check(4)
+    Run("mlp", run.recipe, strategy="zero3", prefetch=True).check(4)
+
+
+def test_auto_says_for_every_axis_what_it_chose_and_why():
+    auto = collectives.get("auto")
+    lines = traffic.choices(Grid(1, 2, 4), Nodes.of(8, 2), LAYOUT, auto, stage=3)
+    assert [line.split(":")[0] for line in lines] == [
+        "auto, partition allgather",
+        "auto, partition reduce_scatter",
+        "auto, gradient allreduce",
+    ]
+    for line in lines:
+        operation = line.split(":")[0].split()[-1]
+        n = int(line.split("; ")[1].split()[0].replace(",", ""))
+        group = (0, 1, 2, 3) if "gradient" not in line else (0, 4)
+        nodes = tuple(Nodes.of(8, 2).node[rank] for rank in group)
+        choice = auto.choose(operation, n, nodes)
+        assert choice.name in line and line.endswith(choice.why), line
+    assert traffic.choices(Grid(1, 4, 1), Nodes.of(4), LAYOUT, auto, stage=0)[0].startswith(
+        "auto, gradient allreduce: "
+    )

@@ -1,0 +1,532 @@
+"""plan evaluates the collectives' own costs, says what it fits, and recommends by memory."""
+
+import doctest
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loopback import spawn
+
+from refimpl import collectives
+from refimpl.cli import main
+from refimpl.collectives.cost import Cost, Link, Links
+from refimpl.methods.partition.zero import ModelStates
+from refimpl.methods.traffic import state_bytes
+from refimpl.nn import Affine, Sequential
+from refimpl.nn.flat import Layout
+from refimpl.optim import SGD, Adam
+from refimpl.plan import presets
+from refimpl.plan import steps as plan_steps
+from refimpl.plan.advise import Question, advise
+from refimpl.plan.calibrate import evaluate, fit
+from refimpl.plan.memory import Bytes, per_rank
+from refimpl.plan.model import Cluster, Method, Model, perceptron, predict, transformer
+from refimpl.plan.published import evaluate_preset
+from refimpl.plan.quantities import KINDS
+from refimpl.plan.sensitivity import vary
+from refimpl.plan.text import preset_text
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "plan.md"
+
+LINKS = (
+    Links(Link(3e-6, 2e-10), Link(5e-5, 1e-9), gamma=3e-11),
+    Links(Link(2e-5, 5e-9), Link(1e-6, 1e-9)),  # slower inside a node than between nodes
+)
+OPERATIONS = ("allgather", "reduce_scatter", "allreduce")
+CUTS = [
+    (n, k, p)
+    for n in (1, 2, 3, 4, 6, 8, 12, 16)
+    for k in (1, 2, 3, 4, 8)
+    for p in range(1, n + 1)
+    if k <= n and n % p == 0
+]
+
+
+def groups_of(n, p):
+    return plan_steps.partition_groups(n, p), plan_steps.replication_groups(n, p)
+
+
+# --- the schedules -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("links", LINKS, ids=("far is slow", "near is slow"))
+@pytest.mark.parametrize("family", ["ring", "hierarchical"])
+def test_repeated_steps_take_as_long_as_the_collectives_schedules(family, links):
+    compared = 0
+    for (n, k, p), operation in product(CUTS, OPERATIONS):
+        nodes = np.arange(n) // k
+        for groups in groups_of(n, p):
+            short = plan_steps.schedule(family, operation, 24, groups, nodes)
+            if short is None:
+                continue
+            full = plan_steps.full(family, operation, 24, groups, nodes)
+            want = Cost(full, tuple(nodes.tolist()), itemsize=1).time(links)
+            assert plan_steps.seconds(short, nodes, links) == pytest.approx(want, rel=1e-12)
+            compared += 1
+    assert compared > 300
+
+
+@pytest.mark.parametrize("family", ["ring", "halving-doubling", "hierarchical"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_one_group_alone_costs_what_the_collective_states(family, operation):
+    where, block = (0, 0, 0, 1, 1, 1), 40
+    groups, nodes = plan_steps.partition_groups(6, 6), np.array(where)
+    stated = collectives.get(family).cost(operation, 6 * block, where, itemsize=1)
+    got = plan_steps.schedule(family, operation, block, groups, nodes)
+    assert plan_steps.seconds(got, nodes, LINKS[0]) == pytest.approx(stated.time(LINKS[0]))
+
+
+@pytest.mark.parametrize("n, k, p", [(8, 2, 2), (12, 4, 4), (12, 3, 6), (8, 8, 4)])
+def test_ring_sends_the_bytes_of_the_schedules(n, k, p):
+    nodes = np.arange(n) // k
+    for groups, operation in product(groups_of(n, p), OPERATIONS):
+        short = plan_steps.schedule("ring", operation, 10, groups, nodes)
+        full = plan_steps.full("ring", operation, 10, groups, nodes)
+        sent = sum(times * int(step.elements.sum()) for step, times in short)
+        assert sent == sum(int(step.elements.sum()) for step in full)
+
+
+def test_hierarchical_runs_exactly_where_the_collectives_accept_the_nodes():
+    for n, k, p in CUTS:
+        nodes = np.arange(n) // k
+        for groups in groups_of(n, p):
+            uneven = any(
+                len({nodes[group].tolist().count(node) for node in set(nodes[group].tolist())}) > 1
+                for group in groups
+            )
+            if uneven:
+                assert plan_steps.two_level(groups, nodes) is None
+            elif n % k == 0 and (p % k == 0 or k % p == 0):
+                assert plan_steps.two_level(groups, nodes) is not None
+
+
+def test_groups_on_one_node_share_its_link():
+    """Two columns of two ranks on two nodes: twice one column's bytes leave each node."""
+    links = Links(Link(0, 0), Link(0, 1e-9))
+    model, method = Model((1000,), rows=1), Method(partition=2)
+    shared = predict(model, Cluster(4, 2, 1e9, links), method)
+    alone = predict(model, Cluster(4, 1, 1e9, links), method)
+    assert shared.second_hop == pytest.approx(2 * alone.second_hop)
+
+
+# --- the model of a step -------------------------------------------------------------------
+
+NETWORK = Model(transformer(4, 64), rows=128, size=Bytes(2, 2, 12))
+CLUSTER = Cluster(16, 4, 1e12, LINKS[0], call=1e-6)
+
+
+def test_a_step_is_the_formula_of_the_documentation():
+    """MiCS of 2 x 128 GPUs, hierarchical, written out by hand: docs/plan.md, "The equations"."""
+    alpha_x, b_x, alpha_i, b_i, call = 14e-6, 37e9, 3.4e-6, 230.8e9, 8.4e-6
+    n, k, p, layers, micro, rows, flops = 256, 8, 128, 80, 4, 4096, 171e12
+    unit = 12 * 10240**2
+    volume, n_nodes, replicas = 2 * unit, p // k, n // p
+    c = 8 * unit * rows / flops
+    gather = (
+        call
+        + (n_nodes - 1) * (alpha_x + k * volume / p / b_x)
+        + (k - 1) * n_nodes * (alpha_i + volume / p / b_i)
+    )
+    part = layers * volume / p / replicas
+    hop2 = call + 2 * (replicas - 1) * (alpha_x + k * part / b_x)
+    model = Model(transformer(80, 10240), rows, 8, Bytes(2, 2, 12))
+    cluster = Cluster(n, k, flops, Links(Link(alpha_i, 1 / b_i), Link(alpha_x, 1 / b_x)), call)
+    got = predict(model, cluster, Method(p, micro, 3, "hierarchical", overlap=0.5))
+    assert got.compute == pytest.approx(micro * layers * c)
+    assert got.gather == pytest.approx(2 * micro * layers * gather)
+    assert got.reduce_scatter == pytest.approx(micro * layers * gather)
+    assert got.hidden == pytest.approx(micro * layers * min(3 * gather, c / 2))
+    assert got.second_hop == pytest.approx(hop2)
+    assert got.step == pytest.approx(
+        micro * layers * (c + max(0, 3 * gather - c / 2)) + hop2, rel=1e-9
+    )
+
+
+def test_the_flat_ring_of_zero3_is_the_formula_of_the_documentation():
+    alpha, b_x, call, p, q, unit = 13.2e-6, 37e9, 8.4e-6, 128, 12, 12 * 10240**2
+    model = Model(transformer(1, 10240), 4096, 8, Bytes(2, 2, 12))
+    cluster = Cluster(p, 8, 171e12, Links(Link(3.4e-6, 1 / 230.8e9), Link(alpha, 1 / b_x)), call)
+    got = predict(model, cluster, Method(p, calls=q))
+    want = q * (call + (p - 1) * alpha) + 2 * unit * (p - 1) / p / b_x
+    assert got.reduce_scatter == pytest.approx(want, rel=1e-9)
+    assert got.second_hop == 0
+
+
+def test_one_partition_group_has_no_second_hop_and_one_rank_groups_no_gather():
+    whole = predict(NETWORK, CLUSTER, Method(partition=16))
+    alone = predict(NETWORK, CLUSTER, Method(partition=1))
+    assert whole.second_hop == 0 and whole.gather > 0
+    assert alone.gather == alone.reduce_scatter == 0 and alone.second_hop > 0
+
+
+def test_second_hop_comes_once_a_step_or_in_every_microstep():
+    once = [predict(NETWORK, CLUSTER, Method(4, m)).second_hop for m in (1, 4)]
+    every = predict(NETWORK, CLUSTER, Method(4, 4, every_microstep=True)).second_hop
+    assert once[0] == once[1] and every == pytest.approx(4 * once[0])
+
+
+def test_stages_gather_and_scatter_as_often_as_training_does():
+    one, two, three = (predict(NETWORK, CLUSTER, Method(4, 4, stage)) for stage in (1, 2, 3))
+    assert three.gather == pytest.approx(8 * one.gather) and two.gather == one.gather
+    assert two.reduce_scatter == three.reduce_scatter == pytest.approx(4 * one.reduce_scatter)
+
+
+numbers = st.floats(1e-12, 1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([1, 2, 4, 8, 16]),
+    st.sampled_from([1, 2, 4, 8]),
+    st.sampled_from(sorted(plan_steps.FAMILIES)),
+    st.tuples(numbers, numbers, numbers, numbers),
+    st.floats(0, 1),
+)
+def test_nothing_better_is_ever_slower(p, k, family, link, overlap):
+    links = Links(Link(*link[:2]), Link(*link[2:]))
+    cluster = Cluster(16, k, 1e12, links, call=1e-6)
+    method = Method(p, 2, family=family, overlap=overlap)
+    base = predict(NETWORK, cluster, method)
+    if base is None:
+        return
+    halves = [
+        links._replace(**{side: getattr(links, side)._replace(**{part: value / 2})})
+        for side in ("intra", "inter")
+        for part, value in getattr(links, side)._asdict().items()
+    ]
+    better = [replace(cluster, links=half) for half in halves]
+    better += [replace(cluster, flops=2e12), replace(cluster, call=0)]
+    for other in better:
+        assert predict(NETWORK, other, method).step <= base.step * (1 + 1e-12)
+    more = replace(method, overlap=min(1, overlap + 0.2))
+    assert predict(NETWORK, cluster, more).step <= base.step
+    coarse = replace(method, calls=3)
+    assert predict(NETWORK, cluster, coarse).step >= base.step * (1 - 1e-9)
+
+
+# --- memory --------------------------------------------------------------------------------
+
+
+def affine(widths):
+    pairs = pairwise(widths)
+    return [Affine(f"a{i}", inputs, outputs, seed=1) for i, (inputs, outputs) in enumerate(pairs)]
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, 4])
+@pytest.mark.parametrize("microsteps", [1, 2])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_memory_is_what_training_allocates(p, microsteps, stage):
+    if (stage == 0) != (p == 1):
+        return
+    optimizer, widths = SGD(momentum=0.9), (5, 7, 3)
+
+    def allocated(comm):
+        network = Sequential(*affine(widths))
+        network.plan(1, np.float32)
+        held = ModelStates(
+            network, comm, collectives.get("ring"), optimizer,
+            stage=stage, microsteps=microsteps, dtype=np.dtype(np.float32),
+        )  # fmt: skip
+        parameters = held.shard if held.whole is None else held.whole
+        buffers = 0 if held.whole is not None else sum({s.base.nbytes * 2 for s in held.seats})
+        gradients = held.accumulator.nbytes
+        gradients += 0 if held.gradient is held.accumulator else held.gradient.nbytes
+        optimizers = sum(a.nbytes for a in held.states.values() if isinstance(a, np.ndarray))
+        return parameters.nbytes, gradients, optimizers, held.bucket.nbytes + buffers
+
+    want = per_rank(perceptron(widths), p, stage, Bytes(4, 4, 4), microsteps)
+    for got in spawn((0,) * p, allocated):
+        assert got == tuple(want)
+
+
+@pytest.mark.parametrize("optimizer, states", [(SGD(momentum=0.9), 1), (Adam(), 2)])
+@pytest.mark.parametrize("stage", [2, 3])
+def test_states_are_those_of_the_traffic_formula(optimizer, states, stage):
+    widths = (5, 7, 3)
+    layers = affine(widths)
+    got = per_rank(perceptron(widths), 4, stage, Bytes(4, 4, 4 * states), 1)
+    assert got.total - got.work == state_bytes(Layout(layers, 4), stage=stage, states=states)
+
+
+# --- published clusters --------------------------------------------------------------------
+
+PAPER = presets.P4D_100B
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return evaluate_preset(PAPER, (128, 256, 512))
+
+
+def tflops(evaluated, run):
+    return [row.tflops for row in evaluated.rows if row.run.name == run]
+
+
+def test_fitted_numbers_reproduce_the_points_they_are_fitted_to(paper):
+    zero3, mics = tflops(paper, "zero3"), tflops(paper, "mics")
+    assert (zero3[0], zero3[2], mics[0]) == pytest.approx((62 / 0.72, 62, 170 / 0.994), rel=1e-9)
+    assert paper.fitted.error < 1e-9
+    assert paper.fitted.latency * 12 == pytest.approx(160e-6, rel=0.02)
+    assert 0.09 < paper.fitted.overlap < 0.12
+
+
+def test_what_was_not_fitted_is_predicted(paper):
+    zero3, mics = tflops(paper, "zero3"), tflops(paper, "mics")
+    assert zero3[1] == pytest.approx(76.1, abs=0.1)
+    assert mics[2] / mics[0] == pytest.approx(0.9933, abs=2e-4)
+    every = tflops(paper, "mics, hop 2 in every micro-step")
+    assert every[2] / every[0] == pytest.approx(0.974, abs=5e-4)
+
+
+def test_only_points_that_went_into_the_fit_are_called_fitted(paper):
+    fitted = {(row.run.name, row.ranks) for row in paper.rows if row.status == "fitted"}
+    assert fitted == {("zero3", 128), ("zero3", 512), ("mics", 128)}
+    assert all((row.status == "what if") == row.run.what_if for row in paper.rows)
+
+
+def test_a_run_that_was_not_fitted_is_missed_as_far_as_the_reading_says():
+    check = evaluate_preset(presets.P4D_50B)
+    by = {(row.run.name, row.ranks): row for row in check.rows}
+    before, after = by["zero3 before", 64], by["zero3 after", 256]
+    assert before.tflops / before.published.tflops == pytest.approx(1.26, abs=0.01)
+    assert after.tflops / after.published.tflops == pytest.approx(1.07, abs=0.01)
+    text = " ".join(PAPER.reading)
+    assert "26 %" in text and "7 %" in text
+
+
+def test_figures_in_the_reading_are_those_of_the_tables(paper):
+    text = " ".join(PAPER.reading)
+    rows = {(v.label, v.value): v.tflops["mics"] for v in vary(PAPER)}
+    for m in (1, 4, 8):
+        few, many = rows["M", m]
+        assert f"{100 * many / few:.1f} %" in text
+    assert f"{rows['Bx GB/s', 30][0]:.0f} TFLOPS" in text
+    split = {row.run.name: row.split for row in paper.rows if row.ranks == 128}
+    for run in ("mics", "mics, flat ring"):
+        assert f"{split[run].gather + split[run].reduce_scatter:.1f} s" in text
+    assert rows["b", 1][0] == pytest.approx(170 / 2, rel=0.1)  # "about half"
+    zero3 = tflops(paper, "zero3, coalesced, overlapped")
+    assert min(zero3) == pytest.approx(max(zero3))
+
+
+def test_only_the_product_of_calls_and_latency_is_identified():
+    # Up to the overhead of the calls themselves, 8.4 us each.
+    products = [q * fit(PAPER.varied("calls", q)).latency for q in (6, 12, 24, 36)]
+    assert products == pytest.approx([products[0]] * 4, rel=0.01)
+
+
+def test_a_fit_out_of_range_stops_at_the_end_of_it_and_says_how_far_it_misses():
+    off = fit(PAPER.varied("batch", 3))
+    assert off.overlap == 0 and 0.03 < off.error < 0.1
+
+
+def test_sensitivity_varies_every_assumption_and_marks_the_base():
+    rows = vary(PAPER)
+    assert {row.label for row in rows} >= {"b", "M", "p", "q alpha x", "Bx GB/s", "w zero3"}
+    for label in ("b", "M", "p", "q alpha x", "Bx GB/s", "w mics"):
+        assert [row.base for row in rows if row.label == label].count(True) == 1
+    assert [row.fits for row in rows if row.label == "p"] == [False, True, True]
+    base = fit(PAPER)
+    for row in rows:
+        if row.base:
+            mics = [evaluate(PAPER, PAPER.run("mics"), n, base)[1] for n in (128, 512)]
+            assert row.tflops["mics"] == pytest.approx(tuple(mics))
+
+
+def test_changed_assumptions_are_fitted_again_to_the_same_points():
+    rows = {(row.label, row.value): row for row in vary(PAPER)}
+    assert rows["b", 1].fitted.overlap == pytest.approx(0.95, abs=0.01)
+    assert rows["b", 3].fitted.error > 0.05
+    for label, value in (("b", 1), ("M", 1), ("p", 64), ("Bx GB/s", 30)):
+        assert rows[label, value].tflops["zero3"] == pytest.approx((62 / 0.72, 62))
+    assert rows["q alpha x", 1.25].tflops["zero3"][1] < 60  # set, so it misses
+
+
+def test_smaller_global_batch_leaves_fewer_microsteps():
+    assert [presets.P3DN_10B.microsteps_on(n) for n in (16, 64, 128)] == [64, 16, 8]
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS.values(), ids=lambda preset: preset.name)
+def test_every_number_has_a_known_kind_and_stands_under_it(preset):
+    text = preset_text(evaluate_preset(preset))
+    lines = text.splitlines()
+    for quantity in preset.quantities():
+        assert quantity.source or quantity.kind == "recalled"
+        start = lines.index(KINDS[quantity.kind].upper())
+        section = lines[start + 1 : lines.index("", start)]
+        assert any(quantity.what in line for line in section)
+    for heading in ("FITTED", "PREDICTED", "SENSITIVITY", "HOW TO READ THIS", "SOURCES"):
+        assert any(line.startswith(heading) for line in lines)
+
+
+# --- a user's own model --------------------------------------------------------------------
+
+
+def question(**changes):
+    base = Question(NETWORK, CLUSTER, Method(1))
+    return replace(base, **changes)
+
+
+def test_smallest_group_that_fits_is_recommended():
+    total = {c.partition: c.needed for c in advise(question()).choices}
+    assert list(total) == [1, 2, 4, 8, 16]
+    for p in (2, 4, 8, 16):
+        advice = advise(question(memory=total[p]))
+        assert advice.recommended.partition == min(q for q in total if total[q] <= total[p])
+        assert not any(
+            c.fits for c in advice.choices if c.partition < advice.recommended.partition
+        )
+    assert advise(question()).recommended.partition == 1
+
+
+def test_activations_count_against_the_memory():
+    needed = advise(question()).choice(4).needed
+    roomy = advise(question(memory=needed + 1000, activations=1000))
+    tight = advise(question(memory=needed + 1000, activations=1001))
+    assert roomy.choice(4).fits and not tight.choice(4).fits
+
+
+def test_nothing_is_recommended_if_nothing_fits():
+    advice = advise(question(memory=1.0))
+    assert advice.recommended is None and advice.fastest is None
+
+
+def test_collectives_of_a_row_are_the_fastest_that_can_run():
+    for choice in advise(question(cluster=replace(CLUSTER, ranks=12))).choices:
+        assert choice.split.step == min(choice.times.values()) == choice.times[choice.family]
+        assert ("hierarchical" in choice.times) == (
+            choice.partition != 6 and choice.partition != 3
+        )
+
+
+def test_higher_stages_keep_less_state():
+    for choice in advise(question()).choices[1:]:
+        kept = [m.total - m.work for m in choice.memory.values()]
+        assert kept[0] > kept[1] > kept[2]
+
+
+# --- the command ---------------------------------------------------------------------------
+
+OWN = "plan --layers 24 --hidden 2048 -n 32 --ranks-per-node 8 --flops 1e14 --batch 4096 "
+OWN += "--bytes 2,2,12 --memory 12e9 --microsteps 4 --intra 3e-6,5e-12 --inter 1.4e-5,4e-11"
+
+
+def run(capsys, line):
+    code = main(line.split())
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_json_says_what_the_text_says(capsys):
+    code, out, _ = run(capsys, OWN + " --json --partition 8")
+    data = json.loads(out)
+    assert code == 0 and [c["partition"] for c in data["choices"]] == [1, 2, 4, 8, 16, 32]
+    best = data["recommended"]
+    assert best["partition"] == 2 and best["memory"]["stage3"]["total"] <= 12e9
+    assert data["asked"]["partition"] == 8
+    seconds = best["seconds"]
+    parts = seconds["compute"] + seconds["gather"] + seconds["reduce_scatter"]
+    assert seconds["step"] == pytest.approx(parts - seconds["hidden"] + seconds["second_hop"])
+    _, text, _ = run(capsys, OWN + " --partition 8")
+    assert best["command"] in text and f"recommended: p = {best['partition']}," in text
+    assert f"{1e3 * seconds['step']:.4g}" in text and "p = 8, as asked" in text
+
+
+def test_json_of_a_preset_holds_inputs_fit_rows_and_sensitivity(capsys):
+    code, out, _ = run(capsys, "plan --preset p4d-100b --ranks 128,1024 --json")
+    data = json.loads(out)
+    assert code == 0 and {row["ranks"] for row in data["rows"]} == {128, 1024}
+    assert {q["kind"] for q in data["inputs"]} <= set(KINDS)
+    assert data["fitted"]["error"] < 1e-9 and data["sensitivity"] and data["reading"]
+    first = data["rows"][0]
+    assert first["published"]["source"].startswith("blog") and first["status"] == "fitted"
+
+
+def test_exit_code_tells_that_nothing_fits(capsys):
+    code, out, _ = run(capsys, OWN.replace("12e9", "1e8"))
+    assert code == 1 and "recommended: none" in out
+
+
+def test_recommended_command_is_one_that_train_knows(capsys):
+    from refimpl.cli import parser
+
+    _, out, _ = run(capsys, OWN + " --json")
+    words = json.loads(out)["recommended"]["command"].split()
+    assert words[:3] == ["./run_mpi.sh", "-n", "32"]
+    args = parser().parse_args(words[3:])
+    assert (args.strategy, args.partition, args.microsteps) == ("mics", 2, 4)
+
+
+SHORT = "plan --parameters 1e6 -n 8 --flops 1e9 "
+
+
+@pytest.mark.parametrize(
+    "line, culprit, remedy",
+    [
+        ("plan", "no model", "give --parameters"),
+        ("plan --preset p5", "no preset 'p5'", "p4d-100b"),
+        ("plan --preset p4d-100b --ranks 100", "cannot run on 100 ranks", "multiple of 128"),
+        ("plan --preset p4d-100b -n 8", "-n does not go with --preset", "leave it out"),
+        ("plan --preset p4d-100b --zero-stage 3", "--zero-stage does not go", "leave it out"),
+        ("plan --preset p4d-100b --ranks 128,x", "'x'", "whole number of at least 1"),
+        ("plan --parameters 1e6 -n 8", "no speed of a rank", "give --flops"),
+        ("plan --parameters 1e6 --flops 1e9", "no number of ranks", "give -n"),
+        ("plan --parameters 1.5 -n 8 --flops 1e9", "'1.5'", "whole number of at least 1"),
+        (SHORT + "--ranks 8", "--ranks is for a --preset", "give -n"),
+        (SHORT + "--widths 3,4", "more than one", "give --parameters"),
+        (SHORT + "--partition 3", "cannot cut 8 ranks", "one of [1, 2, 4, 8]"),
+        (SHORT + "--units 2000000", "cannot make 2000000 units", "at most as many"),
+        (SHORT + "--inter 1e-5", "has 1 value where 2 are needed", "commas"),
+        (SHORT + "--inter 1e-5,0", "--inter has a beta of 0", "seconds that a byte takes"),
+        (SHORT + "--bytes 2,2", "has 2 values where 3 are needed", "commas"),
+        (SHORT + "--overlap 1.5", "'1.5'", "from 0 to 1"),
+        (SHORT + "--memory -1", "'-1'", "positive number"),
+        (SHORT + "--memory 10 --activations 20", "leave nothing of --memory", "smaller batch"),
+        ("plan --widths 5 -n 8 --flops 1e9", "--widths 5 is no layer", "at least two"),
+        ("plan --widths 5,6 --units 2 -n 8 --flops 1e9", "--units", "goes with --parameters"),
+        ("plan --layers 5 -n 8 --flops 1e9", "--layers and --hidden", "go together"),
+    ],
+)
+def test_bad_values_are_refused_in_one_line(capsys, line, culprit, remedy):
+    code, out, err = run(capsys, line)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert culprit in err and remedy in err
+
+
+def test_no_mpi_is_started():
+    program = (
+        "import sys; from refimpl.cli import main; main(['plan', '--preset', 'p4d-50b']);"
+        "sys.exit('mpi4py.MPI' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert done.returncode == 0 and b"FITTED" in done.stdout
+
+
+# --- the chapter ---------------------------------------------------------------------------
+
+SHOWN = re.findall(r"^```\n\$ refimpl (.+)\n((?:.*\n)+?)```$", PAGE.read_text(), re.M)
+
+
+def test_chapter_shows_every_preset_and_a_model_of_the_readers_own():
+    commands = " ".join(command for command, _ in SHOWN)
+    assert all(f"--preset {name}" in commands for name in presets.PRESETS)
+    assert "--layers" in commands
+
+
+@pytest.mark.parametrize("command, output", SHOWN, ids=[command[:30] for command, _ in SHOWN])
+def test_outputs_in_the_chapter_are_what_the_commands_print(capsys, command, output):
+    code, out, _ = run(capsys, command)
+    assert code == 0 and out == output
+
+
+def test_sessions_of_the_chapter_are_true():
+    result = doctest.testfile(str(PAGE), module_relative=False)
+    assert result.attempted > 5 and result.failed == 0

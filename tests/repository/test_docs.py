@@ -1,0 +1,91 @@
+"""The book is true: sessions print what they say, links lead somewhere, no chapter is missing."""
+
+import doctest
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from refimpl import cli
+from refimpl.cli import compare
+from refimpl.cli.run_options import run_of
+from refimpl.run.config import Recipe
+
+TOP = Path(__file__).resolve().parents[2]
+CHAPTERS = sorted((TOP / "docs").glob("*.md"))
+COMMAND = r"^ {4,}(?:\$ )?(?:[A-Z_]+=\S+ )*\./run_mpi\.sh (.*)"
+PAGES = [TOP / "README.md", *CHAPTERS]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.name)
+def test_sessions_in_a_chapter_print_what_it_says(chapter):
+    assert doctest.testfile(str(chapter), module_relative=False).failed == 0
+
+
+def test_there_are_sessions_to_be_wrong():
+    sessions = [page.name for page in CHAPTERS if ">>> " in page.read_text(encoding="utf-8")]
+    assert {"networks.md", "gtc.md", "bmuf.md", "numerics.md"} <= set(sessions)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_between_pages_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_files_that_a_page_names_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    folders = "refimpl|models|tests|benchmarks|docs"
+    for name in re.findall(rf"`((?:{folders})/[\w/.]+\.(?:py|sh|md))`", text):
+        assert (TOP / name).is_file(), f"{page.name}: {name}"
+
+
+def test_the_python_example_of_the_readme_runs_and_sends_nothing_on_one_rank():
+    (example,) = re.findall(r"```python\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    run = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, cwd=TOP)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "Count(messages=0, bytes=0)\n"
+
+
+def test_the_table_of_contents_lists_every_chapter():
+    listed = set(re.findall(r"\]\((\w+\.md)\)", (TOP / "docs" / "README.md").read_text()))
+    assert listed == {page.name for page in CHAPTERS} - {"README.md"}
+
+
+def commands(page):
+    """Return (ranks, words) of every `./run_mpi.sh` command that stands on a page's own line."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    found = []
+    for line in re.findall(
+        r"^ {4,}(?:\$ )?(?:[A-Z_]+=\S+ )*\./run_mpi\.sh (.*)", text, re.MULTILINE
+    ):
+        words = shlex.split(line.split("; ")[0], comments=True)
+        ranks = 4
+        while words and words[0] in ("-n", "--hostfile"):
+            ranks = int(words[1]) if words[0] == "-n" else ranks
+            words = words[2:]
+        if words and words[0] not in ("test", "setup"):
+            found.append((ranks, words))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_on_a_page_are_commands_that_can_be(page):
+    model = SimpleNamespace(recipe=lambda: Recipe(task="images", epochs=1, lr=0.1))
+    for ranks, words in commands(page):
+        args = cli.parser().parse_args(words)
+        if words[0] == "train":
+            run_of(args, model, args.strategy or "ddp").check(ranks)
+        if words[0] == "compare":
+            for name, run in compare.runs(args, model, ranks).items():
+                run.check(1 if name == "serial" else ranks)
+
+
+def test_there_are_commands_to_be_wrong():
+    assert sum(len(commands(page)) for page in PAGES) > 25

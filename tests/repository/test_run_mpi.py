@@ -1,0 +1,356 @@
+"""run_mpi.sh chooses an environment and launches the ranks as it says; nothing is installed.
+
+The launchers here are fakes: shell scripts that write down how they were called.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+VARIABLES = ("HOSTFILE", "MPIEXEC", "PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "OMP_NUM_THREADS")
+PREFIXES = ("REFIMPL_", "SLURM_", "OMPI_", "PRTE_", "PMI", "OPENBLAS_", "UCX_")
+
+pytestmark = pytest.mark.skipif(
+    not (CHECKOUT / "run_mpi.sh").exists(), reason="an installed refimpl has no run_mpi.sh"
+)
+
+RECORDER = """#!/bin/sh
+case "${1:-}" in --version) echo "%s"; exit 0 ;; esac
+for word; do printf '%%s\\n' "$word"; done >'%s'
+env >'%s'
+exit %d
+"""
+
+
+class Place:
+    """A checkout of nothing but run_mpi.sh, an environment and fake commands on a PATH."""
+
+    def __init__(self, root):
+        self.checkout = root / "check out"
+        self.bin = root / "some bin"
+        self.heard, self.environ = root / "heard", root / "environ"
+        self.checkout.mkdir()
+        self.bin.mkdir()
+        shutil.copy(CHECKOUT / "run_mpi.sh", self.checkout)
+        shutil.copy(CHECKOUT / "setup.cfg", self.checkout)
+        self.command("python3", f'exec "{sys.executable}" "$@"')
+
+    def command(self, name, text):
+        """Put a command on the PATH."""
+        file = self.bin / name
+        file.write_text(f"#!/bin/sh\n{text}\n")
+        file.chmod(0o755)
+        return file
+
+    def launcher(self, name, exit_code=0, version="HYDRA build details"):
+        """Put a launcher on the PATH that records its words and surroundings."""
+        file = self.command(name, "")
+        file.write_text(RECORDER % (version, self.heard, self.environ, exit_code))
+        return file
+
+    def run(self, *words, cwd=None, **variables):
+        """Run run_mpi.sh; return the finished process."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in VARIABLES and not name.startswith(PREFIXES)
+        }
+        return subprocess.run(
+            [self.checkout / "run_mpi.sh", *words],
+            env={**kept, "PATH": f"{self.bin}:/usr/bin:/bin", **variables},
+            cwd=cwd or self.checkout,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def words(self):
+        return self.heard.read_text().splitlines()
+
+    def package(self, program):
+        """Put a refimpl into the checkout that runs this program."""
+        folder = self.checkout / "refimpl"
+        folder.mkdir()
+        (folder / "__init__.py").touch()  # without it, an installed refimpl would come first
+        (folder / "__main__.py").write_text(program)
+
+    def surroundings(self):
+        lines = self.environ.read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+@pytest.fixture
+def place(tmp_path):
+    pytest.importorskip("scipy", reason="run_mpi.sh would set up an environment")
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def fake(place):
+    """A place whose MPIEXEC is a fake, so that the interpreter at hand is used as it is."""
+    pytest_needs_mpi4py(place)
+    launcher = place.launcher("my launcher")
+
+    def run(*words, **variables):
+        return place.run(*words, **{"MPIEXEC": str(launcher), **variables})
+
+    return place, run
+
+
+def pytest_needs_mpi4py(place):
+    finder = "import sys; from importlib.util import find_spec; sys.exit(not find_spec('mpi4py'))"
+    if subprocess.run([place.bin / "python3", "-c", finder]).returncode:
+        pytest.skip("no mpi4py here: run_mpi.sh would set up an environment")
+
+
+def test_help_says_how_to_call(place):
+    done = place.run("-h")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: ./run_mpi.sh [-n RANKS]")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words, culprit, remedy",
+    [
+        (["-x"], "-x", "-n RANKS"),
+        (["-n"], "-n", "-n 4"),
+        (["-n", "0"], "-n 0", "1 or more"),
+        (["-n", "four"], "four", "1 or more"),
+        (["-n", "-2", "train"], "-2", "1 or more"),
+        (["--hostfile", "nosuch"], "nosuch", "one machine per line"),
+    ],
+)
+def test_wrong_option_is_one_line_with_culprit_and_remedy(place, words, culprit, remedy):
+    done = place.run(*words)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert culprit in line
+    assert remedy in line
+
+
+@pytest.mark.parametrize(
+    "name, value, remedy",
+    [
+        ("REFIMPL_MPI", "lam", "mpich or openmpi"),
+        ("MPIEXEC", "nosuch -x", "MPIEXEC=mpiexec"),
+        ("PYTHON", "nosuch", "PYTHON=python3.12"),
+    ],
+)
+def test_wrong_variable_is_one_line_with_culprit_and_remedy(fake, name, value, remedy):
+    _, run = fake
+    done = run(**{name: value})
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert value.split()[0] in line
+    assert remedy in line
+
+
+def test_main_job_is_acoustic_training_on_four_ranks(fake):
+    place, run = fake
+    assert run().returncode == 0
+    ranks, python, *program = (place.words()[:2], place.words()[2], *place.words()[3:])
+    assert ranks == ["-n", "4"]
+    assert python.endswith("python3")
+    train = ["train", "acoustic_mlp", "--strategy", "ddp"]
+    assert program == ["-m", "mpi4py", "-m", "refimpl", *train]
+
+
+def test_arguments_arrive_as_they_were_given(fake):
+    place, run = fake
+    given = ["train", "my model.py", "--out", "a 'b' \"c\" $d *", "", "-n"]
+    run("-n", "3", *given)
+    assert place.words()[:2] == ["-n", "3"]
+    assert place.words()[-len(given) :] == given
+
+
+def test_words_of_the_launcher_stand_before_ours(fake):
+    place, run = fake
+    place.launcher("launch")
+    run("-n", "2", "train", "mlp", MPIEXEC="launch --mpi=pmix -v")
+    assert place.words()[:5] == ["--mpi=pmix", "-v", "-n", "2", str(place.bin / "python3")]
+
+
+def test_exit_code_is_passed_on(fake):
+    place, run = fake
+    assert run("train", "mlp", MPIEXEC=str(place.launcher("broken", 37))).returncode == 37
+
+
+def test_every_rank_has_one_blas_thread_and_may_share_a_core(fake):
+    place, run = fake
+    run("train", "mlp")
+    got = place.surroundings()
+    assert got["OMP_NUM_THREADS"] == got["OPENBLAS_NUM_THREADS"] == got["MKL_NUM_THREADS"] == "1"
+    assert got["OMPI_ALLOW_RUN_AS_ROOT"] == got["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
+    assert got["OMPI_MCA_rmaps_base_oversubscribe"] == "true"
+    assert got["PRTE_MCA_rmaps_default_mapping_policy"] == ":oversubscribe"
+    assert got["PYTHONPATH"].split(":")[0] == str(place.checkout)
+
+
+def test_users_number_of_threads_stands_for_all_libraries(fake):
+    place, run = fake
+    run("train", "mlp", OMP_NUM_THREADS="3", MKL_NUM_THREADS="2")
+    got = place.surroundings()
+    assert got["OMP_NUM_THREADS"] == got["OPENBLAS_NUM_THREADS"] == "3"
+    assert got["MKL_NUM_THREADS"] == "2"
+
+
+def test_inside_a_slurm_job_srun_starts_its_tasks(fake):
+    place, run = fake
+    place.launcher("srun")
+    run("train", "mlp", MPIEXEC="", SLURM_JOB_ID="7", SLURM_NTASKS="6")
+    assert place.words()[:3] == ["--kill-on-bad-exit=1", "-n", "6"]
+    run("-n", "3", "train", "mlp", MPIEXEC="", SLURM_JOB_ID="7", SLURM_NTASKS="6")
+    assert place.words()[:3] == ["--kill-on-bad-exit=1", "-n", "3"]
+
+
+def test_launcher_named_by_the_user_comes_before_srun(fake):
+    place, run = fake
+    place.command("srun", "exit 99")
+    assert run("train", "mlp", SLURM_JOB_ID="7").returncode == 0
+    assert place.words()[0] == "-n"
+
+
+@pytest.mark.parametrize(
+    "version, option", [("HYDRA", "-f"), ("mpiexec (Open MPI) 5.0.11", "--hostfile")]
+)
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_host_file_is_given_as_the_mpi_wants_it(fake, version, option, how):
+    place, run = fake
+    hosts = place.checkout / "my hosts"
+    hosts.write_text("localhost\n")
+    given = {"MPIEXEC": str(place.launcher("launch", version=version))}
+    if how == "option":
+        run("-n", "2", "--hostfile", "my hosts", "train", "mlp", **given)
+    else:
+        run("-n", "2", "train", "mlp", HOSTFILE="my hosts", **given)
+    words = place.words()
+    assert words[:4] == ["-n", "2", option, "my hosts"]
+    assert ("PYTHONPATH" in words) == (option == "--hostfile")
+
+
+def test_environment_that_is_there_is_used_as_it_is(place, tmp_path):
+    pytest_needs_mpi4py(place)
+    mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if mpiexec is None:
+        pytest.skip("no mpiexec on PATH")
+    place.command("mpiexec", f'exec "{mpiexec}" "$@"')
+    place.package(
+        "import sys\n"
+        "from mpi4py import MPI\n"
+        "said = MPI.COMM_WORLD.gather(sys.argv[1:])\n"
+        "if MPI.COMM_WORLD.rank == 0:\n"
+        "    print(said)\n"
+    )
+    done = place.run("-n", "2", "train", "mlp", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[['train', 'mlp'], ['train', 'mlp']]\n"
+    assert not (place.checkout / ".venv").exists()
+
+
+def test_commands_that_need_no_mpi_start_none(fake):
+    place, run = fake
+    place.package("import sys\nprint(sys.argv[1:])\n")
+    done = run("topology", "-n", "16")
+    assert done.stdout == "['topology', '-n', '16']\n"
+    assert run("train", "--help").stdout == "['train', '--help']\n"
+    assert not place.heard.exists()
+
+
+# --- an environment of its own, made by a fake Python ----------------------------------------
+
+FAKE_PYTHON = """
+case "$*" in
+    *"-m venv"*)
+        for folder; do :; done
+        mkdir -p "$folder/bin"
+        cp "$0" "$folder/bin/python"
+        cp "$0" "$folder/bin/mpiexec" ;;
+    *"-m pip"*) echo pip >>"$LOG"; [ ! -e "$LOG.broken" ] || { echo "no such index"; exit 1; } ;;
+    *version_info*) echo 3.12 ;;
+    *find_spec*) case "$*" in *mpi4py*) case "$0" in */.venv/*) ;; *) exit 1 ;; esac ;; esac ;;
+    *flock*) ;;
+esac
+"""
+
+
+@pytest.fixture
+def bare(place):
+    """A place with a Python that has no mpi4py, and whose pip writes a line into a log."""
+    place.command("python3", FAKE_PYTHON)
+    place.log = place.checkout.parent / "log"
+
+    def run(*words, **variables):
+        return place.run(*words, LOG=str(place.log), **variables)
+
+    return place, run
+
+
+def test_environment_is_made_once(bare):
+    place, run = bare
+    first, second = run("setup"), run("setup")
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert first.stdout == second.stdout == f"{place.checkout}/.venv/bin/python\n"
+    assert "once" in first.stderr
+    assert second.stderr == ""
+    assert place.log.read_text() == "pip\n"
+
+
+def test_set_up_that_was_interrupted_is_made_anew(bare):
+    place, run = bare
+    run("setup")
+    (place.checkout / ".venv" / ".refimpl-ready").unlink()
+    half = place.checkout / ".venv" / "half a file"
+    half.touch()
+    done = run("setup")
+    assert "incomplete" in done.stderr
+    assert not half.exists()
+    assert place.log.read_text() == "pip\n" * 2
+
+
+def test_set_up_that_fails_says_why_and_where_to_read_on(bare):
+    place, run = bare
+    Path(f"{place.log}.broken").touch()
+    done = run("setup")
+    assert done.returncode == 1
+    assert "no such index" in done.stderr
+    assert "refimpl-setup.log" in done.stderr.splitlines()[-1]
+    Path(f"{place.log}.broken").unlink()
+    assert run("setup").returncode == 0
+
+
+def test_folder_that_is_not_ours_is_not_removed(bare):
+    place, run = bare
+    (place.checkout / ".venv").mkdir()
+    (place.checkout / ".venv" / "precious").touch()
+    done = run("setup")
+    assert done.returncode == 2
+    assert "remove it" in done.stderr
+    assert (place.checkout / ".venv" / "precious").exists()
+
+
+def test_other_mpi_has_an_environment_of_its_own(bare):
+    place, run = bare
+    run("setup")
+    assert ".venv-openmpi" in run("setup", REFIMPL_MPI="openmpi").stdout
+    assert "elsewhere" in run("setup", REFIMPL_VENV="elsewhere").stdout
+    assert (place.checkout / "elsewhere" / ".refimpl-ready").exists()
+
+
+def test_python_that_is_too_old_or_missing_is_said(bare):
+    place, run = bare
+    place.command("python3", "exit 1")
+    only = place.bin.parent / "only"
+    only.mkdir()
+    for name in ("sh", "dirname", "env", "cat", "mkdir"):
+        (only / name).symlink_to(shutil.which(name))
+    done = run("setup", PATH=f"{place.bin}:{only}")
+    assert done.returncode == 2
+    assert "no Python 3.10 or newer found" in done.stderr

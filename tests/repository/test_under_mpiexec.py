@@ -1,0 +1,88 @@
+"""The tests in tests/parallel, on several ranks: a bare `pytest` runs them too.
+
+This process never imports MPI: a process that has started MPI may not start another.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launch import MPIEXEC, SURROUNDINGS
+
+PARALLEL = Path(__file__).parents[1] / "parallel"
+
+pytestmark = pytest.mark.skipif(MPIEXEC == [None], reason="no mpiexec on PATH")
+
+
+def pytest_on(ranks, *args, limit=400):
+    """Run pytest on that many ranks; return its exit code and all that they printed."""
+    command = [*MPIEXEC, "-n", ranks, sys.executable, "-m", "mpi4py", "-m", "pytest", "-q", *args]
+    run = subprocess.run(
+        [str(word) for word in command],
+        env=SURROUNDINGS | os.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=limit,
+    )
+    return run.returncode, run.stdout
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the conftest of the parallel tests and room for one test."""
+    shutil.copy(PARALLEL / "conftest.py", tmp_path)
+    return tmp_path
+
+
+# A test that is stuck for two minutes is a deadlock: every rank shows where it stands.
+STUCK = ("-o", "faulthandler_timeout=120", "-o", "faulthandler_exit_on_timeout=true")
+
+
+# Every world of 1 to 6 ranks and one of 8, each in one launch: a world of n ranks is tried
+# beside others (2 + 2 + 2, 3 + 3, 4 + 2, 5 + 1) and as the whole of COMM_WORLD.
+@pytest.mark.parametrize("ranks, worlds", [(1, "1"), (6, "2,3,4,5,6"), (8, "8")])
+def test_parallel_suite_passes_on(ranks, worlds):
+    code, output = pytest_on(ranks, *STUCK, PARALLEL, "--worlds", worlds)
+    assert code == 0, output[-6000:]
+
+
+@pytest.mark.skipif("REFIMPL_MPI" not in os.environ, reason="the longer launches cover it")
+def test_collectives_pass_on_the_other_mpi():
+    code, output = pytest_on(4, *STUCK, PARALLEL / "test_collectives.py", "--worlds", "4")
+    assert code == 0, output[-6000:]
+
+
+@pytest.mark.skipif("REFIMPL_MPI" not in os.environ, reason="the longer launches cover it")
+def test_golden_values_are_computed_on_the_other_mpi():
+    code, output = pytest_on(8, *STUCK, PARALLEL / "test_golden.py", "--worlds", "2,4,8")
+    assert code == 0, output[-6000:]
+
+
+def test_one_ranks_failure_fails_the_test_on_all(folder):
+    (folder / "test_one.py").write_text(
+        "def test_one(world):\n    assert world.mpi.rank != 1 or world.size < 2\n"
+    )
+    code, output = pytest_on(2, folder)
+    assert code != 0
+    assert "passed on this rank, failed on ranks [1]" in output
+
+
+def test_deadlock_ends_with_a_stack_that_shows_where(folder):
+    (folder / "test_stuck.py").write_text(
+        "import faulthandler\n"
+        "def test_stuck(world):\n"
+        "    if world.rank == 0 and world.size > 1:\n"
+        "        world.mpi.Barrier()  # nobody else comes\n"
+        "    elif world.size > 1:\n"
+        "        faulthandler.cancel_dump_traceback_later()  # two stacks at once would mix\n"
+    )
+    soon = ["-o", "faulthandler_timeout=5", "-o", "faulthandler_exit_on_timeout=true"]
+    code, output = pytest_on(2, *soon, folder, limit=100)
+    assert code != 0
+    assert "test_stuck.py" in output
+    assert "line 4 in test_stuck" in output

@@ -1,0 +1,204 @@
+"""Comparisons: which options go where, and the arithmetic of the table."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from refimpl import cli
+from refimpl.cli import compare as compare_command
+from refimpl.run.compare import fitted, rows, table_text
+from refimpl.run.config import Recipe, Run, override
+from refimpl.run.picture import require_matplotlib
+from refimpl.support.errors import UserError
+
+
+def summary(fer, wer=None, sent=0, frames=100):
+    made = {
+        "frame_error_rate": {"dev": 0.5, "test": fer},
+        "ledger": {"intra": {"messages": 1, "bytes": sent}, "inter": {"messages": 0, "bytes": 0}},
+        "frames": frames,
+        "frames_per_second": 10.0,
+        "seconds": frames / 10.0,
+        "max_resident_bytes_per_rank": 50_000_000,
+    }
+    if wer is not None:
+        made["word_error_rate"] = {"test": {"wer": wer}}
+    return made
+
+
+def test_increases_are_relative_to_serials_mean_and_spread_over_seeds():
+    table = rows(
+        {
+            "serial": [summary(0.10, 0.02), summary(0.30, 0.02)],
+            "gtc": [summary(0.22, 0.03, sent=500), summary(0.26, 0.03, sent=700)],
+        }
+    )
+    gtc = table[1]
+    assert gtc["fer"] == pytest.approx(0.24)
+    assert gtc["fer_increase"]["mean"] == pytest.approx(0.2)
+    assert gtc["fer_increase"]["spread"] == pytest.approx(0.2 / 2**0.5)
+    assert gtc["wer_increase"] == {"mean": pytest.approx(0.5), "spread": 0.0}
+    assert gtc["intra_bytes_per_frame"] == 6.0
+    assert (gtc["seconds"], gtc["resident_bytes_per_rank"]) == (10.0, 50_000_000)
+    assert table[0]["fer_increase"]["mean"] == pytest.approx(0.0)
+
+
+def test_without_serial_or_without_its_errors_there_is_no_increase():
+    assert rows({"ddp": [summary(0.1)]})[0]["fer_increase"] is None
+    none = rows({"serial": [summary(0.1, 0.0)], "ddp": [summary(0.2, 0.1)]})
+    assert none[1]["wer_increase"] is None and none[1]["fer_increase"]["mean"] == 1.0
+
+
+def test_the_table_lines_up_and_says_what_is_not_known():
+    text = table_text({"table": rows({"serial": [summary(0.1)], "gtc": [summary(0.2)]})})
+    head, serial, gtc = text.splitlines()
+    assert head.split()[:3] == ["strategy", "FER", "over"] and "WER" not in head
+    assert "+100.0 % (0.0)" in gtc and len({len(head), len(serial), len(gtc)}) == 1
+    assert " - " in table_text({"table": rows({"gtc": [summary(0.2)]})})
+
+
+def test_options_reach_the_strategies_that_have_them_and_no_others():
+    run = Run(
+        "mlp",
+        Recipe(task="images", epochs=1, lr=0.1),
+        partition=2,
+        gtc_group=2,
+        compression={"tau": 3.0, "gtc_warmup": 5},
+        blocks={"block_steps": 7, "residuals": "fold"},
+    )
+    serial, ddp = fitted(run, "serial", 4, 8), fitted(run, "ddp", 4, 8)
+    assert (serial.seed, ddp.partition, ddp.gtc_group, ddp.compression, ddp.blocks) == (
+        4,
+        None,
+        None,
+        {},
+        {},
+    )
+    assert fitted(run, "onebit", 0, 8).compression == {"gtc_warmup": 5}
+    assert fitted(run, "bmuf", 0, 8).blocks == {"block_steps": 7}
+    hybrid = fitted(run, "mics-gtc-bmuf", 0, 8)
+    assert (hybrid.partition, hybrid.gtc_group) == (2, 2)
+    assert hybrid.compression == run.compression and hybrid.blocks == run.blocks
+    for name in ("serial", "ddp", "mics", "gtc", "onebit", "bmuf", "gtc-bmuf", "mics-gtc-bmuf"):
+        fitted(run, name, 0, 8).check(1 if name == "serial" else 8)
+
+
+def test_steps_are_those_of_all_ranks_and_frames_are_the_same_for_all():
+    base = Run("mlp", Recipe(task="images", epochs=1, lr=0.1, batch=32), steps=100)
+    assert fitted(base, "ddp", 0, 8).steps == 100
+    assert fitted(base, "serial", 0, 8).steps == 800
+    larger = replace(base, recipe=replace(base.recipe, batch=128))
+    assert fitted(larger, "serial", 0, 8, base).steps == 200
+
+
+def planned(*options, world=8):
+    """What ``refimpl compare mlp OPTIONS`` would train."""
+    args = cli.parser().parse_args(["compare", "mlp", *options])
+    recipe = Recipe(task="images", epochs=1, lr=0.1, batch=64)
+    return compare_command.runs(args, SimpleNamespace(recipe=lambda: recipe), world)
+
+
+def test_options_for_one_strategy_alone():
+    runs = planned(
+        *("--strategies", "serial,gtc,bmuf", "--lr", "0.2", "--tau", "3", "--set", "hidden=8"),
+        *("--for", "gtc --tau 6 --lr 0.4", "--for", "bmuf --batch 16 --set hidden=9"),
+    )
+    lr = {name: run.recipe.lr for name, run in runs.items()}
+    assert lr == {"serial": 0.2, "gtc": 0.4, "bmuf": 0.2}
+    assert runs["gtc"].compression == {"tau": 6.0}
+    assert (runs["serial"].recipe.batch, runs["bmuf"].recipe.batch) == (64, 16)
+    assert [run.options["hidden"] for run in runs.values()] == ["8", "8", "9"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--for", "zero3 --lr 1"], "--for 'zero3 --lr 1': begin with one of the strategies"),
+        (["--for", ""], "begin with one of the strategies, ddp, gtc"),
+        (["--for", "gtc --epochs 3"], "--for gtc: --epochs 3 for one strategy alone"),
+        (["--for", "ddp --data x"], "--for ddp: --data x for one strategy alone"),
+        (["--for", "gtc --tua 3"], r"unrecognized arguments: --tua 3 in --for 'gtc ...'"),
+        (["--for", "gtc --lr fast"], "argument --lr: .*fast.* in --for 'gtc ...'"),
+        (["--for", "gtc --lr '1"], "--for 'gtc --lr '1': No closing quotation"),
+    ],
+)
+def test_what_is_wrong_with_the_options_for_one_is_said(options, message):
+    with pytest.raises(UserError, match=message):
+        planned("--strategies", "ddp,gtc", *options)
+
+
+def test_a_strategy_that_diverges_is_told_and_the_others_go_on(tmp_path, capsys):
+    out = tmp_path / "table.json"
+    options = ["--strategies", "ddp,bmuf", "--steps", "20", "--json", str(out)]
+    code = cli.main(["compare", "mlp", *options, "--for", "ddp --lr 1e30"])
+    said, table = capsys.readouterr(), json.loads(out.read_text())["table"]
+    assert (code, said.err) == (0, "")
+    assert "training diverged before step 20" in said.out
+    assert table[0] == {"strategy": "ddp", "seeds": 1, "diverged": 1}
+    assert table[1]["fer"] < 0.9
+    assert [line.split()[1] for line in said.out.splitlines()[-2:]] == [
+        "diverged",
+        f"{table[1]['fer']:.2%}",
+    ]
+
+
+def test_figures_of_the_seeds_that_did_not_diverge():
+    lost = {"diverged": "why"}
+    table = rows({"serial": [summary(0.1)], "ddp": [lost, summary(0.2)], "bmuf": [lost]})
+    assert [row["diverged"] for row in table] == [0, 1, 1]
+    assert table[1]["fer"] == 0.2 and "fer" not in table[2]
+    text = table_text({"table": table}).splitlines()
+    assert text[2].startswith("ddp (1 of 2 seeds diverged)") and text[3].split() == [
+        "bmuf",
+        "diverged",
+    ]
+
+
+def test_another_optimizer_does_not_inherit_the_recipes_hyper_parameters():
+    recipe = Recipe(task="images", epochs=1, lr=0.1, momentum=0.8, warmup=0.5)
+    assert override(recipe, {"lr": 0.2, "momentum": None}).momentum == 0.8
+    changed = override(recipe, {"optimizer": "adam", "schedule": "step", "weight_decay": 0.1})
+    assert (changed.momentum, changed.weight_decay, changed.warmup) == (None, 0.1, None)
+    assert override(recipe, {"optimizer": "momentum"}).momentum == 0.8
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"strategy": "ddp", "compression": {"tau": 1.0}}, "--tau does not go with strategy ddp"),
+        ({"strategy": "gtc", "blocks": {"block_steps": 1}}, "--block-steps does not go with"),
+        ({"strategy": "bmuf", "blocks": {"residuals": "zero"}}, "--residuals does not go with"),
+        ({"strategy": "onebit", "compression": {"tau": 1.0}}, "--tau does not go with"),
+        ({"strategy": "gtc", "sync": "every-microstep"}, "--sync every-microstep does not go"),
+        ({"strategy": "bmuf", "blocks": {"block_method": "abc"}}, "--block-method abc: choose"),
+        ({"strategy": "gtc-bmuf", "gtc_group": 2, "blocks": {"residuals": "x"}}, "--residuals x"),
+        ({"strategy": "bmuf", "blocks": {"block_momentum": 1.5}}, "block momentum 1.5"),
+        ({"strategy": "gtc", "compression": {"wire_format": "zip"}}, "zip"),
+        ({"strategy": "zero3", "zero_stage": 2}, "--zero-stage 2 does not go with"),
+        ({"reduction": "exakt"}, "--reduction exakt: choose one of exact, float"),
+        ({"collectives": "rign"}, "no collectives 'rign'"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_anything_starts(changes, message):
+    run = Run("mlp", Recipe(task="images", epochs=1, lr=0.1), **changes)
+    with pytest.raises(UserError, match=message):
+        run.check(4)
+
+
+def test_a_picture_without_matplotlib_names_the_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(UserError, match=r"pip install 'refimpl\[plot\]'"):
+        require_matplotlib()
+
+
+def test_pictures_are_written_as_png(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra [plot])")
+    from refimpl.run import picture
+
+    require_matplotlib()
+    summaries = {"serial": [summary(0.1, 0.02)], "gtc": [summary(0.2, 0.03, sent=300)]}
+    out = tmp_path / "c.png"
+    picture.comparison({"model": "net", "table": rows(summaries)}, out)
+    assert out.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,105 @@
+"""Run folders are whole or not there."""
+
+import json
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from refimpl.run import folder as runs
+from refimpl.run.picture import Curves
+from refimpl.support.errors import UserError
+
+
+def test_a_run_folder_comes_back_as_written(tmp_path):
+    folder = runs.RunFolder.create(tmp_path / "run", {"a": 1}, "text")
+    folder.log({"epoch": 1})
+    folder.log({"epoch": 2})
+    parameters = {"w.weight": np.arange(6.0, dtype=np.float32).reshape(2, 3)}
+    state = {"classes": 3, "words": ["a", "b"], "mean": np.ones(4)}
+    folder.save_model(parameters.items())
+    folder.finish({"loss": 0.5}, state)
+
+    again = runs.RunFolder.finished(tmp_path / "run")
+    assert (again.config(), again.summary(), again.model_text()) == (
+        {"a": 1},
+        {"loss": 0.5},
+        "text",
+    )
+    np.testing.assert_array_equal(again.parameters()["w.weight"], parameters["w.weight"])
+    restored = again.task_state()
+    assert restored.pop("mean").tolist() == [1, 1, 1, 1]
+    assert restored == {"classes": 3, "words": ["a", "b"]}
+    lines = (tmp_path / "run" / runs.METRICS).read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(UserError, match="is not empty"):
+        runs.RunFolder.create(tmp_path, {}, "")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_run_without_summary_is_not_finished(tmp_path):
+    folder = runs.RunFolder.create(tmp_path / "run", {}, "")
+    with pytest.raises(UserError, match="not finished"):
+        runs.RunFolder.finished(folder.path)
+    with pytest.raises(UserError, match="not there"):
+        runs.RunFolder.finished(tmp_path / "nowhere")
+
+
+def test_a_failed_write_leaves_neither_half_a_file_nor_remains(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"old")
+
+    def disk_full(file, array, **options):
+        file.write(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array", disk_full)
+    with pytest.raises(OSError):
+        runs.save_arrays(tmp_path / "file", [("a", np.ones(3))])
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"old")]
+
+
+@pytest.mark.parametrize(
+    "metrics, summary, message",
+    [
+        ('{"frames"', {}, "cannot read .*metrics.jsonl: Expecting"),
+        ("[1]", {}, "cannot read .*metrics.jsonl: a JSON object is needed"),
+        ("{}", {"strategy": "ddp", "world_size": 1}, "metrics.jsonl or summary.json .*'step'"),
+        ("", {"strategy": "ddp"}, "metrics.jsonl or summary.json .*'world_size'"),
+    ],
+)
+def test_a_damaged_run_is_not_drawn(tmp_path, metrics, summary, message):
+    folder = runs.RunFolder.create(tmp_path / "run", {}, "")
+    folder.finish(summary, {})
+    (folder.path / runs.METRICS).write_text(metrics)
+    with pytest.raises(UserError, match=message):
+        Curves.of(folder)
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    pipe, heard = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: heard.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    runs.write_whole(pipe, b"whole")
+    reader.join(timeout=20)
+    assert heard == [b"whole"] and pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("picture.jpg", "--plot .*picture.jpg: give a file whose name ends in .png"),
+        ("folder.png", "--plot .*folder.png is a folder: give a file"),
+        ("missing/picture.png", "there is no folder .*missing; make it"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, name, message):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UserError, match=message):
+        runs.check_file("--plot", str(tmp_path / name), ".png")
+    runs.check_file("--plot", str(tmp_path / "picture.png"), ".png")

@@ -1,0 +1,175 @@
+"""Data directories and lexicons: what is read, and every way in which they can be wrong."""
+
+import numpy as np
+import pytest
+from scipy.io import wavfile
+
+from refimpl.support.errors import UserError
+from refimpl.tasks.acoustic.kaldi import Phone, read_data_directory
+from refimpl.tasks.acoustic.lexicon import Lexicon, read_lexicon
+from refimpl.tasks.acoustic.wav import read_wav
+
+FILES = {
+    "wav.scp": "b wavs/b.wav\na wavs/a.wav\n",
+    "text": "a one two\nb three\n",
+    "utt2spk": "a anna\nb bert\n",
+}
+SEGMENTED = {
+    "wav.scp": "rec wavs/a.wav\n",
+    "segments": "a rec 0.0 0.25\nb rec 0.25 -1\n",
+    "text": FILES["text"],
+    "utt2spk": FILES["utt2spk"],
+}
+
+
+def directory(folder, **changed):
+    """Write a sound data directory of two utterances, some of its files changed or left out."""
+    (folder / "wavs").mkdir(parents=True)
+    for name in ("a", "b"):
+        wavfile.write(folder / "wavs" / f"{name}.wav", 8000, np.zeros(4000, dtype=np.int16))
+    for name, text in {**FILES, **changed}.items():
+        if text is not None:
+            (folder / name.replace("_", ".")).write_text(text)
+    return folder
+
+
+def test_utterances_come_sorted_with_all_that_is_known(tmp_path):
+    a, b = read_data_directory(directory(tmp_path))
+    assert (a.name, a.speaker, a.words) == ("a", "anna", ("one", "two"))
+    assert (b.name, b.speaker, b.words) == ("b", "bert", ("three",))
+    assert a.wav == str(tmp_path / "wavs" / "a.wav")
+    assert (a.start, a.end, a.phones) == (0.0, None, None)
+
+
+def test_segments_cut_utterances_from_recordings(tmp_path):
+    a, b = read_data_directory(directory(tmp_path, **SEGMENTED))
+    assert (a.wav, a.start, a.end) == (str(tmp_path / "wavs" / "a.wav"), 0.0, 0.25)
+    assert (b.wav, b.start, b.end) == (a.wav, 0.25, None)
+
+
+def test_ctm_gives_phones_in_order_of_time(tmp_path):
+    ctm = "a 1 0.2 0.1 ah\nb 1 0 0.5 iy\na 1 0.0 0.2 w\n"
+    a, b = read_data_directory(directory(tmp_path, ctm=ctm))
+    assert a.phones == (Phone("w", 0.0, 0.2), Phone("ah", 0.2, 0.2 + 0.1))
+    assert b.phones == (Phone("iy", 0.0, 0.5),)
+
+
+def test_tabs_and_blank_lines_are_fine(tmp_path):
+    a, _ = read_data_directory(directory(tmp_path, text="\na\tone  two\n\nb three\n"))
+    assert a.words == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"wav.scp": None}, "has no wav.scp: it needs wav.scp, text and utt2spk"),
+        ({"text": None}, "has no text"),
+        ({"utt2spk": None}, "has no utt2spk"),
+        ({"text": "\n"}, "text is empty"),
+        ({"text": "a one\na two\nb three\n"}, "text:2: a is there twice, first in line 1"),
+        ({"text": "a one\nb\n"}, "text:2: b stands alone: it needs words"),
+        ({"text": "a one\n"}, "b is in .*utt2spk but not in .*text"),
+        ({"utt2spk": "a anna\n"}, "b is in .*text but not in .*utt2spk"),
+        ({"wav.scp": "a wavs/a.wav\n"}, "b is in .*text but not in .*wav.scp"),
+        ({"wav.scp": "a sox x.flac -t wav - |\nb wavs/b.wav\n"}, "scp:1: .* a is a pipe"),
+        ({"wav.scp": "a wavs/a.wav\nb wavs/c.wav\n"}, "scp:2: recording b: no file .*c.wav"),
+        ({**SEGMENTED, "segments": "a rec 0 0.2\nb new 0 1\n"}, "segments:2: .*cut from new"),
+        ({**SEGMENTED, "segments": "a rec 0.5 0.2\nb rec 0 1\n"}, "segments:1: .*0.5 to 0.2"),
+        ({**SEGMENTED, "segments": "a rec 0 x\nb rec 0 1\n"}, "segments:1: 0 x are not numbers"),
+        ({**SEGMENTED, "segments": "a rec 0\nb rec 0 1\n"}, "segments:1: a needs a recording"),
+        ({**SEGMENTED, "segments": "a rec 0 1\n"}, "b is in .*text but not in .*segments"),
+        ({"ctm": "a 1 0 1 ah\nb 1 0\n"}, "ctm:2: 'b 1 0' is not `utterance"),
+        ({"ctm": "a 1 0 -1 ah\nb 1 0 1 ah\n"}, "ctm:1: .*must not be negative"),
+        ({"ctm": "a 1 0 1 ah\n"}, "b is in .*text but not in .*ctm"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(tmp_path, changed, message):
+    with pytest.raises(UserError, match=message) as error:
+        read_data_directory(directory(tmp_path, **changed))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_empty_directories_are_told_apart(tmp_path):
+    with pytest.raises(UserError, match="no data directory .*nowhere"):
+        read_data_directory(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="has no wav.scp"):
+        read_data_directory(tmp_path)
+
+
+# ---------------------------------------------------------------------------------- wav
+
+
+def test_float_and_integer_recordings_of_one_sound_are_equal(tmp_path):
+    samples = np.array([0, 1, -1, 32767, -32768], dtype=np.int16)
+    wavfile.write(tmp_path / "i.wav", 16000, samples)
+    wavfile.write(tmp_path / "f.wav", 16000, (samples / 32768).astype(np.float32))
+    rate, integers = read_wav(str(tmp_path / "i.wav"))
+    assert rate == 16000 and integers.dtype == np.float32
+    np.testing.assert_array_equal(integers, samples)
+    np.testing.assert_array_equal(read_wav(str(tmp_path / "f.wav"))[1], samples)
+
+
+def test_unknown_chunks_are_skipped(tmp_path):
+    wavfile.write(tmp_path / "a.wav", 8000, np.arange(10, dtype=np.int16))
+    riff = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "b.wav").write_bytes(riff[:12] + b"odd \x04\0\0\0abcd" + riff[12:])
+    np.testing.assert_array_equal(read_wav(str(tmp_path / "b.wav"))[1], np.arange(10))
+
+
+@pytest.mark.parametrize("length", [0, 3, 4, 12, 20, 36, 40, 44, 45, 100, -2, -1])
+def test_a_recording_cut_short_anywhere_is_refused(tmp_path, length):
+    wavfile.write(tmp_path / "a.wav", 8000, np.arange(1000, dtype=np.int16))
+    riff = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(riff[:length])
+    with pytest.raises(UserError, match="a.wav is truncated or not a RIFF wav file"):
+        read_wav(str(tmp_path / "a.wav"))
+
+
+@pytest.mark.parametrize(
+    "samples, message",
+    [
+        (np.zeros((100, 2), dtype=np.int16), "2 channels, mono is needed"),
+        (np.zeros(100, dtype=np.int32), "holds int32 samples"),
+        (np.zeros(100, dtype=np.uint8), "holds uint8 samples"),
+    ],
+)
+def test_other_channels_and_widths_are_refused(tmp_path, samples, message):
+    wavfile.write(tmp_path / "a.wav", 8000, samples)
+    with pytest.raises(UserError, match=message):
+        read_wav(str(tmp_path / "a.wav"))
+
+
+def test_a_recording_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="no file .*x.wav"):
+        read_wav(str(tmp_path / "x.wav"))
+
+
+# ------------------------------------------------------------------------------ lexicon
+
+
+def test_lexicon_keeps_every_pronunciation(tmp_path):
+    (tmp_path / "lexicon.txt").write_text("the dh ah\nthe dh iy\na ah\n")
+    lexicon = read_lexicon(tmp_path / "lexicon.txt", "sil")
+    assert lexicon == Lexicon({"a": (("ah",),), "the": (("dh", "ah"), ("dh", "iy"))}, "sil")
+    assert lexicon.words == ("a", "the")
+    assert lexicon.phones == ("sil", "ah", "dh", "iy")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "is empty"),
+        ("a ah\nb\n", "lexicon.txt:2: word b has no phones"),
+        ("a ah\na ah\n", "lexicon.txt:2: word a is there twice"),
+        ("a ah sil\n", "lexicon.txt:1: word a is said with sil"),
+    ],
+)
+def test_what_is_wrong_in_a_lexicon_is_named(tmp_path, text, message):
+    (tmp_path / "lexicon.txt").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_lexicon(tmp_path / "lexicon.txt", "sil")
+
+
+def test_a_missing_lexicon_is_named(tmp_path):
+    with pytest.raises(UserError, match="no lexicon .*lexicon.txt"):
+        read_lexicon(tmp_path / "lexicon.txt", "sil")
