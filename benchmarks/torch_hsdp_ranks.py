@@ -79,7 +79,8 @@ def ours(contest: Contest, given: argparse.Namespace) -> Job:
     from refimpl.methods.step import LOSS_UNIT, Replica, StepOptions
     from refimpl.run.bench.step import network
     from refimpl.world.communicator import Communicator
-    from refimpl.world.topology import Grid, Groups
+    from refimpl.world.groups import Groups
+    from refimpl.world.topology import Grid
 
     comm = Communicator(MPI.COMM_WORLD)
     assert comm.size == contest.ranks

@@ -29,7 +29,8 @@ from refimpl.numerics.rng import stream
 from refimpl.run.bench.step import network
 from refimpl.support.errors import require
 from refimpl.world.communicator import Communicator
-from refimpl.world.topology import Grid, Groups
+from refimpl.world.groups import Groups
+from refimpl.world.topology import Grid
 
 COUNTERS = Path("/sys/class/net/e0/statistics")
 Works = dict[str, Callable[[], object]]

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from refimpl import __version__
-from refimpl.support import errors
 from refimpl.support.errors import UserError
+from refimpl.world import agree
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -91,7 +91,7 @@ def on_first_rank(work: Callable[[], int]) -> int:
     mpi = _mpi()
     if mpi is None:
         return work() if first_rank() else 0
-    return errors.on_first_rank(mpi.COMM_WORLD, work)
+    return agree.on_first_rank(mpi.COMM_WORLD, work)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -161,7 +161,7 @@ def _refuse(message: str) -> int:
     one rank be alone with its error, nobody comes: it speaks for itself and ends the job.
     """
     mpi = _mpi()
-    if mpi is not None and not errors.meet(
+    if mpi is not None and not agree.meet(
         mpi.COMM_WORLD, GRACE + GRACE_PER_RANK * mpi.COMM_WORLD.size
     ):
         _last_words(f"refimpl: error on rank {mpi.COMM_WORLD.rank}: {message}\n")

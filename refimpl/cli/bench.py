@@ -42,7 +42,7 @@ def _step(comm: Any, args: Any) -> tuple[Any, str]:
 def _gtc(comm: Any, args: Any) -> tuple[Any, str]:
     from refimpl.run.bench import gtc
     from refimpl.run.modelfile import ModelFile
-    from refimpl.support.errors import on_first_rank
+    from refimpl.world.agree import on_first_rank
 
     result = on_first_rank(comm.mpi, lambda: gtc.measure(**_given(repeats=args.repeats)))
     text = gtc.table(result)
@@ -63,7 +63,8 @@ def run(args: Any) -> int:
     """Measure and print the table."""
     from refimpl.cli import say, world
     from refimpl.run.folder import check_file, write_json
-    from refimpl.support.errors import UserError, together
+    from refimpl.support.errors import UserError
+    from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)
     with together(comm):

@@ -45,7 +45,8 @@ def run(args: Any) -> int:
     from refimpl.run import compare, picture
     from refimpl.run.folder import check_file, write_json
     from refimpl.run.modelfile import ModelFile
-    from refimpl.support.errors import UserError, together
+    from refimpl.support.errors import UserError
+    from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)
     model = ModelFile.open(args.model, comm)

@@ -29,7 +29,7 @@ def run(args: Any) -> int:
     from refimpl.run.folder import RunFolder, default_folder
     from refimpl.run.modelfile import ModelFile
     from refimpl.run.trainer import Trainer, run_folder
-    from refimpl.support.errors import together
+    from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)
     model = ModelFile.open(args.model, comm)

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from refimpl.collectives import blocks, ring, tree
 from refimpl.collectives.order import Order, around, left_to_right
 from refimpl.support.errors import UserError
-from refimpl.world.communicator import node_members
+from refimpl.world.topology import node_members
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator

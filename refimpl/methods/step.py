@@ -28,7 +28,7 @@ from refimpl.methods.partition.zero import ModelStates
 from refimpl.nn import Layer, Sequential, SoftmaxCrossEntropy
 from refimpl.numerics.exact import FixedPoint
 from refimpl.optim import Optimizer, clip
-from refimpl.world.topology import Groups
+from refimpl.world.groups import Groups
 
 Batches = Callable[[int], tuple[NDArray, NDArray]]
 """Micro-step -> inputs (batch, inputs) and labels (batch,)."""

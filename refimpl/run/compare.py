@@ -16,7 +16,8 @@ from refimpl.methods.strategies import strategy
 from refimpl.run.config import Run
 from refimpl.run.modelfile import ModelFile
 from refimpl.run.trainer import Trainer
-from refimpl.support.errors import Diverged, UserError, on_first_rank
+from refimpl.support.errors import Diverged, UserError
+from refimpl.world.agree import on_first_rank
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator

@@ -22,7 +22,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from refimpl.nn import Sequential
-from refimpl.support.errors import UserError, listed, together
+from refimpl.support.errors import UserError, listed
+from refimpl.world.agree import together
 
 if TYPE_CHECKING:
     from refimpl.run.config import Recipe

@@ -15,9 +15,10 @@ from refimpl.nn import Sequential
 from refimpl.run.config import Run
 from refimpl.run.folder import CONFIG, RunFolder
 from refimpl.run.modelfile import ModelFile
-from refimpl.support.errors import UserError, together
+from refimpl.support.errors import UserError
 from refimpl.tasks import table as tasks
 from refimpl.tasks.scoring import CHUNK, Examples
+from refimpl.world.agree import together
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator

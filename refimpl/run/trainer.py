@@ -22,13 +22,15 @@ from refimpl.run.config import Run
 from refimpl.run.folder import RunFolder
 from refimpl.run.modelfile import ModelFile
 from refimpl.run.steplog import StepLog
-from refimpl.support.errors import Diverged, UserError, together
+from refimpl.support.errors import Diverged, UserError
 from refimpl.support.progress import Progress, size
 from refimpl.tasks import table as tasks
 from refimpl.tasks.batches import Batches
 from refimpl.tasks.scoring import CHUNK, Examples
-from refimpl.world.ledger import LINKS, Count, summed_over
-from refimpl.world.topology import Groups, Nodes
+from refimpl.world.agree import together
+from refimpl.world.groups import Groups
+from refimpl.world.ledger import LINKS, Count, summed
+from refimpl.world.topology import Nodes
 
 if TYPE_CHECKING:
     from refimpl.nn import Sequential
@@ -303,7 +305,7 @@ class Trainer:
     def _count(self, before: dict[str, Count]) -> dict[str, dict[str, int]]:
         """Return what all ranks sent since ``before``, and add it to the run's total."""
         mine = {link: now - before[link] for link, now in self.comm.ledger.totals().items()}
-        sent = summed_over(self.comm, mine)
+        sent = summed(self.comm.allgather_object(mine))
         self.traffic = {link: self.traffic[link] + count for link, count in sent.items()}
         return plain(sent)
 

@@ -1,1 +1,1 @@
-"""The ranks of a job: topology, communicators, ledger."""
+"""The ranks of a job: topology, communicators, ledger, ranks that agree, ranks as threads."""

@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from refimpl.support.errors import UserError
 from refimpl.world.ledger import Ledger
-from refimpl.world.topology import Nodes
+from refimpl.world.topology import Nodes, node_members
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -272,17 +272,6 @@ class Communicator:
         self._slots.clear()
         if self._owned:
             self.mpi.Free()
-
-
-def node_members(nodes: tuple[int, ...]) -> list[list[int]]:
-    """Return the ranks on each node, nodes in order of their numbers.
-
-    >>> node_members((0, 0, 1, 1))
-    [[0, 1], [2, 3]]
-    >>> node_members((3, 1, 3))
-    [[1], [0, 2]]
-    """
-    return [[r for r, n in enumerate(nodes) if n == node] for node in sorted(set(nodes))]
 
 
 def real_nodes(mpi_comm: MPI.Comm) -> tuple[int, ...]:

@@ -16,10 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from typing import NamedTuple
 
 LINKS = ("intra", "inter")
 
@@ -121,8 +118,3 @@ def summed(everyones: Iterable[dict[str, Count]]) -> dict[str, Count]:
     """Add the `totals` of several ranks, link class by link class."""
     everyones = list(everyones)
     return {link: sum((totals[link] for totals in everyones), Count()) for link in LINKS}
-
-
-def summed_over(comm: Communicator, totals: dict[str, Count]) -> dict[str, Count]:
-    """Return the sum over all ranks of comm of their ``totals``.  Collective, not counted."""
-    return summed(comm.allgather_object(totals))

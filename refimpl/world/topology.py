@@ -1,4 +1,4 @@
-"""Who talks to whom: the rank grid, the nodes, and the communicators cut from them.
+"""Who talks to whom: the rank grid and the nodes, in numbers alone.
 
 The n ranks of the world form a grid of b x g x p, the partition axis fastest::
 
@@ -17,19 +17,16 @@ The n ranks of the world form a grid of b x g x p, the partition axis fastest::
 A *worker* is one partition group: it computes one gradient.  An axis of length 1 vanishes:
 p = n is ZeRO, p = 1 data parallelism, g = 1 BMUF, and so on for every row of the strategy table.
 
-Beside this logical grid stands the physical one, nodes of k ranks.  Everything above `Groups`
-is arithmetic and needs no MPI.
+Beside this logical grid stands the physical one, nodes of k ranks.  Everything here is arithmetic
+and needs no MPI; `refimpl.world.groups` cuts communicators by it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from refimpl.support.errors import UserError, require
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
 
 
 def divisors(n: int) -> list[int]:
@@ -196,6 +193,17 @@ class Nodes:
         return len(set(self.nodes_of(ranks)))
 
 
+def node_members(nodes: tuple[int, ...]) -> list[list[int]]:
+    """Return the ranks on each node, nodes in order of their numbers.
+
+    >>> node_members((0, 0, 1, 1))
+    [[0, 1], [2, 3]]
+    >>> node_members((3, 1, 3))
+    [[1], [0, 2]]
+    """
+    return [[r for r, n in enumerate(nodes) if n == node] for node in sorted(set(nodes))]
+
+
 def drawing(grid: Grid, nodes: Nodes) -> str:
     """Return the grid as text: one line per worker, then the groups of each axis.
 
@@ -238,44 +246,3 @@ def drawing(grid: Grid, nodes: Nodes) -> str:
             text.insert(-1, "...")
         lines.append(" " * 19 + " ".join(text))
     return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class Groups:
-    """The communicators of one rank.
-
-    ``partition``: the p ranks that hold one replica of the model states.  ``gradient``: the g
-    ranks of this block with the same shard.  ``block``: the b ranks at this place in every block.
-    ``replication``: all b g ranks with the same shard.
-    """
-
-    grid: Grid
-    world: Communicator
-    partition: Communicator
-    gradient: Communicator
-    block: Communicator
-    replication: Communicator
-
-    @classmethod
-    def split(cls, world: Communicator, grid: Grid) -> Groups:
-        """Cut the world into the groups of every axis.  Collective over the world."""
-        assert grid.world == world.size, (grid, world.size)
-
-        def group_of(members: list[int]) -> Communicator:
-            group = world.split(color=min(members), key=world.rank)
-            assert group is not None and group.size == len(members)
-            return group
-
-        return cls(
-            grid,
-            world,
-            group_of(grid.partition_group(world.rank)),
-            group_of(grid.gradient_group(world.rank)),
-            group_of(grid.block_group(world.rank)),
-            group_of(grid.replication_group(world.rank)),
-        )
-
-    def free(self) -> None:
-        """Give back the communicators of all axes.  Collective."""
-        for group in (self.partition, self.gradient, self.block, self.replication):
-            group.free()

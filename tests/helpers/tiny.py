@@ -9,7 +9,8 @@ from refimpl import collectives, nn, optim
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.numerics.rng import stream
 from refimpl.run.trainer import parameters_digest
-from refimpl.world.topology import Grid, Groups
+from refimpl.world.groups import Groups
+from refimpl.world.topology import Grid
 
 WIDTHS = (13, 11, 7, 5)  # units of 154, 84 and 40 numbers: some are padded for p = 3, 4, 6 and 8
 BATCH = 4

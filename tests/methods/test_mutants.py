@@ -20,7 +20,8 @@ from refimpl.methods.gradient.exact import AllReduce
 from refimpl.methods.partition.zero import ModelStates
 from refimpl.methods.step import Replica
 from refimpl.optim import clip
-from refimpl.world.topology import Grid, Groups
+from refimpl.world.groups import Groups
+from refimpl.world.topology import Grid
 
 # On 4 ranks 3 micro-steps, on 6 ranks 2; clipped in steps 2 and 4.
 SHARE = {"micro_batches": 12, "steps": 5, "clip": 0.57}

@@ -5,7 +5,7 @@ import pytest
 
 from refimpl.support.errors import UserError
 from refimpl.world.communicator import Communicator
-from refimpl.world.ledger import Count, summed_over
+from refimpl.world.ledger import Count, summed
 
 
 def send_right(comm, n=5, dtype=np.float32):
@@ -53,7 +53,7 @@ def test_what_is_sent_is_counted_by_link_and_purpose(world):
     assert comm.ledger.total("intra", "models").messages == 1 + (link == "intra")
     assert comm.ledger.total() == (4, 68)
     assert comm.ledger.purpose == "other"
-    everyones = summed_over(comm, comm.ledger.totals())
+    everyones = summed(comm.allgather_object(comm.ledger.totals()))
     assert everyones["intra"] + everyones["inter"] == (4 * comm.size, 68 * comm.size)
 
 

@@ -13,8 +13,9 @@ from refimpl.numerics.exact import FixedPoint
 from refimpl.numerics.rng import stream
 from refimpl.optim import SGD
 from refimpl.world.communicator import Communicator
+from refimpl.world.groups import Groups
 from refimpl.world.ledger import Count
-from refimpl.world.topology import Grid, Groups
+from refimpl.world.topology import Grid
 
 RING = collectives.get("ring")
 

@@ -9,7 +9,8 @@ import tiny
 
 from refimpl import collectives, nn, optim
 from refimpl.methods.step import Replica, StepOptions
-from refimpl.world.topology import Grid, Groups, divisors
+from refimpl.world.groups import Groups
+from refimpl.world.topology import Grid, divisors
 
 
 def serial(comm, **options):

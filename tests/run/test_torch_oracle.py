@@ -23,7 +23,8 @@ from refimpl import collectives, nn, optim
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.methods.traffic import partition_calls
 from refimpl.numerics.rng import stream
-from refimpl.world.topology import Grid, Groups
+from refimpl.world.groups import Groups
+from refimpl.world.topology import Grid
 
 pytestmark = needs_torch
 

@@ -28,8 +28,9 @@ from refimpl.methods.gradient.gtc.method import ThresholdCompression, ThresholdO
 from refimpl.methods.gradient.onebit.method import OneBit
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.methods.strategies import STRATEGIES
+from refimpl.world.groups import Groups
 from refimpl.world.threads import spawn
-from refimpl.world.topology import Grid, Groups
+from refimpl.world.topology import Grid
 
 Arrays = dict[str, NDArray]
 Settings = dict[str, Any]

@@ -17,7 +17,8 @@ import numpy as np
 from refimpl import collectives, nn, optim
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.numerics.rng import stream
-from refimpl.world.topology import Grid, Groups
+from refimpl.world.groups import Groups
+from refimpl.world.topology import Grid
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator

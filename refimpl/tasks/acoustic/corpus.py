@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.support.errors import require, together
+from refimpl.support.errors import require
 from refimpl.tasks.acoustic.examples import Frames
 from refimpl.tasks.acoustic.features import log_mel_features
 from refimpl.tasks.acoustic.frontend import Moments, average, grouped, moments, normalise
@@ -30,6 +30,7 @@ from refimpl.tasks.acoustic.targets import (
     exact_alignment,
     flat_alignment,
 )
+from refimpl.world.agree import together
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator

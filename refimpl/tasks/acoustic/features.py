@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.support.errors import UserError, require, together
+from refimpl.support.errors import UserError, require
 from refimpl.tasks.acoustic.frontend import LogMel
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.settings import AcousticSettings
 from refimpl.tasks.acoustic.wav import read_wav
+from refimpl.world.agree import together
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator

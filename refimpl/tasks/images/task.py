@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.support.errors import UserError, together
+from refimpl.support.errors import UserError
 from refimpl.tasks.images import idx, toy
 from refimpl.tasks.scoring import classification
+from refimpl.world.agree import together
 
 if TYPE_CHECKING:
     from refimpl.tasks.scoring import Outputs

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from scipy.io import wavfile
 
 from refimpl.numerics.rng import stream
-from refimpl.support.errors import UserError, listed, require, together
+from refimpl.support.errors import UserError, listed, require
 from refimpl.tasks.acoustic.synth.articulation import TICK, timing, tracks
 from refimpl.tasks.acoustic.synth.phones import LEXICON
 from refimpl.tasks.acoustic.synth.scene import record
 from refimpl.tasks.acoustic.synth.speakers import Speaker, speaker
 from refimpl.tasks.acoustic.synth.voice import RATE, speak
+from refimpl.world.agree import together
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
