@@ -1,19 +1,19 @@
 """refimpl: MiCS, GTC and BMUF in NumPy and MPI, written out to be read and to be trusted.
 
-The folders in reading order, which is also the direction of imports:
+The rooms in reading order.  A file imports from its own room or from those above it:
 
-    topology.py       who talks to whom: the rank grid, the nodes, the communicators
-    ledger.py         what was sent, by class of link and purpose
-    communicator.py   the only way in which this package sends anything
-    collectives/      ring, halving-doubling, tree, hierarchical, MPI's own; their costs
-    exact.py          sums that do not depend on their order
-    compression/      GTC and one-bit messages: encode, exchange, decode
-    nn/  optim/       layers with hand-written backward passes, optimizers, schedules
-    data/  acoustic/  images; speech, from wav files to word errors, and a synthesizer
-    parallel/         strategies: sharding, gradient methods, BMUF, and one step of them all
-    config.py  modelfile.py  trainer.py  runs.py  steplog.py      one run
-    compare.py  picture.py  plan/  bench/             runs side by side, on paper, by the clock
-    cli/              the command line
+    support/      errors that a caller can make, progress
+    world/        the rank grid, the nodes, communicators, what was sent, ranks as threads
+    numerics/     draws and sums that do not depend on the cluster
+    collectives/  ring, halving-doubling, tree, hierarchical, MPI's own; their costs
+    nn/           layers with hand-written backward passes, the flat vector of parameters
+    optim/        optimizers, clipping, schedules
+    methods/      what fills the axes: sharding, gradient methods, BMUF; one step of them all
+    tasks/        what is learnt: images; speech, from wav files to word errors, and a synthesizer
+    run/          one run: its settings, the training loop, its folder; runs side by side
+    golden/       values that other implementations test themselves against
+    plan/         step times on paper
+    cli/          the command line
 
 Nothing here starts MPI when it is imported.
 """
