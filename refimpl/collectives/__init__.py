@@ -27,7 +27,7 @@ steps inside the node have one message for each of the N nodes.  ``ring`` and
 reduce-scatter, and says so.  A message of no elements is sent and counted like any other.
 
     file                  what is in it
-    blocks.py             how n elements are cut into blocks
+    chunks.py             how n elements are cut into blocks
     order.py              orders of summation as data
     cost.py               messages, bytes and time of a schedule
     interface.py          what every family offers

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks
+from refimpl.collectives import chunks
 from refimpl.collectives.cost import Step
 from refimpl.collectives.order import Order
 
@@ -103,7 +103,7 @@ def reduce_scatter(
     x : (n,) array
         This rank's addend.  Afterwards only the returned block has a defined content.
     offsets : (p + 1,) sequence of int, optional
-        Cut points of blocks of unequal length; by default `blocks.offsets`.
+        Cut points of blocks of unequal length; by default `chunks.offsets`.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def reduce_scatter(
     n - n_b elements, as few as the ring.
     """
     p, r = comm.size, comm.rank
-    block = blocks.slices(x, p, offsets)
+    block = chunks.slices(x, p, offsets)
     arrived = None
     for give, to, keep, sources in levels(p, r):
         sending = comm.Isend(_blocks(x, block, give), to)
@@ -149,7 +149,7 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
     if p is a power of two; else some ranks send two messages at a level and others none.
     """
     p, r = comm.size, comm.rank
-    block = blocks.slices(x, p, offsets)
+    block = chunks.slices(x, p, offsets)
     for give, to, keep, sources in reversed(levels(p, r)):
         receiving = comm.Irecv(_blocks(x, block, give), to)
         sending = [comm.Isend(_blocks(x, block, keep), source) for source in sources]

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks, ring, tree
+from refimpl.collectives import chunks, ring, tree
 from refimpl.collectives.order import Order, around, left_to_right
 from refimpl.support.errors import UserError
 from refimpl.world.communicator import node_members
@@ -114,7 +114,7 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
     x : (n,) array, any dtype
         Block r is rank r's on entry; all blocks are there afterwards.
     offsets : (p + 1,) sequence of int, optional
-        Cut points of blocks of unequal length; by default `blocks.offsets`.
+        Cut points of blocks of unequal length; by default `chunks.offsets`.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
     """
     place = grid(comm.nodes)
     within, across = comm.levels()
-    block = blocks.slices(x, comm.size, offsets)
+    block = chunks.slices(x, comm.size, offsets)
     j, k = within.rank, within.size
     left, right = (j - 1) % k, (j + 1) % k
 
@@ -145,7 +145,7 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
     theirs = column(place, j)
     cuts = _cuts(block, theirs)
     gathered = comm.scratch(cuts[-1], x.dtype)
-    run = blocks.slices(gathered, across.size, cuts)
+    run = chunks.slices(gathered, across.size, cuts)
     gathered[run[across.rank]] = x[block[comm.rank]]
     ring.allgather(across, gathered, cuts)
 
@@ -183,7 +183,7 @@ def reduce_scatter(
     """
     place = grid(comm.nodes)
     within, across = comm.levels()
-    block = blocks.slices(x, comm.size, offsets)
+    block = chunks.slices(x, comm.size, offsets)
     j, k = within.rank, within.size
     left, right = (j - 1) % k, (j + 1) % k
 
@@ -194,7 +194,7 @@ def reduce_scatter(
         outgoing = [x[block[owner]] for owner in column(place, ring.reduced(k, j, step))]
         cuts = list(accumulate((partial.size for partial in incoming), initial=0))
         arrived = comm.scratch(cuts[-1], x.dtype)
-        arrived = [arrived[run] for run in blocks.slices(arrived, len(incoming), cuts)]
+        arrived = [arrived[run] for run in chunks.slices(arrived, len(incoming), cuts)]
         receiving = [within.Irecv(part, left) for part in arrived]
         sending = [within.Isend(partial, right) for partial in outgoing]
         for request, part, partial in zip(receiving, arrived, incoming, strict=True):
@@ -207,7 +207,7 @@ def reduce_scatter(
     cuts = _cuts(block, theirs)
     gathered = comm.scratch(cuts[-1], x.dtype)
     for place_in_run, owner in zip(
-        blocks.slices(gathered, across.size, cuts), theirs, strict=True
+        chunks.slices(gathered, across.size, cuts), theirs, strict=True
     ):
         gathered[place_in_run] = x[block[owner]]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks, tree
+from refimpl.collectives import chunks, tree
 from refimpl.collectives.cost import Step
 from refimpl.collectives.hierarchical import column, grid, seat
 from refimpl.collectives.ring import gathered, reduced
@@ -52,8 +52,8 @@ def allreduce_steps(n: int, nodes: tuple[int, ...]) -> list[Step]:
     """Return the schedule of `hierarchical.allreduce`."""
     table = np.array(grid(nodes))
     n_nodes, k = table.shape
-    block = np.diff(blocks.offsets(n, k))
-    part = np.array([np.diff(blocks.offsets(size, n_nodes)) for size in block])  # [local, node]
+    block = np.diff(chunks.offsets(n, k))
+    part = np.array([np.diff(chunks.offsets(size, n_nodes)) for size in block])  # [local, node]
     i, j = np.arange(n_nodes)[:, None], np.arange(k)
 
     right, down = table[:, (j + 1) % k], table[(i + 1) % n_nodes, j]

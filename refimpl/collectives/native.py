@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks
+from refimpl.collectives import chunks
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -23,7 +23,7 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
 
     Blocks of unequal length need ``MPI_Allgatherv``, which some libraries run much more slowly.
     """
-    block = blocks.slices(x, comm.size, offsets)
+    block = chunks.slices(x, comm.size, offsets)
     counts = [b.stop - b.start for b in block]
     if len(set(counts)) == 1:
         comm.Allgather(comm.IN_PLACE, x)
@@ -35,7 +35,7 @@ def reduce_scatter(
     comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
 ) -> NDArray:
     """Sum x; return this rank's block of the sum, a view of x: ``MPI_Reduce_scatter``."""
-    block = blocks.slices(x, comm.size, offsets)
+    block = chunks.slices(x, comm.size, offsets)
     own = x[block[comm.rank]]
     # In place MPI would leave the block at the start of x, where it overlaps other blocks.
     summed = comm.scratch(own.size, x.dtype)

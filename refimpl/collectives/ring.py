@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks
+from refimpl.collectives import chunks
 from refimpl.collectives.cost import Step
 from refimpl.collectives.order import Order, around, left_to_right
 
@@ -63,7 +63,7 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
     x : (n,) array, any dtype
         Block r is rank r's on entry; all blocks are there afterwards.
     offsets : (p + 1,) sequence of int, optional
-        Cut points of blocks of unequal length; by default `blocks.offsets`.
+        Cut points of blocks of unequal length; by default `chunks.offsets`.
 
     Notes
     -----
@@ -79,7 +79,7 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
     """
     p, r = comm.size, comm.rank
     right, left = (r + 1) % p, (r - 1) % p
-    block = blocks.slices(x, p, offsets)
+    block = chunks.slices(x, p, offsets)
     for step in range(p - 1):
         outgoing, incoming = x[block[gathered(p, r, step)]], x[block[gathered(p, left, step)]]
         comm.Sendrecv(outgoing, right, recvbuf=incoming, source=left)
@@ -97,7 +97,7 @@ def allgather_ahead(comm: Communicator, x: NDArray) -> Iterator[None]:
     """
     p, r = comm.size, comm.rank
     right, left = (r + 1) % p, (r - 1) % p
-    block = blocks.slices(x, p)
+    block = chunks.slices(x, p)
     for step in range(p - 1):
         incoming, outgoing = x[block[gathered(p, left, step)]], x[block[gathered(p, r, step)]]
         under_way = comm.Irecv(incoming, left, AHEAD), comm.Isend(outgoing, right, AHEAD)
@@ -124,7 +124,7 @@ def reduce_scatter(
     x : (n,) array, float32, float64, int64 or another dtype that can be added
         This rank's addend.  Afterwards only the returned block has a defined content.
     offsets : (p + 1,) sequence of int, optional
-        Cut points of blocks of unequal length; by default `blocks.offsets`.
+        Cut points of blocks of unequal length; by default `chunks.offsets`.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def reduce_scatter(
     """
     p, r = comm.size, comm.rank
     right, left = (r + 1) % p, (r - 1) % p
-    block = blocks.slices(x, p, offsets)
+    block = chunks.slices(x, p, offsets)
     longest = max(b.stop - b.start for b in block)
     arrived = comm.scratch(longest, x.dtype)
     for step in range(p - 1):

@@ -10,7 +10,7 @@ import pytest
 from loopback import spawn
 
 from refimpl import collectives
-from refimpl.collectives import blocks, halving_doubling, hierarchical, order, ring, tree
+from refimpl.collectives import chunks, halving_doubling, hierarchical, order, ring, tree
 from refimpl.support.errors import UserError
 
 WORLDS = range(1, 9)
@@ -72,13 +72,13 @@ def expected_sum(name, nodes, vectors):
     total = np.empty_like(vectors[0])
     if name == "hierarchical":
         place = hierarchical.grid(nodes)
-        for local, outer in enumerate(blocks.slices(total, len(place[0]))):
-            for node, inner in enumerate(blocks.slices(total[outer], len(place))):
+        for local, outer in enumerate(chunks.slices(total, len(place[0]))):
+            for node, inner in enumerate(chunks.slices(total[outer], len(place))):
                 part = slice(outer.start + inner.start, outer.start + inner.stop)
                 how = hierarchical.allreduce_order(nodes, local, node)
                 total[part] = order.add_up(how, [v[part] for v in vectors])
         return total
-    for block, part in enumerate(blocks.slices(np.empty(n), p)):
+    for block, part in enumerate(chunks.slices(np.empty(n), p)):
         how = block_order(name, nodes, block)
         total[part] = order.add_up(how, [v[part] for v in vectors])
     return total
@@ -108,7 +108,7 @@ def test_own_block_is_the_documented_sum_to_the_last_bit(name, p):
         for dtype in DTYPES:
             for n in lengths(p):
                 for offsets in cuts(n, p):
-                    own = blocks.slices(np.empty(n), p, offsets)[comm.rank]
+                    own = chunks.slices(np.empty(n), p, offsets)[comm.rank]
                     vectors = addends(p, n, dtype)
                     want = order.add_up(how, [v[own] for v in vectors])
                     x = vectors[comm.rank].copy()
@@ -130,7 +130,7 @@ def test_everybody_gets_every_block_of_an_allgather(name, p):
                 for offsets in cuts(n, p):
                     want = np.random.default_rng(n).bytes(n * np.dtype(dtype).itemsize)
                     x = np.zeros(n, dtype)
-                    own = blocks.slices(x, p, offsets)[comm.rank]
+                    own = chunks.slices(x, p, offsets)[comm.rank]
                     x[own] = np.frombuffer(want, dtype)[own]
                     collectives.get(name).allgather(comm, x, offsets)
                     assert x.tobytes() == want

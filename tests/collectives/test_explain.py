@@ -9,7 +9,7 @@ import pytest
 from loopback import spawn
 
 from refimpl.collectives import (
-    blocks,
+    chunks,
     explain,
     explain_hierarchical,
     halving_doubling,
@@ -113,9 +113,9 @@ def naive_allgather(comm, x):
     """Hierarchical all-gather without the re-ordering: the runs of stage 1 laid end to end."""
     within, across = comm.levels()
     run = x.size // within.size
-    own = x[blocks.slices(x, comm.size)[comm.rank]].copy()
+    own = x[chunks.slices(x, comm.size)[comm.rank]].copy()
     part = x[within.rank * run : (within.rank + 1) * run]
-    part[blocks.slices(part, across.size)[across.rank]] = own
+    part[chunks.slices(part, across.size)[across.rank]] = own
     ring.allgather(across, part)
     ring.allgather(within, x)
 

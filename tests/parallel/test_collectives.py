@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from refimpl import collectives
-from refimpl.collectives import blocks, halving_doubling, hierarchical, order, ring, tree
+from refimpl.collectives import chunks, halving_doubling, hierarchical, order, ring, tree
 from refimpl.world.communicator import Communicator
 
 LENGTHS = [0, 101, 70_001]  # the last one is longer than what MPI sends without a handshake
@@ -22,7 +22,7 @@ def addend(rank, n, dtype):
 
 def run_all(family, comm, n, dtype):
     """Return the results of all operations the family has, root 0, by operation."""
-    own = blocks.slices(np.empty(n), comm.size)[comm.rank]
+    own = chunks.slices(np.empty(n), comm.size)[comm.rank]
     x = {name: addend(comm.rank, n, dtype) for name in collectives.OPERATIONS}
     for operation in ("allreduce", "broadcast", "reduce"):
         getattr(family, operation)(comm, x[operation])
@@ -41,7 +41,7 @@ def test_all_families_agree_on_integers(world, name):
     for n in LENGTHS:
         vectors = [addend(rank, n, np.int64) for rank in range(comm.size)]
         total = np.sum(vectors, axis=0)
-        block = blocks.slices(total, comm.size)
+        block = chunks.slices(total, comm.size)
         got = run_all(collectives.get(name), comm, n, np.int64)
         np.testing.assert_array_equal(got["allreduce"], total, strict=True)
         np.testing.assert_array_equal(got["broadcast"], vectors[0], strict=True)
@@ -62,13 +62,13 @@ def test_sums_are_the_documented_ones_to_the_last_bit(world, name):
         got = run_all(collectives.get(name), comm, 101, dtype)
         if name in ("ring", "halving-doubling"):
             block_order = {"ring": ring.order, "halving-doubling": halving_doubling.order}[name]
-            for b, part in enumerate(blocks.slices(vectors[0], p)):
+            for b, part in enumerate(chunks.slices(vectors[0], p)):
                 want = order.add_up(block_order(p, b), [v[part] for v in vectors])
                 np.testing.assert_array_equal(got["allreduce"][part], want, strict=True)
                 assert b != r or np.array_equal(got["reduce_scatter"], want)
             whole = tree.order(p)
         elif name == "hierarchical":
-            own = blocks.slices(vectors[0], p)[r]
+            own = chunks.slices(vectors[0], p)[r]
             want = order.add_up(hierarchical.order(comm.nodes, r), [v[own] for v in vectors])
             np.testing.assert_array_equal(got["reduce_scatter"], want, strict=True)
             whole = hierarchical.reduce_order(comm.nodes)
@@ -104,7 +104,7 @@ def test_blocks_of_unequal_length_and_any_dtype_are_gathered(world, name):
     for dtype in (np.uint8, np.uint32, np.float16, "i4,f8"):
         want = np.random.default_rng(1).bytes(offsets[-1] * np.dtype(dtype).itemsize)
         x = np.zeros(offsets[-1], dtype)
-        own = blocks.slices(x, p, offsets)[world.rank]
+        own = chunks.slices(x, p, offsets)[world.rank]
         x[own] = np.frombuffer(want, dtype)[own]
         collectives.get(name).allgather(world, x, offsets)
         assert x.tobytes() == want

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks, ring
+from refimpl.collectives import chunks, ring
 from refimpl.collectives.cost import Cost, Step
 from refimpl.methods.gradient.gtc.wire import MessageError
 
@@ -155,7 +155,7 @@ def allreduce(comm: Communicator, gradient: NDArray, residual: NDArray, owned: N
     Cost per rank: 2 (p - 1) messages, about 2 (p - 1)/p n/8 bytes; `cost` gives it exactly.
     """
     p, r = comm.size, comm.rank
-    chunk = blocks.slices(gradient, p)
+    chunk = chunks.slices(gradient, p)
     cut = _cut(gradient.size, p)
     residual += gradient
 
@@ -187,8 +187,8 @@ def allreduce(comm: Communicator, gradient: NDArray, residual: NDArray, owned: N
 
 def _cut(n: int, p: int) -> NDArray[np.int64]:
     """Return where the chunks' messages lie end to end."""
-    chunks = np.diff(blocks.offsets(n, p)).tolist()
-    return np.cumsum([0] + [message_bytes(values) for values in chunks])
+    sizes = np.diff(chunks.offsets(n, p)).tolist()
+    return np.cumsum([0] + [message_bytes(values) for values in sizes])
 
 
 def cost(n: int, nodes: tuple[int, ...]) -> Cost:
