@@ -158,7 +158,7 @@ class Silent:
         """Leave x as it is."""
 
     def reduce_scatter(self, comm: Communicator, x: NDArray) -> NDArray:
-        """Return this rank's block as it is."""
+        """Return this rank's chunk as it is."""
         return x[chunks.slices(x, comm.size)[comm.rank]]
 
     def allreduce(self, comm: Communicator, x: NDArray) -> None:

@@ -20,10 +20,10 @@ class Collectives:
     """A family of collectives: ``collectives.allreduce(comm, x)`` and its four siblings.
 
     x is a contiguous array (n,), the same length and dtype on all ranks of comm; all of them
-    call.  It is cut into p blocks, block r rank r's, by `chunks.offsets` or by ``offsets``.
+    call.  It is cut into p chunks, chunk r rank r's, by `chunks.offsets` or by ``offsets``.
 
-        allgather(comm, x, offsets=None)        all blocks are filled with their owners'
-        reduce_scatter(comm, x, offsets=None)   returns the view of x that is this rank's block of
+        allgather(comm, x, offsets=None)        all chunks are filled with their owners'
+        reduce_scatter(comm, x, offsets=None)   returns the view of x that is this rank's chunk of
                                                 the sum; the rest of x is undefined
         allreduce(comm, x)                      x is the sum
         broadcast(comm, x, root=0)              x is the root's

@@ -1,4 +1,4 @@
-"""Blocks tile the vector and differ in size by at most one."""
+"""Chunks tile the vector and differ in size by at most one."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from refimpl.collectives import chunks
 
 
 @given(n=st.integers(0, 1000), p=st.integers(1, 64))
-def test_blocks_tile_the_vector_longest_first_and_differ_by_at_most_one(n, p):
+def test_chunks_tile_the_vector_longest_first_and_differ_by_at_most_one(n, p):
     sizes = np.diff(chunks.offsets(n, p)).tolist()
     assert len(sizes) == p
     assert sum(sizes) == n

@@ -22,9 +22,9 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "collectives.md"
 
 
 def sent_by_everybody(algorithm, p):
-    """Run on p ranks with blocks of 1, 2, 4, 8, ... elements: the length of a message names them.
+    """Run on p ranks with chunks of 1, 2, 4, 8, ... elements: the length of a message names them.
 
-    Returns, per rank, the list of (destination, blocks) in the order in which they were sent.
+    Returns, per rank, the list of (destination, chunks) in the order in which they were sent.
     """
     offsets = [0, *np.cumsum(1 << np.arange(p)).tolist()]
 

@@ -41,14 +41,14 @@ def test_all_families_agree_on_integers(world, name):
     for n in LENGTHS:
         vectors = [addend(rank, n, np.int64) for rank in range(comm.size)]
         total = np.sum(vectors, axis=0)
-        block = chunks.slices(total, comm.size)
+        chunk = chunks.slices(total, comm.size)
         got = run_all(collectives.get(name), comm, n, np.int64)
         np.testing.assert_array_equal(got["allreduce"], total, strict=True)
         np.testing.assert_array_equal(got["broadcast"], vectors[0], strict=True)
         assert comm.rank or np.array_equal(got["reduce"], total)
         if name != "tree":
-            np.testing.assert_array_equal(got["reduce_scatter"], total[block[comm.rank]])
-            whole = [v[b] for v, b in zip(vectors, block, strict=True)]
+            np.testing.assert_array_equal(got["reduce_scatter"], total[chunk[comm.rank]])
+            whole = [v[b] for v, b in zip(vectors, chunk, strict=True)]
             np.testing.assert_array_equal(got["allgather"], np.concatenate(whole), strict=True)
     comm.free()
 
@@ -61,9 +61,9 @@ def test_sums_are_the_documented_ones_to_the_last_bit(world, name):
         vectors = [addend(rank, 101, dtype) for rank in range(p)]
         got = run_all(collectives.get(name), comm, 101, dtype)
         if name in ("ring", "halving-doubling"):
-            block_order = {"ring": ring.order, "halving-doubling": halving_doubling.order}[name]
+            chunk_order = {"ring": ring.order, "halving-doubling": halving_doubling.order}[name]
             for b, part in enumerate(chunks.slices(vectors[0], p)):
-                want = order.add_up(block_order(p, b), [v[part] for v in vectors])
+                want = order.add_up(chunk_order(p, b), [v[part] for v in vectors])
                 np.testing.assert_array_equal(got["allreduce"][part], want, strict=True)
                 assert b != r or np.array_equal(got["reduce_scatter"], want)
             whole = tree.order(p)
@@ -98,7 +98,7 @@ def test_ledger_equals_the_cost_exactly(world, name):
 
 
 @pytest.mark.parametrize("name", ["ring", "halving-doubling", "hierarchical", "native", "auto"])
-def test_blocks_of_unequal_length_and_any_dtype_are_gathered(world, name):
+def test_chunks_of_unequal_length_and_any_dtype_are_gathered(world, name):
     p = world.size
     offsets = [0, *(3 * b for b in range(p - 1)), 3 * p + 7]
     for dtype in (np.uint8, np.uint32, np.float16, "i4,f8"):
