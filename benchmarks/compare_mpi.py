@@ -80,7 +80,7 @@ def on_a_rank(kilobytes: int) -> None:
     p, r = comm.size, comm.rank
     x = np.ones(kilobytes * 256, dtype=np.float32)
     cut = [len(x) * b // p for b in range(p + 1)]
-    blocks = [x[cut[b] : cut[b + 1]] for b in range(p)]
+    chunks = [x[cut[b] : cut[b + 1]] for b in range(p)]
     turn = itertools.count()
     incoming = np.empty(len(x) // p + 1, dtype=np.float32)
 
@@ -88,11 +88,11 @@ def on_a_rank(kilobytes: int) -> None:
         x[:] = 1
         right, left = (r + 1) % p, (r - 1) % p
         for hop in range(1, p):
-            gone, came = blocks[(r - hop) % p], blocks[(r - hop - 1) % p]
+            gone, came = chunks[(r - hop) % p], chunks[(r - hop - 1) % p]
             comm.Sendrecv(gone, right, recvbuf=incoming[: len(came)], source=left)
             came += incoming[: len(came)]
         for hop in range(p - 1):
-            gone, came = blocks[(r - hop) % p], blocks[(r - hop - 1) % p]
+            gone, came = chunks[(r - hop) % p], chunks[(r - hop - 1) % p]
             comm.Sendrecv(gone, right, recvbuf=came, source=left)
 
     def native() -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from refimpl import collectives as families
 from refimpl import optim
-from refimpl.collectives import blocks
+from refimpl.collectives import chunks
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.numerics.rng import stream
 from refimpl.run.bench.step import network
@@ -159,8 +159,8 @@ class Silent:
         """Leave x as it is."""
 
     def reduce_scatter(self, comm: Communicator, x: NDArray) -> NDArray:
-        """Return this rank's block as it is."""
-        return x[blocks.slices(x, comm.size)[comm.rank]]
+        """Return this rank's chunk as it is."""
+        return x[chunks.slices(x, comm.size)[comm.rank]]
 
     def allreduce(self, comm: Communicator, x: NDArray) -> None:
         """Leave x as it is."""

@@ -1,21 +1,21 @@
 """Collectives, every message written out, and MPI's own beside them.
 
-p ranks cut n elements into p blocks.  Per rank, where p, N and k are powers of two and divide n;
+p ranks cut n elements into p chunks.  Per rank, where p, N and k are powers of two and divide n;
 each file says what holds otherwise, and `Collectives.cost` gives it exactly for every case.
 
     name              operation       steps          elements sent    order of summation, p = 4
     ring              allgather       p - 1          n (p-1)/p
-                      reduce_scatter  p - 1          n (p-1)/p        block 0: 1 + 2 + 3 + 0
-                      allreduce       2 (p - 1)      2 n (p-1)/p      block 0: 1 + 2 + 3 + 0
+                      reduce_scatter  p - 1          n (p-1)/p        chunk 0: 1 + 2 + 3 + 0
+                      allreduce       2 (p - 1)      2 n (p-1)/p      chunk 0: 1 + 2 + 3 + 0
     halving-doubling  allgather       lg p           n (p-1)/p
-                      reduce_scatter  lg p           n (p-1)/p        block 0: (0 + 2) + (1 + 3)
-                      allreduce       2 lg p         2 n (p-1)/p      block 0: (0 + 2) + (1 + 3)
+                      reduce_scatter  lg p           n (p-1)/p        chunk 0: (0 + 2) + (1 + 3)
+                      allreduce       2 lg p         2 n (p-1)/p      chunk 0: (0 + 2) + (1 + 3)
     tree              broadcast       lg p           n per child
                       reduce          lg p           n (root: 0)      (0 + 1) + (2 + 3)
                       allreduce       2 lg p         up to n lg p     (0 + 1) + (2 + 3)
     hierarchical      allgather       N + k - 2      n (p-1)/p        (N nodes of k ranks)
-                      reduce_scatter  N + k - 2      n (p-1)/p        block 0: (3 + 2) + (1 + 0)
-                      allreduce       2 (N + k - 2)  2 n (p-1)/p      block 0: (3 + 2) + (1 + 0)
+                      reduce_scatter  N + k - 2      n (p-1)/p        chunk 0: (3 + 2) + (1 + 0)
+                      allreduce       2 (N + k - 2)  2 n (p-1)/p      chunk 0: (3 + 2) + (1 + 0)
                       broadcast       lg N + lg k    n per child
                       reduce          lg N + lg k    n (root: 0)      (0 + 1) + (2 + 3)
     native            all five        MPI's affair   not counted      not documented
@@ -27,7 +27,7 @@ steps inside the node have one message for each of the N nodes.  ``ring`` and
 reduce-scatter, and says so.  A message of no elements is sent and counted like any other.
 
     file                  what is in it
-    blocks.py             how n elements are cut into blocks
+    chunks.py             how n elements are cut into chunks
     order.py              orders of summation as data
     cost.py               messages, bytes and time of a schedule
     interface.py          what every family offers

@@ -117,13 +117,13 @@ class Auto:
     def allgather(
         self, comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
     ) -> None:
-        """Fill every block of x with that of its owner; the choice goes by the whole length."""
+        """Fill every chunk of x with that of its owner; the choice goes by the whole length."""
         self._family("allgather", comm, x).allgather(comm, x, offsets)
 
     def reduce_scatter(
         self, comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
     ) -> NDArray:
-        """Sum x; return the view of x that is this rank's block of the sum."""
+        """Sum x; return the view of x that is this rank's chunk of the sum."""
         return self._family("reduce_scatter", comm, x).reduce_scatter(comm, x, offsets)
 
     def allreduce(self, comm: Communicator, x: NDArray) -> None:

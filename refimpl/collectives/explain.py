@@ -26,13 +26,13 @@ MOST = 16  # ranks; wider tables cannot be read
 
 
 def ring_table(p: int, sent: Callable) -> str:
-    """Return the block that each rank sends in each step, by an index function of the ring."""
+    """Return the chunk that each rank sends in each step, by an index function of the ring."""
     rows = [(str(s), [str(sent(p, rank, s)) for rank in range(p)]) for s in range(p - 1)]
     return table("step", rows, ranks(p))
 
 
 def ring_allgather(p: int) -> str:
-    """Return the ring all-gather: what is sent, and which blocks each rank has."""
+    """Return the ring all-gather: what is sent, and which chunks each rank has."""
     has = [{rank} for rank in range(p)]
     rows = [("start", [held(have, p) for have in has])]
     for step in range(p - 1):
@@ -43,32 +43,32 @@ def ring_allgather(p: int) -> str:
         rows.append((str(step), [held(have, p) for have in has]))
     return section(
         f"ring all-gather, p = {p}",
-        "the block that rank r sends to rank r + 1",
+        "the chunk that rank r sends to rank r + 1",
         ring_table(p, ring.gathered),
-        "the blocks that rank r has after the step",
+        "the chunks that rank r has after the step",
         table("step", rows, ranks(p)),
     )
 
 
 def ring_reduce_scatter(p: int) -> str:
     """Return the ring reduce-scatter: what is sent, and whose addends are in what arrives."""
-    inside = {(rank, block): str(rank) for rank in range(p) for block in range(p)}
+    inside = {(rank, chunk): str(rank) for rank in range(p) for chunk in range(p)}
     rows = []
     for step in range(p - 1):
         sent = [ring.reduced(p, rank, step) for rank in range(p)]
         arriving = {(rank + 1) % p: inside[rank, sent[rank]] for rank in range(p)}
         cells = []
         for rank in range(p):
-            block = sent[(rank - 1) % p]
-            inside[rank, block] = f"{arriving[rank]}+{rank}"
-            cells.append(f"{block}: {inside[rank, block]}")
+            chunk = sent[(rank - 1) % p]
+            inside[rank, chunk] = f"{arriving[rank]}+{rank}"
+            cells.append(f"{chunk}: {inside[rank, chunk]}")
         rows.append((str(step), cells))
     parts = [
-        "the block that rank r sends to rank r + 1",
+        "the chunk that rank r sends to rank r + 1",
         ring_table(p, ring.reduced),
-        "what rank r holds after the step of the block that came: the ranks whose parts are in it",
+        "what rank r holds after the step of the chunk that came: the ranks whose parts are in it",
         table("step", rows, ranks(p)),
-        orders(lambda block: ring.order(p, block), p),
+        orders(lambda chunk: ring.order(p, chunk), p),
     ]
     return section(f"ring reduce-scatter, p = {p}", *parts)
 
@@ -82,18 +82,18 @@ def ring_allreduce(p: int) -> str:
 
 
 def _run(first: int, last: int) -> str:
-    """Return the blocks [first, last) as text: ``0``, ``0,1`` or ``0-3``."""
+    """Return the chunks [first, last) as text: ``0``, ``0,1`` or ``0-3``."""
     if last - first <= 2:
         return ",".join(map(str, range(first, last)))
     return f"{first}-{last - 1}"
 
 
-def _arrow(blocks: tuple[int, int], to: Sequence[int]) -> str:
-    return _run(*blocks) + "->" + ",".join(f"r{rank}" for rank in to) if to else "-"
+def _arrow(chunks: tuple[int, int], to: Sequence[int]) -> str:
+    return _run(*chunks) + "->" + ",".join(f"r{rank}" for rank in to) if to else "-"
 
 
 def halving_table(p: int) -> str:
-    """Return the blocks that each rank sends at each level of the reduce-scatter, and to whom."""
+    """Return the chunks that each rank sends at each level of the reduce-scatter, and to whom."""
     levels = [halving_doubling.levels(p, rank) for rank in range(p)]
     depth = max(map(len, levels))
     rows = []
@@ -104,7 +104,7 @@ def halving_table(p: int) -> str:
 
 
 def doubling_table(p: int) -> str:
-    """Return the blocks that each rank sends at each level of the all-gather, and to whom."""
+    """Return the chunks that each rank sends at each level of the all-gather, and to whom."""
     levels = [halving_doubling.levels(p, rank) for rank in range(p)]
     depth = max(map(len, levels))
     rows = []
@@ -118,9 +118,9 @@ def halving(p: int) -> str:
     """Return the reduce-scatter by recursive halving."""
     return section(
         f"halving-doubling reduce-scatter, p = {p}",
-        "the blocks that rank r sends, and to whom; what arrives is added",
+        "the chunks that rank r sends, and to whom; what arrives is added",
         halving_table(p),
-        orders(lambda block: halving_doubling.order(p, block), p),
+        orders(lambda chunk: halving_doubling.order(p, chunk), p),
     )
 
 
@@ -128,7 +128,7 @@ def doubling(p: int) -> str:
     """Return the all-gather by recursive doubling."""
     return section(
         f"halving-doubling all-gather, p = {p}",
-        "the blocks that rank r sends, and to whom",
+        "the chunks that rank r sends, and to whom",
         doubling_table(p),
     )
 

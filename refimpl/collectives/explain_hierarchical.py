@@ -14,7 +14,7 @@ def _nodes(p: int, k: int) -> tuple[int, ...]:
 
 
 def stages(p: int, k: int) -> str:
-    """Return which blocks are in their places after each stage of the hierarchical all-gather."""
+    """Return which chunks are in their places after each stage of the hierarchical all-gather."""
     place = hierarchical.grid(_nodes(p, k))
     runs = [hierarchical.column(place, rank % k) for rank in range(p)]
     has = [{rank} for rank in range(p)]
@@ -39,7 +39,7 @@ def stages(p: int, k: int) -> str:
 def hierarchical_allgather(p: int, k: int) -> str:
     """Return MiCS's three stages: who holds what after each, and what stage 2 is for."""
     place = hierarchical.grid(_nodes(p, k))
-    wrong = " ".join(str(b) for local in range(k) for b in hierarchical.column(place, local))
+    wrong = " ".join(str(c) for local in range(k) for c in hierarchical.column(place, local))
     right = " ".join(map(str, range(p)))
     verdict = (
         f"without stage 2, stage 3 would lay the {k} runs end to end:\n"
@@ -47,12 +47,12 @@ def hierarchical_allgather(p: int, k: int) -> str:
     )
     if wrong == right:
         verdict = "here the runs of stage 1, laid end to end, would be in order without stage 2"
-    entering = f"{p - k} of {p} blocks enter each node, where a flat ring brings {p - 1}"
+    entering = f"{p - k} of {p} chunks enter each node, where a flat ring brings {p - 1}"
     if len(place) == 1:
         entering = "nothing crosses: there is one node"
     return section(
         f"hierarchical all-gather, p = {p} ranks on {plural(len(place), 'node')} of k = {k}",
-        "the blocks that are in their places in x after each stage; [those in scratch]",
+        "the chunks that are in their places in x after each stage; [those in scratch]",
         stages(p, k),
         verdict,
         entering,
@@ -60,7 +60,7 @@ def hierarchical_allgather(p: int, k: int) -> str:
 
 
 def mirror(p: int, k: int) -> str:
-    """Return which blocks each rank still works on after each stage of the reduce-scatter."""
+    """Return which chunks each rank still works on after each stage of the reduce-scatter."""
     place = hierarchical.grid(_nodes(p, k))
     kept = [hierarchical.column(place, rank % k) for rank in range(p)]
     rows = [
@@ -78,10 +78,10 @@ def hierarchical_reduce_scatter(p: int, k: int) -> str:
     place = hierarchical.grid(nodes)
     return section(
         f"hierarchical reduce-scatter, p = {p} ranks on {plural(len(place), 'node')} of k = {k}",
-        "the blocks that rank r still works on; [those in scratch]\n"
+        "the chunks that rank r still works on; [those in scratch]\n"
         "they are sums over its node from stage 1 on, and over all ranks after stage 3",
         mirror(p, k),
-        orders(lambda block: hierarchical.order(nodes, block), p),
+        orders(lambda chunk: hierarchical.order(nodes, chunk), p),
     )
 
 
@@ -91,19 +91,19 @@ def hierarchical_allreduce(p: int, k: int) -> str:
     place = hierarchical.grid(nodes)
     count = len(place)
     rows = [
-        ("1 within", [f"block {rank % k} (node)" for rank in range(p)]),
-        ("2 across", [f"block {rank % k} (all)" for rank in range(p)]),
+        ("1 within", [f"chunk {rank % k} (node)" for rank in range(p)]),
+        ("2 across", [f"chunk {rank % k} (all)" for rank in range(p)]),
         ("3 within", ["x (all)"] * p),
     ]
     lines = "\n".join(
-        f"  block {local}, part {node}: "
+        f"  chunk {local}, part {node}: "
         + formula(hierarchical.allreduce_order(nodes, local, node))
         for local in range(k)
         for node in range(count)
     )
     return section(
         f"hierarchical all-reduce, p = {p} ranks on {plural(count, 'node')} of k = {k}",
-        f"x is cut into {plural(k, 'block')}, one per local index, and each block into "
+        f"x is cut into {plural(k, 'chunk')}, one per local index, and each chunk into "
         f"{plural(count, 'part')}, one per node",
         "what rank r holds the sum of after each stage, over its node or over all ranks",
         table("", rows, ranks(p)),

@@ -12,7 +12,7 @@ from refimpl.collectives import (
 )
 from refimpl.collectives.interface import Collectives, missing
 
-# Schedules are called with keywords n, sizes (of the p blocks), nodes (of the p ranks) and root.
+# Schedules are called with keywords n, sizes (of the p chunks), nodes (of the p ranks) and root.
 _TREE = {
     "broadcast": lambda n, nodes, root, **_: tree.broadcast_steps(n, len(nodes), root),
     "reduce": lambda n, nodes, root, **_: tree.reduce_steps(n, len(nodes), root),

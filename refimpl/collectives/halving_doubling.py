@@ -1,9 +1,9 @@
 """Recursive halving and doubling: all-gather, reduce-scatter and all-reduce in log2 p steps.
 
-The ranks [lo, hi) that work on the blocks [lo, hi) part in two halves, L = [lo, mid) and
-U = [mid, hi).  For a reduce-scatter each rank hands the blocks of the other half over to its
+The ranks [lo, hi) that work on the chunks [lo, hi) part in two halves, L = [lo, mid) and
+U = [mid, hi).  For a reduce-scatter each rank hands the chunks of the other half over to its
 partner there, gets its partner's part of its own half's, and adds it; then both halves go on by
-themselves until each rank is alone with its block.  An all-gather runs the levels backwards.
+themselves until each rank is alone with its chunk.  An all-gather runs the levels backwards.
 
 Any p.  If hi - lo is odd, L is longer by one rank, mid - 1, which has no partner.  It hands over
 to the last rank of U (which then gets two messages at this level) and gets nothing::
@@ -11,7 +11,7 @@ to the last rank of U (which then gets two messages at this level) and gets noth
     p = 3    level 0  L = {0, 1}, U = {2}     0 <-> 2,  1 --> 2
              level 1  {0}, {1}                0 <-> 1
 
-So every rank still sends exactly the blocks that are not its own, once: nothing is sent twice
+So every rank still sends exactly the chunks that are not its own, once: nothing is sent twice
 to make p a power of two, as it is when the surplus ranks are folded into others first (as
 MPICH does; Thakur, Rabenseifner and Gropp 2005).
 """
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks
+from refimpl.collectives import chunks
 from refimpl.collectives.cost import Step
 from refimpl.collectives.order import Order
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Level(NamedTuple):
-    """One rank's part in one level: a range of blocks to give away and one to keep."""
+    """One rank's part in one level: a range of chunks to give away and one to keep."""
 
     give: tuple[int, int]
     to: int
@@ -69,15 +69,15 @@ def levels(p: int, rank: int) -> list[Level]:
     return found
 
 
-def order(p: int, block: int) -> Order:
-    """Return the order of summation of a block: a tree, partners first.
+def order(p: int, chunk: int) -> Order:
+    """Return the order of summation of a chunk: a tree, partners first.
 
     >>> order(4, 0), order(3, 2)
     (((0, 2), (1, 3)), ((2, 0), 1))
     """
 
     def held(rank: int, level: int) -> Order:
-        """What a rank holds of this block before a level."""
+        """What a rank holds of this chunk before a level."""
         if level == 0:
             return rank
         total = held(rank, level - 1)
@@ -85,13 +85,13 @@ def order(p: int, block: int) -> Order:
             total = (total, held(source, level - 1))
         return total
 
-    return held(block, len(levels(p, block)))
+    return held(chunk, len(levels(p, chunk)))
 
 
 def reduce_scatter(
     comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
 ) -> NDArray:
-    """Sum x over the ranks; return the view of x that is this rank's block of the sum.
+    """Sum x over the ranks; return the view of x that is this rank's chunk of the sum.
 
     Order of summation: `order`.  At each level a rank adds its partner's partial sum to its own,
     then, if it has one, that of the rank without a partner.
@@ -101,65 +101,65 @@ def reduce_scatter(
     comm : Communicator
         p ranks.  All of them call, with the same length, dtype and offsets.
     x : (n,) array
-        This rank's addend.  Afterwards only the returned block has a defined content.
+        This rank's addend.  Afterwards only the returned chunk has a defined content.
     offsets : (p + 1,) sequence of int, optional
-        Cut points of blocks of unequal length; by default `blocks.offsets`.
+        Cut points of chunks of unequal length; by default `chunks.offsets`.
 
     Returns
     -------
-    (n_b,) array
-        Block b = comm.rank of the sum, a view of x.
+    (n_c,) array
+        Chunk c = comm.rank of the sum, a view of x.
 
     Notes
     -----
-    For p = 4, the blocks that rank r sends, and to whom::
+    For p = 4, the chunks that rank r sends, and to whom::
 
         level      r=0      r=1      r=2      r=3
             0  2,3->r2  2,3->r3  0,1->r0  0,1->r1
             1    1->r1    0->r0    3->r3    2->r2
 
     Cost per rank: one message per level, ceil(log2 p) or one less where p is not a power of two;
-    n - n_b elements, as few as the ring.
+    n - n_c elements, as few as the ring.
     """
     p, r = comm.size, comm.rank
-    block = blocks.slices(x, p, offsets)
+    chunk = chunks.slices(x, p, offsets)
     arrived = None
     for give, to, keep, sources in levels(p, r):
-        sending = comm.Isend(_blocks(x, block, give), to)
-        partial = _blocks(x, block, keep)
+        sending = comm.Isend(_chunks(x, chunk, give), to)
+        partial = _chunks(x, chunk, keep)
         for source in sources:
             arrived = comm.scratch(partial.size, x.dtype)
             comm.Recv(arrived, source)
             partial += arrived
         sending.Wait()
-    return x[block[r]]
+    return x[chunk[r]]
 
 
 def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None) -> None:
-    """Fill every block of x with that of its owner, in place; x (n,) of any dtype.
+    """Fill every chunk of x with that of its owner, in place; x (n,) of any dtype.
 
-    The levels of `reduce_scatter` backwards, every message turned round.  For p = 4, the blocks
+    The levels of `reduce_scatter` backwards, every message turned round.  For p = 4, the chunks
     that rank r sends, and to whom::
 
         level      r=0      r=1      r=2      r=3
             1    0->r1    1->r0    2->r3    3->r2
             0  0,1->r2  0,1->r3  2,3->r0  2,3->r1
 
-    Cost per rank: it receives one message per level, n - n_b elements in all.  It sends as much
+    Cost per rank: it receives one message per level, n - n_c elements in all.  It sends as much
     if p is a power of two; else some ranks send two messages at a level and others none.
     """
     p, r = comm.size, comm.rank
-    block = blocks.slices(x, p, offsets)
+    chunk = chunks.slices(x, p, offsets)
     for give, to, keep, sources in reversed(levels(p, r)):
-        receiving = comm.Irecv(_blocks(x, block, give), to)
-        sending = [comm.Isend(_blocks(x, block, keep), source) for source in sources]
+        receiving = comm.Irecv(_chunks(x, chunk, give), to)
+        sending = [comm.Isend(_chunks(x, chunk, keep), source) for source in sources]
         comm.wait([receiving, *sending])
 
 
 def allreduce(comm: Communicator, x: NDArray) -> None:
     """Replace x by its sum over the ranks, in place: halving, then doubling.
 
-    Order of summation: block by block, that of `reduce_scatter`; so all ranks get equal bits.
+    Order of summation: chunk by chunk, that of `reduce_scatter`; so all ranks get equal bits.
     2 log2 p steps and 2 n (p - 1)/p elements per rank, for p a power of two: Rabenseifner's
     algorithm.
     """
@@ -167,14 +167,14 @@ def allreduce(comm: Communicator, x: NDArray) -> None:
     allgather(comm, x)
 
 
-def _blocks(x: NDArray, block: list[slice], run: tuple[int, int]) -> NDArray:
-    """Return the blocks [first, last) of x, which are neighbours, as one view."""
+def _chunks(x: NDArray, chunk: list[slice], run: tuple[int, int]) -> NDArray:
+    """Return the chunks [first, last) of x, which are neighbours, as one view."""
     first, last = run
-    return x[block[first].start : block[last - 1].stop]
+    return x[chunk[first].start : chunk[last - 1].stop]
 
 
 def reduce_scatter_steps(sizes: NDArray) -> list[Step]:
-    """Return the schedule of `reduce_scatter`, blocks of ``sizes`` elements; a step is a level."""
+    """Return the schedule of `reduce_scatter`, chunks of ``sizes`` elements; a step is a level."""
     p, cut = len(sizes), np.concatenate(([0], np.cumsum(sizes)))
     parts = [levels(p, rank) for rank in range(p)]
     steps = []

@@ -5,14 +5,14 @@ between nodes run among *peers*, ranks with the same local index j on different 
 groups work side by side, and together they carry each byte into a node once::
 
     all-gather         1  across   k parallel all-gathers among peers
-                       2           re-order: what arrived is every k-th block, not a run of them
-                       3  within   N all-gathers, one for the blocks of each node
+                       2           re-order: what arrived is every k-th chunk, not a run of them
+                       3  within   N all-gathers, one for the chunks of each node
     reduce-scatter     the mirror image: within (N reduce-scatters), re-order, across
     all-reduce         within: reduce-scatter;  across: k parallel all-reduces of n/k elements;
                        within: all-gather
 
 The all-gather is that of MiCS (Zhang et al., PVLDB 16(1), 2022).  Between nodes each rank sends
-(N - 1) blocks, where a flat ring's edge between two nodes carries p - 1: (p - k)/p of the vector
+(N - 1) chunks, where a flat ring's edge between two nodes carries p - 1: (p - k)/p of the vector
 instead of (p - 1)/p enters a node.  For 2 nodes x 2 ranks that is 1/2 instead of 3/4.
 
 Nodes must hold equally many of the communicator's ranks; other cases are refused.  On one node,
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks, ring, tree
+from refimpl.collectives import chunks, ring, tree
 from refimpl.collectives.order import Order, around, left_to_right
 from refimpl.support.errors import UserError
 from refimpl.world.topology import node_members
@@ -64,7 +64,7 @@ def grid(nodes: tuple[int, ...]) -> list[list[int]]:
 
 
 def column(place: list[list[int]], local: int) -> list[int]:
-    """Return the blocks that the peers with this local index own, by node.
+    """Return the chunks that the peers with this local index own, by node.
 
     >>> column([[0, 1], [2, 3]], local=1)
     [1, 3]
@@ -72,17 +72,17 @@ def column(place: list[list[int]], local: int) -> list[int]:
     return [members[local] for members in place]
 
 
-def order(nodes: tuple[int, ...], block: int) -> Order:
-    """Return the order of summation of a block of the reduce-scatter.
+def order(nodes: tuple[int, ...], chunk: int) -> Order:
+    """Return the order of summation of a chunk of the reduce-scatter.
 
     Inside each node round the ring to the owner's local index; then those sums, from the node
     after the owner's round to the owner's.
 
-    >>> order((0, 0, 1, 1), block=0)
+    >>> order((0, 0, 1, 1), chunk=0)
     ((3, 2), (1, 0))
     """
     place = grid(nodes)
-    i, j = next((i, m.index(block)) for i, m in enumerate(place) if block in m)
+    i, j = next((i, m.index(chunk)) for i, m in enumerate(place) if chunk in m)
     return _order(place, i, j)
 
 
@@ -93,9 +93,9 @@ def _order(place: list[list[int]], i: int, j: int) -> Order:
 
 
 def allreduce_order(nodes: tuple[int, ...], local: int, node: int) -> Order:
-    """Return the order of summation in part ``node`` of block ``local`` of the all-reduce.
+    """Return the order of summation in part ``node`` of chunk ``local`` of the all-reduce.
 
-    The vector is cut into k blocks, one per local index, and each of these into N parts.
+    The vector is cut into k chunks, one per local index, and each of these into N parts.
 
     >>> allreduce_order((0, 0, 1, 1), local=1, node=0)
     ((2, 3), (0, 1))
@@ -104,7 +104,7 @@ def allreduce_order(nodes: tuple[int, ...], local: int, node: int) -> Order:
 
 
 def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None) -> None:
-    """Fill every block of x with that of its owner, in place, in MiCS's three stages.
+    """Fill every chunk of x with that of its owner, in place, in MiCS's three stages.
 
     Parameters
     ----------
@@ -112,9 +112,9 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
         p ranks, equally many on each of N nodes.  All of them call, with the same length, dtype
         and offsets.
     x : (n,) array, any dtype
-        Block r is rank r's on entry; all blocks are there afterwards.
+        Chunk r is rank r's on entry; all chunks are there afterwards.
     offsets : (p + 1,) sequence of int, optional
-        Cut points of blocks of unequal length; by default `blocks.offsets`.
+        Cut points of chunks of unequal length; by default `chunks.offsets`.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
 
     Notes
     -----
-    For p = 4 on 2 nodes of 2, the blocks that are in their places in x after each stage, and
+    For p = 4 on 2 nodes of 2, the chunks that are in their places in x after each stage, and
     [those in scratch]::
 
                           r=0      r=1      r=2      r=3
@@ -132,47 +132,47 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
         2 re-order    0 . 2 .  . 1 . 3  0 . 2 .  . 1 . 3
         3 within      0 1 2 3  0 1 2 3  0 1 2 3  0 1 2 3
 
-    Cost per rank: N - 1 messages of one block between nodes; N (k - 1) messages of one block
+    Cost per rank: N - 1 messages of one chunk between nodes; N (k - 1) messages of one chunk
     inside, in k - 1 steps.
     """
     place = grid(comm.nodes)
     within, across = comm.levels()
-    block = blocks.slices(x, comm.size, offsets)
+    chunk = chunks.slices(x, comm.size, offsets)
     j, k = within.rank, within.size
     left, right = (j - 1) % k, (j + 1) % k
 
-    # 1. Our peers' blocks, in order of nodes: a run in scratch, every k-th block in x.
+    # 1. Our peers' chunks, in order of nodes: a run in scratch, every k-th chunk in x.
     theirs = column(place, j)
-    cuts = _cuts(block, theirs)
+    cuts = _cuts(chunk, theirs)
     gathered = comm.scratch(cuts[-1], x.dtype)
-    run = blocks.slices(gathered, across.size, cuts)
-    gathered[run[across.rank]] = x[block[comm.rank]]
+    run = chunks.slices(gathered, across.size, cuts)
+    gathered[run[across.rank]] = x[chunk[comm.rank]]
     ring.allgather(across, gathered, cuts)
 
     # 2. Each to its place.
     for place_in_run, owner in zip(run, theirs, strict=True):
-        x[block[owner]] = gathered[place_in_run]
+        x[chunk[owner]] = gathered[place_in_run]
 
-    # 3. The blocks of all nodes go round inside this node, one ring for each, together.
+    # 3. The chunks of all nodes go round inside this node, one ring for each, together.
     for step in range(k - 1):
         incoming = column(place, ring.gathered(k, left, step))
         outgoing = column(place, ring.gathered(k, j, step))
-        receiving = [within.Irecv(x[block[owner]], left) for owner in incoming]
-        sending = [within.Isend(x[block[owner]], right) for owner in outgoing]
+        receiving = [within.Irecv(x[chunk[owner]], left) for owner in incoming]
+        sending = [within.Isend(x[chunk[owner]], right) for owner in outgoing]
         within.wait(receiving + sending)
 
 
 def reduce_scatter(
     comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
 ) -> NDArray:
-    """Sum x over the ranks; return the view of x that is this rank's block of the sum.
+    """Sum x over the ranks; return the view of x that is this rank's chunk of the sum.
 
-    The stages of `allgather` backwards: N reduce-scatters inside the node, one for the blocks of
+    The stages of `allgather` backwards: N reduce-scatters inside the node, one for the chunks of
     each node; re-order; k parallel reduce-scatters among peers.  Order of summation: `order`.
     Parameters, errors and cost are those of `allgather`; x has no defined content afterwards
-    but for the returned block.
+    but for the returned chunk.
 
-    For p = 4 on 2 nodes of 2, the blocks that rank r still works on, and [those in scratch];
+    For p = 4 on 2 nodes of 2, the chunks that rank r still works on, and [those in scratch];
     sums over its node from stage 1 on, over all ranks after stage 3::
 
                           r=0      r=1      r=2      r=3
@@ -183,18 +183,18 @@ def reduce_scatter(
     """
     place = grid(comm.nodes)
     within, across = comm.levels()
-    block = blocks.slices(x, comm.size, offsets)
+    chunk = chunks.slices(x, comm.size, offsets)
     j, k = within.rank, within.size
     left, right = (j - 1) % k, (j + 1) % k
 
-    # 1. Blocks go round inside this node, one ring for the blocks of each node, together; those
+    # 1. Chunks go round inside this node, one ring for the chunks of each node, together; those
     #    that our peers own stay with us, summed over the node.
     for step in range(k - 1):
-        incoming = [x[block[owner]] for owner in column(place, ring.reduced(k, left, step))]
-        outgoing = [x[block[owner]] for owner in column(place, ring.reduced(k, j, step))]
+        incoming = [x[chunk[owner]] for owner in column(place, ring.reduced(k, left, step))]
+        outgoing = [x[chunk[owner]] for owner in column(place, ring.reduced(k, j, step))]
         cuts = list(accumulate((partial.size for partial in incoming), initial=0))
         arrived = comm.scratch(cuts[-1], x.dtype)
-        arrived = [arrived[run] for run in blocks.slices(arrived, len(incoming), cuts)]
+        arrived = [arrived[run] for run in chunks.slices(arrived, len(incoming), cuts)]
         receiving = [within.Irecv(part, left) for part in arrived]
         sending = [within.Isend(partial, right) for partial in outgoing]
         for request, part, partial in zip(receiving, arrived, incoming, strict=True):
@@ -204,15 +204,15 @@ def reduce_scatter(
 
     # 2. Together, in order of nodes.
     theirs = column(place, j)
-    cuts = _cuts(block, theirs)
+    cuts = _cuts(chunk, theirs)
     gathered = comm.scratch(cuts[-1], x.dtype)
     for place_in_run, owner in zip(
-        blocks.slices(gathered, across.size, cuts), theirs, strict=True
+        chunks.slices(gathered, across.size, cuts), theirs, strict=True
     ):
-        gathered[place_in_run] = x[block[owner]]
+        gathered[place_in_run] = x[chunk[owner]]
 
     # 3. Our peers' parts, and ours.
-    own = x[block[comm.rank]]
+    own = x[chunk[comm.rank]]
     own[:] = ring.reduce_scatter(across, gathered, cuts)
     return own
 
@@ -220,7 +220,7 @@ def reduce_scatter(
 def allreduce(comm: Communicator, x: NDArray) -> None:
     """Replace x by its sum over the ranks, in place, on two levels.
 
-    x is cut into k blocks, one per local index; k all-reduces of one block each cross the nodes
+    x is cut into k chunks, one per local index; k all-reduces of one chunk each cross the nodes
     side by side.  Order of summation: `allreduce_order`.
 
     Cost per rank: 2 (k - 1) messages and 2 n (k - 1)/k elements inside the node, 2 (N - 1)
@@ -228,8 +228,8 @@ def allreduce(comm: Communicator, x: NDArray) -> None:
     """
     grid(comm.nodes)
     within, across = comm.levels()
-    block = ring.reduce_scatter(within, x)
-    ring.allreduce(across, block)
+    chunk = ring.reduce_scatter(within, x)
+    ring.allreduce(across, chunk)
     ring.allgather(within, x)
 
 
@@ -281,6 +281,6 @@ def seat(place: list[list[int]], rank: int) -> tuple[int, int]:
     return next((i, members.index(rank)) for i, members in enumerate(place) if rank in members)
 
 
-def _cuts(block: list[slice], chosen: list[int]) -> list[int]:
-    """Return the cut points of the chosen blocks laid end to end."""
-    return list(accumulate((block[b].stop - block[b].start for b in chosen), initial=0))
+def _cuts(chunk: list[slice], chosen: list[int]) -> list[int]:
+    """Return the cut points of the chosen chunks laid end to end."""
+    return list(accumulate((chunk[c].stop - chunk[c].start for c in chosen), initial=0))

@@ -1,7 +1,7 @@
 """The schedules of the hierarchical collectives: every message, stage by stage.
 
 ``table[i, j]`` is the rank in place (node i, local index j); the index functions of the ring say
-which block travels, along the nodes or along the local indices.
+which chunk travels, along the nodes or along the local indices.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks, tree
+from refimpl.collectives import chunks, tree
 from refimpl.collectives.cost import Step
 from refimpl.collectives.hierarchical import column, grid, seat
 from refimpl.collectives.ring import gathered, reduced
 
 
 def allgather_steps(sizes: NDArray, nodes: tuple[int, ...]) -> list[Step]:
-    """Return the schedule of `hierarchical.allgather`, blocks of ``sizes`` elements."""
+    """Return the schedule of `hierarchical.allgather`, chunks of ``sizes`` elements."""
     table = np.array(grid(nodes))
     n_nodes, k = table.shape
     i, j = np.arange(n_nodes)[:, None], np.arange(k)
@@ -33,7 +33,7 @@ def allgather_steps(sizes: NDArray, nodes: tuple[int, ...]) -> list[Step]:
 
 
 def reduce_scatter_steps(sizes: NDArray, nodes: tuple[int, ...]) -> list[Step]:
-    """Return the schedule of `hierarchical.reduce_scatter`, blocks of ``sizes`` elements."""
+    """Return the schedule of `hierarchical.reduce_scatter`, chunks of ``sizes`` elements."""
     table = np.array(grid(nodes))
     n_nodes, k = table.shape
     i, j = np.arange(n_nodes)[:, None], np.arange(k)
@@ -52,13 +52,13 @@ def allreduce_steps(n: int, nodes: tuple[int, ...]) -> list[Step]:
     """Return the schedule of `hierarchical.allreduce`."""
     table = np.array(grid(nodes))
     n_nodes, k = table.shape
-    block = np.diff(blocks.offsets(n, k))
-    part = np.array([np.diff(blocks.offsets(size, n_nodes)) for size in block])  # [local, node]
+    chunk = np.diff(chunks.offsets(n, k))
+    part = np.array([np.diff(chunks.offsets(size, n_nodes)) for size in chunk])  # [local, node]
     i, j = np.arange(n_nodes)[:, None], np.arange(k)
 
     right, down = table[:, (j + 1) % k], table[(i + 1) % n_nodes, j]
     reduce_within = [
-        Step.of(table, right, block[reduced(k, j, s)], adds=True) for s in range(k - 1)
+        Step.of(table, right, chunk[reduced(k, j, s)], adds=True) for s in range(k - 1)
     ]
     reduce_across = [
         Step.of(table, down, part[j, reduced(n_nodes, i, s)], adds=True)
@@ -67,7 +67,7 @@ def allreduce_steps(n: int, nodes: tuple[int, ...]) -> list[Step]:
     gather_across = [
         Step.of(table, down, part[j, gathered(n_nodes, i, s)]) for s in range(n_nodes - 1)
     ]
-    gather_within = [Step.of(table, right, block[gathered(k, j, s)]) for s in range(k - 1)]
+    gather_within = [Step.of(table, right, chunk[gathered(k, j, s)]) for s in range(k - 1)]
     return reduce_within + reduce_across + gather_across + gather_within
 
 

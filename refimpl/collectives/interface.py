@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks
+from refimpl.collectives import chunks
 from refimpl.collectives.cost import Cost, Step
 from refimpl.support.errors import UserError
 
@@ -20,10 +20,10 @@ class Collectives:
     """A family of collectives: ``collectives.allreduce(comm, x)`` and its four siblings.
 
     x is a contiguous array (n,), the same length and dtype on all ranks of comm; all of them
-    call.  It is cut into p blocks, block r rank r's, by `blocks.offsets` or by ``offsets``.
+    call.  It is cut into p chunks, chunk r rank r's, by `chunks.offsets` or by ``offsets``.
 
-        allgather(comm, x, offsets=None)        all blocks are filled with their owners'
-        reduce_scatter(comm, x, offsets=None)   returns the view of x that is this rank's block of
+        allgather(comm, x, offsets=None)        all chunks are filled with their owners'
+        reduce_scatter(comm, x, offsets=None)   returns the view of x that is this rank's chunk of
                                                 the sum; the rest of x is undefined
         allreduce(comm, x)                      x is the sum
         broadcast(comm, x, root=0)              x is the root's
@@ -64,7 +64,7 @@ class Collectives:
         """
         if operation not in self.schedules:
             raise UserError(f"collectives {self.name} state no cost for {operation}")
-        cut = blocks.offsets(n, len(nodes)) if offsets is None else np.asarray(offsets)
+        cut = chunks.offsets(n, len(nodes)) if offsets is None else np.asarray(offsets)
         steps = self.schedules[operation](n=n, sizes=np.diff(cut), nodes=nodes, root=root)
         return Cost(steps, nodes, itemsize)
 

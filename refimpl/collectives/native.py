@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks
+from refimpl.collectives import chunks
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
 
 def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None) -> None:
-    """Fill every block of x with that of its owner, in place: ``MPI_Allgather``.
+    """Fill every chunk of x with that of its owner, in place: ``MPI_Allgather``.
 
-    Blocks of unequal length need ``MPI_Allgatherv``, which some libraries run much more slowly.
+    Chunks of unequal length need ``MPI_Allgatherv``, which some libraries run much more slowly.
     """
-    block = blocks.slices(x, comm.size, offsets)
-    counts = [b.stop - b.start for b in block]
+    chunk = chunks.slices(x, comm.size, offsets)
+    counts = [c.stop - c.start for c in chunk]
     if len(set(counts)) == 1:
         comm.Allgather(comm.IN_PLACE, x)
     else:
@@ -34,12 +34,12 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
 def reduce_scatter(
     comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
 ) -> NDArray:
-    """Sum x; return this rank's block of the sum, a view of x: ``MPI_Reduce_scatter``."""
-    block = blocks.slices(x, comm.size, offsets)
-    own = x[block[comm.rank]]
-    # In place MPI would leave the block at the start of x, where it overlaps other blocks.
+    """Sum x; return this rank's chunk of the sum, a view of x: ``MPI_Reduce_scatter``."""
+    chunk = chunks.slices(x, comm.size, offsets)
+    own = x[chunk[comm.rank]]
+    # In place MPI would leave the chunk at the start of x, where it overlaps other chunks.
     summed = comm.scratch(own.size, x.dtype)
-    comm.Reduce_scatter(x, summed, [b.stop - b.start for b in block])
+    comm.Reduce_scatter(x, summed, [c.stop - c.start for c in chunk])
     own[:] = summed
     return own
 

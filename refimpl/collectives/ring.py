@@ -1,10 +1,10 @@
 """All-gather, reduce-scatter and all-reduce around a ring.
 
-The p ranks stand in a circle; in every step each rank sends one block to its right neighbour
-and receives one from its left.  p - 1 steps take every block to everybody; if a block is added
+The p ranks stand in a circle; in every step each rank sends one chunk to its right neighbour
+and receives one from its left.  p - 1 steps take every chunk to everybody; if a chunk is added
 to on its way, they bring its sum to its owner.  No algorithm sends fewer bytes.
 
-The two index functions say which block a rank sends in which step.  What it receives is what
+The two index functions say which chunk a rank sends in which step.  What it receives is what
 its left neighbour sends.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks
+from refimpl.collectives import chunks
 from refimpl.collectives.cost import Step
 from refimpl.collectives.order import Order, around, left_to_right
 
@@ -27,7 +27,7 @@ AHEAD = 1  # the tag of messages of `allgather_ahead`; all others have 0
 
 
 def gathered(p: int, rank, step):
-    """Return the block that a rank sends in a step of the all-gather: first its own.
+    """Return the chunk that a rank sends in a step of the all-gather: first its own.
 
     >>> [gathered(4, rank=0, step=step) for step in range(3)]
     [0, 3, 2]
@@ -36,7 +36,7 @@ def gathered(p: int, rank, step):
 
 
 def reduced(p: int, rank, step):
-    """Return the block that a rank sends in a step of the reduce-scatter: its own comes last.
+    """Return the chunk that a rank sends in a step of the reduce-scatter: its own comes last.
 
     >>> [reduced(4, rank=0, step=step) for step in range(3)]
     [3, 2, 1]
@@ -44,44 +44,44 @@ def reduced(p: int, rank, step):
     return (rank - 1 - step) % p
 
 
-def order(p: int, block: int) -> Order:
-    """Return the order of summation of a block: from the rank after its owner, round to it.
+def order(p: int, chunk: int) -> Order:
+    """Return the order of summation of a chunk: from the rank after its owner, round to it.
 
-    >>> order(4, block=1)
+    >>> order(4, chunk=1)
     (((2, 3), 0), 1)
     """
-    return left_to_right(around(p, block))
+    return left_to_right(around(p, chunk))
 
 
 def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None) -> None:
-    """Fill every block of x with that of its owner, in place.
+    """Fill every chunk of x with that of its owner, in place.
 
     Parameters
     ----------
     comm : Communicator
         p ranks.  All of them call, with the same length, dtype and offsets.
     x : (n,) array, any dtype
-        Block r is rank r's on entry; all blocks are there afterwards.
+        Chunk r is rank r's on entry; all chunks are there afterwards.
     offsets : (p + 1,) sequence of int, optional
-        Cut points of blocks of unequal length; by default `blocks.offsets`.
+        Cut points of chunks of unequal length; by default `chunks.offsets`.
 
     Notes
     -----
-    A block travels right, once round the ring.  For p = 4, the block that rank r sends::
+    A chunk travels right, once round the ring.  For p = 4, the chunk that rank r sends::
 
         step   r=0   r=1   r=2   r=3
            0     0     1     2     3
            1     3     0     1     2
            2     2     3     0     1
 
-    Cost per rank: p - 1 messages, n - n_b elements, where n_b is the length of its right
-    neighbour's block (what the neighbour has is the only block it is not sent).
+    Cost per rank: p - 1 messages, n - n_c elements, where n_c is the length of its right
+    neighbour's chunk (what the neighbour has is the only chunk it is not sent).
     """
     p, r = comm.size, comm.rank
     right, left = (r + 1) % p, (r - 1) % p
-    block = blocks.slices(x, p, offsets)
+    chunk = chunks.slices(x, p, offsets)
     for step in range(p - 1):
-        outgoing, incoming = x[block[gathered(p, r, step)]], x[block[gathered(p, left, step)]]
+        outgoing, incoming = x[chunk[gathered(p, r, step)]], x[chunk[gathered(p, left, step)]]
         comm.Sendrecv(outgoing, right, recvbuf=incoming, source=left)
 
 
@@ -97,9 +97,9 @@ def allgather_ahead(comm: Communicator, x: NDArray) -> Iterator[None]:
     """
     p, r = comm.size, comm.rank
     right, left = (r + 1) % p, (r - 1) % p
-    block = blocks.slices(x, p)
+    chunk = chunks.slices(x, p)
     for step in range(p - 1):
-        incoming, outgoing = x[block[gathered(p, left, step)]], x[block[gathered(p, r, step)]]
+        incoming, outgoing = x[chunk[gathered(p, left, step)]], x[chunk[gathered(p, r, step)]]
         under_way = comm.Irecv(incoming, left, AHEAD), comm.Isend(outgoing, right, AHEAD)
         yield
         comm.wait(under_way)
@@ -108,11 +108,11 @@ def allgather_ahead(comm: Communicator, x: NDArray) -> Iterator[None]:
 def reduce_scatter(
     comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
 ) -> NDArray:
-    r"""Sum x over the ranks; return the view of x that is this rank's block of the sum.
+    r"""Sum x over the ranks; return the view of x that is this rank's chunk of the sum.
 
-    With :math:`x^{(r)}` the vector of rank r, block b of the sum is
+    With :math:`x^{(r)}` the vector of rank r, chunk c of the sum is
 
-    .. math:: y_b = x^{(b+1)}_b + x^{(b+2)}_b + \cdots + x^{(b-1)}_b + x^{(b)}_b
+    .. math:: y_c = x^{(c+1)}_c + x^{(c+2)}_c + \cdots + x^{(c-1)}_c + x^{(c)}_c
 
     added from left to right, rank numbers modulo p.  The order is part of the contract: golden
     values depend on it to the last bit.
@@ -122,45 +122,45 @@ def reduce_scatter(
     comm : Communicator
         p ranks.  All of them call, with the same length, dtype and offsets.
     x : (n,) array, float32, float64, int64 or another dtype that can be added
-        This rank's addend.  Afterwards only the returned block has a defined content.
+        This rank's addend.  Afterwards only the returned chunk has a defined content.
     offsets : (p + 1,) sequence of int, optional
-        Cut points of blocks of unequal length; by default `blocks.offsets`.
+        Cut points of chunks of unequal length; by default `chunks.offsets`.
 
     Returns
     -------
-    (n_b,) array
-        Block b = comm.rank of the sum, a view of x.
+    (n_c,) array
+        Chunk c = comm.rank of the sum, a view of x.
 
     Notes
     -----
-    A block starts at the rank after its owner and travels right, each rank adding its own part.
-    For p = 4, the block that rank r sends::
+    A chunk starts at the rank after its owner and travels right, each rank adding its own part.
+    For p = 4, the chunk that rank r sends::
 
         step   r=0   r=1   r=2   r=3
            0     3     0     1     2
            1     2     3     0     1
            2     1     2     3     0
 
-    Cost per rank: p - 1 messages, n - n_b elements.  `halving_doubling` sends as many elements
+    Cost per rank: p - 1 messages, n - n_c elements.  `halving_doubling` sends as many elements
     in fewer messages, but not to neighbours.
     """
     p, r = comm.size, comm.rank
     right, left = (r + 1) % p, (r - 1) % p
-    block = blocks.slices(x, p, offsets)
-    longest = max(b.stop - b.start for b in block)
+    chunk = chunks.slices(x, p, offsets)
+    longest = max(c.stop - c.start for c in chunk)
     arrived = comm.scratch(longest, x.dtype)
     for step in range(p - 1):
-        outgoing, partial = x[block[reduced(p, r, step)]], x[block[reduced(p, left, step)]]
+        outgoing, partial = x[chunk[reduced(p, r, step)]], x[chunk[reduced(p, left, step)]]
         comm.Sendrecv(outgoing, right, recvbuf=arrived[: partial.size], source=left)
         partial += arrived[: partial.size]  # what the ranks behind us have added, and ours
-    return x[block[r]]
+    return x[chunk[r]]
 
 
 def allreduce(comm: Communicator, x: NDArray) -> None:
     """Replace x by its sum over the ranks, in place: a reduce-scatter, then an all-gather.
 
-    Order of summation: block by block, that of `reduce_scatter`; so all ranks get equal bits.
-    Cost per rank: 2 (p - 1) messages and 2 n (p - 1)/p elements, exactly 2 n less its own block
+    Order of summation: chunk by chunk, that of `reduce_scatter`; so all ranks get equal bits.
+    Cost per rank: 2 (p - 1) messages and 2 n (p - 1)/p elements, exactly 2 n less its own chunk
     and its right neighbour's.  The algorithm of Patarasuk and Yuan (2009), bandwidth-optimal.
     """
     reduce_scatter(comm, x)
@@ -168,7 +168,7 @@ def allreduce(comm: Communicator, x: NDArray) -> None:
 
 
 def allgather_steps(sizes: NDArray) -> list[Step]:
-    """Return the schedule of `allgather`, blocks of ``sizes`` elements."""
+    """Return the schedule of `allgather`, chunks of ``sizes`` elements."""
     p = len(sizes)
     rank = np.arange(p)
     return [Step.of(rank, (rank + 1) % p, sizes[gathered(p, rank, s)]) for s in range(p - 1)]

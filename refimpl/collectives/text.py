@@ -24,17 +24,17 @@ def ranks(p: int) -> list[str]:
 
 
 def held(have: set[int], p: int) -> str:
-    """Return which of p blocks are there, a point for each that is not.
+    """Return which of p chunks are there, a point for each that is not.
 
     >>> held({0, 2}, 3)
     '0 . 2'
     """
     width = len(str(p - 1))
-    return " ".join((str(b) if b in have else ".").rjust(width) for b in range(p))
+    return " ".join((str(c) if c in have else ".").rjust(width) for c in range(p))
 
 
 def orders(order: Callable[[int], Order], p: int) -> str:
-    rows = [f"  block {block}: {formula(order(block))}" for block in range(p)]
+    rows = [f"  chunk {chunk}: {formula(order(chunk))}" for chunk in range(p)]
     return "order of summation\n" + "\n".join(rows)
 
 

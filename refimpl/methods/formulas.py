@@ -134,7 +134,7 @@ def entering(group: list[int], nodes: Nodes, family: str, n: int, itemsize: int)
 def _step(grid: Grid, given: Given, layout: Layout) -> Iterator[str]:
     """What each rank sends in a step, by an algorithm that sends no more than it must.
 
-    Of hop 2 the mean over ranks: blocks differ by one value where R does not divide V/p.
+    Of hop 2 the mean over ranks: chunks differ by one value where R does not divide V/p.
     """
     calls = traffic.partition_calls(given.stage, given.microsteps, given.every_microstep)
     hops = given.microsteps if given.every_microstep else 1

@@ -21,7 +21,7 @@ from refimpl.support.errors import UserError
 # million frames beside weights of 1e-6, half the digits of int64 on each side.
 FRACTION_BITS = 40
 
-# Elements turned at a time: three float64 blocks of this length stay in a core's cache.
+# Elements turned at a time: three float64 strips of this length stay in a core's cache.
 PIECE = 1 << 14
 
 

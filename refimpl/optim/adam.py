@@ -70,8 +70,8 @@ class Adam(Optimizer):
         keep = 1 - lr * self.weight_decay if self.decoupled else 1.0
         rate = lr / (1 - beta1**step)
         root = 1 / math.sqrt(1 - beta2**step)
-        blocks = self._blocks(w, g, states)
-        for w, g, m, v, d, t in blocks:
+        strips = self._strips(w, g, states)
+        for w, g, m, v, d, t in strips:
             np.multiply(g, scale, out=d)  # d = g * scale
             if decay:
                 np.multiply(w, decay, out=t)

@@ -1,4 +1,4 @@
-"""What all optimizers have: flat vectors, state under names, work in blocks that fit the cache.
+"""What all optimizers have: flat vectors, state under names, work in strips that fit the cache.
 
 An update is elementwise and made of IEEE additions, multiplications, divisions and square roots,
 each correctly rounded.  An element's new value therefore depends on that element alone: any cut
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-# Elements per block.  Parameters, gradients, a state and scratch of 256 KB each (float32) stay in
-# a core's second-level cache while several operations pass over them; shorter blocks spend more
+# Elements per strip.  Parameters, gradients, a state and scratch of 256 KB each (float32) stay in
+# a core's second-level cache while several operations pass over them; shorter strips spend more
 # on calls than they save.
-BLOCK = 1 << 16
+STRIP = 1 << 16
 
 
 class Optimizer:
@@ -36,7 +36,7 @@ class Optimizer:
 
     def allocate(self, n: int, dtype: DTypeLike) -> dict[str, Any]:
         """Return the state for n parameters, by name: zero arrays (n,) and counters at 0."""
-        self._scratch = np.zeros((self.scratches, BLOCK), dtype)
+        self._scratch = np.zeros((self.scratches, STRIP), dtype)
         state: dict[str, Any] = {name: np.zeros(n, dtype) for name in self.states}
         return state | dict.fromkeys(self.counters, 0)
 
@@ -68,16 +68,16 @@ class Optimizer:
         """
         raise NotImplementedError
 
-    def _blocks(
+    def _strips(
         self, w: NDArray, g: NDArray, states: dict[str, Any]
     ) -> Iterator[tuple[NDArray, ...]]:
-        """Yield (w, g, each state, each scratch) block by block, as views of one length."""
+        """Yield (w, g, each state, each scratch) strip by strip, as views of one length."""
         assert w.shape == g.shape and w.dtype == g.dtype == self._scratch.dtype
         arrays = (w, g, *(states[name] for name in self.states))
         assert all(array.shape == w.shape for array in arrays)
         scratches = tuple(self._scratch)
-        for start in range(0, w.size, BLOCK):
-            end = min(start + BLOCK, w.size)
+        for start in range(0, w.size, STRIP):
+            end = min(start + STRIP, w.size)
             yield (
                 *(array[start:end] for array in arrays),
                 *(scratch[: end - start] for scratch in scratches),

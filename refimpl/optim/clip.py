@@ -31,10 +31,10 @@ from refimpl.support.errors import UserError
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
-# A square's resolution, relative to the largest.  A block of BLOCK = 2**14 squares of at most
-# 2**SQUARE_BITS each fits in int64; blocks are added as two words of 32 bits each.
+# A square's resolution, relative to the largest.  A strip of STRIP = 2**14 squares of at most
+# 2**SQUARE_BITS each fits in int64; strips are added as two words of 32 bits each.
 SQUARE_BITS = 48
-BLOCK = 1 << 14
+STRIP = 1 << 14
 WORD = 32
 
 
@@ -57,15 +57,15 @@ def coefficient(norm: float, max_norm: float) -> float:
 
 
 def square_sum(g: NDArray, scratch: NDArray) -> float:
-    """Return the sum of g^2 in float64: block sums (NumPy's pairwise), blocks from the first.
+    """Return the sum of g^2 in float64: strip sums (NumPy's pairwise), strips from the first.
 
-    g (n,) float32 or float64; scratch (BLOCK,) float64.
+    g (n,) float32 or float64; scratch (STRIP,) float64.
     """
     total = 0.0
-    for start in range(0, g.size, BLOCK):
-        block = g[start : start + BLOCK]
-        t = scratch[: block.size]
-        np.copyto(t, block)
+    for start in range(0, g.size, STRIP):
+        strip = g[start : start + STRIP]
+        t = scratch[: strip.size]
+        np.copyto(t, strip)
         np.multiply(t, t, out=t)
         total += float(np.add.reduce(t))
     return total
@@ -102,16 +102,16 @@ def exact_squares(
         float32 or float64.
     top : float
         The maximum of `peak` over all shards.
-    scratch, integers : (BLOCK,) arrays
+    scratch, integers : (STRIP,) arrays
         float64 and int64 work space.
     """
     total = 0
     if 0 < top < math.inf:
         e = exponent(top)
-        for start in range(0, g.size, BLOCK):
-            block = g[start : start + BLOCK]
-            t, q = scratch[: block.size], integers[: block.size]
-            np.copyto(t, block)
+        for start in range(0, g.size, STRIP):
+            strip = g[start : start + STRIP]
+            t, q = scratch[: strip.size], integers[: strip.size]
+            np.copyto(t, strip)
             np.ldexp(t, -e, out=t)
             np.multiply(t, t, out=t)
             np.multiply(t, 2.0**SQUARE_BITS, out=t)
@@ -138,8 +138,8 @@ class GlobalNorm:
 
     def __init__(self, exact: bool = False) -> None:
         self.exact = exact
-        self._scratch = np.zeros(BLOCK)
-        self._integers = np.zeros(BLOCK if exact else 0, np.int64)
+        self._scratch = np.zeros(STRIP)
+        self._integers = np.zeros(STRIP if exact else 0, np.int64)
 
     def __call__(self, comm: Communicator, gradient: NDArray) -> float:
         """Return the norm over all shards, the same float on all ranks of ``comm``.  Collective.

@@ -57,8 +57,8 @@ class SGD(Optimizer):
     ) -> None:
         # Python floats do not widen float32 arrays; NumPy's float64 scalars would.
         lr, scale, mu, decay = float(lr), float(scale), self.momentum, self.weight_decay
-        blocks = self._blocks(w, g, states)
-        for w, g, *velocity, d, t in blocks:
+        strips = self._strips(w, g, states)
+        for w, g, *velocity, d, t in strips:
             np.multiply(g, scale, out=d)  # d = g * scale
             if decay:
                 np.multiply(w, decay, out=t)

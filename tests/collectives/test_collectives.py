@@ -10,7 +10,7 @@ import pytest
 from loopback import spawn
 
 from refimpl import collectives
-from refimpl.collectives import blocks, halving_doubling, hierarchical, order, ring, tree
+from refimpl.collectives import chunks, halving_doubling, hierarchical, order, ring, tree
 from refimpl.support.errors import UserError
 
 WORLDS = range(1, 9)
@@ -35,7 +35,7 @@ def placements(name, p):
 
 
 def uneven(n, p):
-    """Cut points of blocks of very unequal length, some of them empty."""
+    """Cut points of chunks of very unequal length, some of them empty."""
     inner = np.random.default_rng([n, p]).integers(0, n + 1, p - 1)
     return [0, *np.sort(inner).tolist(), n]
 
@@ -56,13 +56,13 @@ def addends(p, n, dtype):
     return [addend(rank, n, dtype) for rank in range(p)]
 
 
-def block_order(name, nodes, block):
+def chunk_order(name, nodes, chunk):
     p = len(nodes)
     return {
-        "ring": lambda: ring.order(p, block),
-        "halving-doubling": lambda: halving_doubling.order(p, block),
+        "ring": lambda: ring.order(p, chunk),
+        "halving-doubling": lambda: halving_doubling.order(p, chunk),
         "tree": lambda: tree.order(p),
-        "hierarchical": lambda: hierarchical.order(nodes, block),
+        "hierarchical": lambda: hierarchical.order(nodes, chunk),
     }[name]()
 
 
@@ -72,14 +72,14 @@ def expected_sum(name, nodes, vectors):
     total = np.empty_like(vectors[0])
     if name == "hierarchical":
         place = hierarchical.grid(nodes)
-        for local, outer in enumerate(blocks.slices(total, len(place[0]))):
-            for node, inner in enumerate(blocks.slices(total[outer], len(place))):
+        for local, outer in enumerate(chunks.slices(total, len(place[0]))):
+            for node, inner in enumerate(chunks.slices(total[outer], len(place))):
                 part = slice(outer.start + inner.start, outer.start + inner.stop)
                 how = hierarchical.allreduce_order(nodes, local, node)
                 total[part] = order.add_up(how, [v[part] for v in vectors])
         return total
-    for block, part in enumerate(blocks.slices(np.empty(n), p)):
-        how = block_order(name, nodes, block)
+    for chunk, part in enumerate(chunks.slices(np.empty(n), p)):
+        how = chunk_order(name, nodes, chunk)
         total[part] = order.add_up(how, [v[part] for v in vectors])
     return total
 
@@ -102,13 +102,13 @@ def test_allreduce_is_the_documented_sum_to_the_last_bit(name, p):
 
 @pytest.mark.parametrize("p", WORLDS)
 @pytest.mark.parametrize("name", SCATTERING)
-def test_own_block_is_the_documented_sum_to_the_last_bit(name, p):
+def test_own_chunk_is_the_documented_sum_to_the_last_bit(name, p):
     def body(comm):
-        how = block_order(name, comm.nodes, comm.rank)
+        how = chunk_order(name, comm.nodes, comm.rank)
         for dtype in DTYPES:
             for n in lengths(p):
                 for offsets in cuts(n, p):
-                    own = blocks.slices(np.empty(n), p, offsets)[comm.rank]
+                    own = chunks.slices(np.empty(n), p, offsets)[comm.rank]
                     vectors = addends(p, n, dtype)
                     want = order.add_up(how, [v[own] for v in vectors])
                     x = vectors[comm.rank].copy()
@@ -123,14 +123,14 @@ def test_own_block_is_the_documented_sum_to_the_last_bit(name, p):
 
 @pytest.mark.parametrize("p", WORLDS)
 @pytest.mark.parametrize("name", SCATTERING)
-def test_everybody_gets_every_block_of_an_allgather(name, p):
+def test_everybody_gets_every_chunk_of_an_allgather(name, p):
     def body(comm):
         for dtype in (np.uint8, np.float16, np.int64, "i4,f8"):
             for n in lengths(p):
                 for offsets in cuts(n, p):
                     want = np.random.default_rng(n).bytes(n * np.dtype(dtype).itemsize)
                     x = np.zeros(n, dtype)
-                    own = blocks.slices(x, p, offsets)[comm.rank]
+                    own = chunks.slices(x, p, offsets)[comm.rank]
                     x[own] = np.frombuffer(want, dtype)[own]
                     collectives.get(name).allgather(comm, x, offsets)
                     assert x.tobytes() == want
@@ -248,7 +248,7 @@ def test_halving_doubling_costs_what_the_table_says_for_powers_of_two(p, steps):
 
 
 @pytest.mark.parametrize("p", range(1, 34))
-def test_halving_sends_every_foreign_block_once_for_any_number_of_ranks(p):
+def test_halving_sends_every_foreign_chunk_once_for_any_number_of_ranks(p):
     n, depth = 24 * p, (p - 1).bit_length()
     cost = collectives.get("halving-doubling").cost("reduce_scatter", n, (0,) * p, 1)
     assert len(cost.steps) == depth
@@ -267,7 +267,7 @@ def test_tree_sends_one_message_per_edge_in_lg_p_steps(p):
 
 
 @pytest.mark.parametrize("k, n_nodes", [(2, 2), (2, 4), (4, 2), (3, 5), (1, 4), (4, 1)])
-def test_hierarchical_allgather_brings_a_node_p_minus_k_blocks_and_the_ring_p_minus_1(k, n_nodes):
+def test_hierarchical_allgather_brings_a_node_p_minus_k_chunks_and_the_ring_p_minus_1(k, n_nodes):
     p = k * n_nodes
     nodes, n = tuple(rank // k for rank in range(p)), 24 * p
     for operation in ("allgather", "reduce_scatter"):

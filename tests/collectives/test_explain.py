@@ -9,7 +9,7 @@ import pytest
 from loopback import spawn
 
 from refimpl.collectives import (
-    blocks,
+    chunks,
     explain,
     explain_hierarchical,
     halving_doubling,
@@ -22,9 +22,9 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "collectives.md"
 
 
 def sent_by_everybody(algorithm, p):
-    """Run on p ranks with blocks of 1, 2, 4, 8, ... elements: the length of a message names them.
+    """Run on p ranks with chunks of 1, 2, 4, 8, ... elements: the length of a message names them.
 
-    Returns, per rank, the list of (destination, blocks) in the order in which they were sent.
+    Returns, per rank, the list of (destination, chunks) in the order in which they were sent.
     """
     offsets = [0, *np.cumsum(1 << np.arange(p)).tolist()]
 
@@ -113,9 +113,9 @@ def naive_allgather(comm, x):
     """Hierarchical all-gather without the re-ordering: the runs of stage 1 laid end to end."""
     within, across = comm.levels()
     run = x.size // within.size
-    own = x[blocks.slices(x, comm.size)[comm.rank]].copy()
+    own = x[chunks.slices(x, comm.size)[comm.rank]].copy()
     part = x[within.rank * run : (within.rank + 1) * run]
-    part[blocks.slices(part, across.size)[across.rank]] = own
+    part[chunks.slices(part, across.size)[across.rank]] = own
     ring.allgather(across, part)
     ring.allgather(within, x)
 

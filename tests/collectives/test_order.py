@@ -8,15 +8,15 @@ from refimpl.collectives.order import add_up, formula
 
 
 @pytest.mark.parametrize(
-    "p, block, text",
+    "p, chunk, text",
     [(1, 0, "0"), (2, 0, "1 + 0"), (4, 0, "1 + 2 + 3 + 0"), (4, 3, "0 + 1 + 2 + 3")],
 )
-def test_ring_adds_from_the_rank_after_the_owner_round_to_it(p, block, text):
-    assert formula(ring.order(p, block)) == text
+def test_ring_adds_from_the_rank_after_the_owner_round_to_it(p, chunk, text):
+    assert formula(ring.order(p, chunk)) == text
 
 
 @pytest.mark.parametrize(
-    "p, block, text",
+    "p, chunk, text",
     [
         (4, 0, "(0 + 2) + (1 + 3)"),
         (4, 3, "(3 + 1) + (2 + 0)"),
@@ -26,8 +26,8 @@ def test_ring_adds_from_the_rank_after_the_owner_round_to_it(p, block, text):
         (6, 5, "((5 + 2) + (3 + 0)) + (4 + 1)"),
     ],
 )
-def test_halving_adds_partners_first_and_the_rank_without_one_after_the_partner(p, block, text):
-    assert formula(halving_doubling.order(p, block)) == text
+def test_halving_adds_partners_first_and_the_rank_without_one_after_the_partner(p, chunk, text):
+    assert formula(halving_doubling.order(p, chunk)) == text
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_tree_adds_near_children_first(p, root, text):
 
 def test_hierarchical_adds_inside_the_nodes_first():
     nodes = (0, 0, 0, 1, 1, 1)
-    assert formula(hierarchical.order(nodes, block=1)) == "(5 + 3 + 4) + (2 + 0 + 1)"
+    assert formula(hierarchical.order(nodes, chunk=1)) == "(5 + 3 + 4) + (2 + 0 + 1)"
     assert formula(hierarchical.allreduce_order(nodes, local=1, node=0)) == (
         "(5 + 3 + 4) + (2 + 0 + 1)"
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from broken import after, first, instead, only, settings
 
-from refimpl.collectives import blocks as cut
+from refimpl.collectives import chunks as cut
 from refimpl.collectives import hierarchical, ring, tree
 from refimpl.golden import Reference
 from refimpl.methods.gradient.gtc import threshold, wire

@@ -15,7 +15,7 @@ from refimpl.methods.gradient.gtc.threshold import Counts, adapted, encode, indi
 from refimpl.numerics.rng import stream
 from refimpl.support.errors import UserError
 
-BLOCK = threshold.BLOCK_BYTES // 4  # values per block in float32
+STRIP = threshold.STRIP_BYTES // 4  # values per strip in float32
 SPAN = threshold.SPAN
 
 
@@ -80,7 +80,7 @@ def test_one_step_worked_out_by_hand():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [0, 1, 7, BLOCK, 2 * BLOCK + 3, SPAN + BLOCK + 5])
+@pytest.mark.parametrize("n", [0, 1, 7, STRIP, 2 * STRIP + 3, SPAN + STRIP + 5])
 def test_messages_plus_residual_equal_the_gradients_exactly(n, dtype):
     tau = 1.5
     residual, words = np.zeros(n, dtype), np.empty(n, np.uint32)
@@ -94,7 +94,7 @@ def test_messages_plus_residual_equal_the_gradients_exactly(n, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_encoding_is_the_three_lines_of_the_definition(dtype):
-    n, tau = SPAN + BLOCK + 3, rounded(0.7, dtype)
+    n, tau = SPAN + STRIP + 3, rounded(0.7, dtype)
     residual = stream(1, "residual").normal(size=n).astype(dtype)
     g = stream(1, "gradient").normal(size=n).astype(dtype)
     total = residual + g
@@ -106,7 +106,7 @@ def test_encoding_is_the_three_lines_of_the_definition(dtype):
 
 
 def test_words_rise_and_the_gradient_is_left_alone():
-    n = BLOCK + 10
+    n = STRIP + 10
     g = gradient(0, n)
     kept = g.copy()
     words = encode(np.zeros(n, np.float32), g, 0.25, np.empty(n, np.uint32))
@@ -138,7 +138,7 @@ def test_what_is_beyond_one_tau_stays_and_grows_under_a_steady_gradient():
 
 
 def test_nothing_and_everything_can_be_sent():
-    n = BLOCK + 1
+    n = STRIP + 1
     for size, entries in ((0.5, 0), (1.5, n)):
         compressor, g = alone(n, tau=1.0), np.full(n, size, np.float32)
         compressor.combine(g)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from refimpl.methods.gradient.gtc.wire import MessageError
 from refimpl.methods.gradient.onebit import message as onebit
 from refimpl.methods.gradient.onebit.message import (
-    BLOCK,
     HEADER_BYTES,
+    STRIP,
     add,
     encode,
     message_bytes,
@@ -38,7 +38,7 @@ def test_a_small_message_has_the_bytes_worked_out_by_hand():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [0, 1, 8, 13, BLOCK, 2 * BLOCK + 9])
+@pytest.mark.parametrize("n", [0, 1, 8, 13, STRIP, 2 * STRIP + 9])
 def test_a_message_is_the_scaled_sign_of_every_value(n, dtype):
     x = stream(0, "values").normal(size=n).astype(dtype)
     _, said, rest = message_of(x)

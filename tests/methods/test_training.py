@@ -11,7 +11,7 @@ import tiny
 from checks import everywhere, replicas_equal, sends_the_formula, serial, serials_bits
 
 from refimpl import collectives
-from refimpl.collectives import blocks
+from refimpl.collectives import chunks
 from refimpl.collectives.families import RING
 from refimpl.methods import traffic
 from refimpl.optim import clip
@@ -144,7 +144,7 @@ def littering(scatter):
     def reduce_scatter(comm, x, offsets=None):
         own = scatter(comm, x, offsets).copy()
         x[:] = np.nan if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-        place = blocks.slices(x, comm.size, offsets)[comm.rank]
+        place = chunks.slices(x, comm.size, offsets)[comm.rank]
         x[place] = own
         return x[place]
 

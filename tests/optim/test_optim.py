@@ -7,7 +7,7 @@ import pytest
 
 from refimpl import optim
 from refimpl.numerics.rng import stream
-from refimpl.optim.base import BLOCK
+from refimpl.optim.base import STRIP
 from refimpl.support.errors import UserError
 
 CASES = {
@@ -75,11 +75,11 @@ def test_steps_are_those_of_the_textbook(name, dtype, tolerance):
 @pytest.mark.parametrize("name", sorted(CASES))
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_any_cut_into_shards_gives_the_same_bits(name, dtype):
-    n = 2 * BLOCK + 77
+    n = 2 * STRIP + 77
     gradients = [numbers(n, seed, dtype) for seed in (1, 2, 3)]
     optimizer = optim.make(name, **CASES[name])
     want, states = take_steps(optimizer, numbers(n, 0, dtype), gradients, [0.1] * 3, 1 / 3)
-    for cuts in ([1], [13, 13, 14], [BLOCK - 1, BLOCK + 4], list(range(0, n, 9973))):
+    for cuts in ([1], [13, 13, 14], [STRIP - 1, STRIP + 4], list(range(0, n, 9973))):
         got, others = take_steps(
             optimizer, numbers(n, 0, dtype), gradients, [0.1] * 3, 1 / 3, cuts
         )

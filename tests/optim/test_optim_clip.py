@@ -30,7 +30,7 @@ class Ranks:
             sent = [clip.peak(shard) for shard in self.shards]
             self.top = max(sent)
         else:
-            work = np.zeros(clip.BLOCK), np.zeros(clip.BLOCK, np.int64)
+            work = np.zeros(clip.STRIP), np.zeros(clip.STRIP, np.int64)
             sent = [clip.exact_squares(shard, self.top, *work) for shard in self.shards]
         assert np.array_equal(sent[0], mine)
         return sent
@@ -65,7 +65,7 @@ def test_sum_of_many_equal_squares_does_not_overflow():
     assert exact([g]) == 0.75 * 1024
     assert exact([np.ones(1 << 16)]) == 256
     words = clip.exact_squares(
-        np.ones(1 << 16), 1.0, np.zeros(clip.BLOCK), np.zeros(clip.BLOCK, np.int64)
+        np.ones(1 << 16), 1.0, np.zeros(clip.STRIP), np.zeros(clip.STRIP, np.int64)
     )
     # 2**16 squares of 2**48 exceed int64; the two words of a billion such shards do not.
     assert [int(word) for word in words] == [1 << 32, 0]
@@ -75,12 +75,12 @@ def test_sum_of_many_equal_squares_does_not_overflow():
 def test_float_norm_is_that_of_float64(dtype):
     g = gradient(dtype=dtype)
     true = math.sqrt(math.fsum(x * x for x in g.astype(np.float64).tolist()))
-    parts = [clip.square_sum(shard, np.zeros(clip.BLOCK)) for shard in np.split(g, [3, 17_000])]
+    parts = [clip.square_sum(shard, np.zeros(clip.STRIP)) for shard in np.split(g, [3, 17_000])]
     assert math.isclose(math.sqrt(sum(parts)), true, rel_tol=1e-13)
 
 
 def test_float_norm_survives_squares_that_float32_cannot_hold():
-    assert clip.square_sum(np.array([1e30, 1e-30], np.float32), np.zeros(clip.BLOCK)) > 1e59
+    assert clip.square_sum(np.array([1e30, 1e-30], np.float32), np.zeros(clip.STRIP)) > 1e59
 
 
 @pytest.mark.parametrize("shards", [[np.zeros(3)], [np.zeros(0)], [np.zeros(0), np.zeros(2)]])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from refimpl import collectives
-from refimpl.collectives import blocks, halving_doubling, hierarchical, order, ring, tree
+from refimpl.collectives import chunks, halving_doubling, hierarchical, order, ring, tree
 from refimpl.world.communicator import Communicator
 
 LENGTHS = [0, 101, 70_001]  # the last one is longer than what MPI sends without a handshake
@@ -22,7 +22,7 @@ def addend(rank, n, dtype):
 
 def run_all(family, comm, n, dtype):
     """Return the results of all operations the family has, root 0, by operation."""
-    own = blocks.slices(np.empty(n), comm.size)[comm.rank]
+    own = chunks.slices(np.empty(n), comm.size)[comm.rank]
     x = {name: addend(comm.rank, n, dtype) for name in collectives.OPERATIONS}
     for operation in ("allreduce", "broadcast", "reduce"):
         getattr(family, operation)(comm, x[operation])
@@ -41,14 +41,14 @@ def test_all_families_agree_on_integers(world, name):
     for n in LENGTHS:
         vectors = [addend(rank, n, np.int64) for rank in range(comm.size)]
         total = np.sum(vectors, axis=0)
-        block = blocks.slices(total, comm.size)
+        chunk = chunks.slices(total, comm.size)
         got = run_all(collectives.get(name), comm, n, np.int64)
         np.testing.assert_array_equal(got["allreduce"], total, strict=True)
         np.testing.assert_array_equal(got["broadcast"], vectors[0], strict=True)
         assert comm.rank or np.array_equal(got["reduce"], total)
         if name != "tree":
-            np.testing.assert_array_equal(got["reduce_scatter"], total[block[comm.rank]])
-            whole = [v[b] for v, b in zip(vectors, block, strict=True)]
+            np.testing.assert_array_equal(got["reduce_scatter"], total[chunk[comm.rank]])
+            whole = [v[b] for v, b in zip(vectors, chunk, strict=True)]
             np.testing.assert_array_equal(got["allgather"], np.concatenate(whole), strict=True)
     comm.free()
 
@@ -61,14 +61,14 @@ def test_sums_are_the_documented_ones_to_the_last_bit(world, name):
         vectors = [addend(rank, 101, dtype) for rank in range(p)]
         got = run_all(collectives.get(name), comm, 101, dtype)
         if name in ("ring", "halving-doubling"):
-            block_order = {"ring": ring.order, "halving-doubling": halving_doubling.order}[name]
-            for b, part in enumerate(blocks.slices(vectors[0], p)):
-                want = order.add_up(block_order(p, b), [v[part] for v in vectors])
+            chunk_order = {"ring": ring.order, "halving-doubling": halving_doubling.order}[name]
+            for b, part in enumerate(chunks.slices(vectors[0], p)):
+                want = order.add_up(chunk_order(p, b), [v[part] for v in vectors])
                 np.testing.assert_array_equal(got["allreduce"][part], want, strict=True)
                 assert b != r or np.array_equal(got["reduce_scatter"], want)
             whole = tree.order(p)
         elif name == "hierarchical":
-            own = blocks.slices(vectors[0], p)[r]
+            own = chunks.slices(vectors[0], p)[r]
             want = order.add_up(hierarchical.order(comm.nodes, r), [v[own] for v in vectors])
             np.testing.assert_array_equal(got["reduce_scatter"], want, strict=True)
             whole = hierarchical.reduce_order(comm.nodes)
@@ -98,13 +98,13 @@ def test_ledger_equals_the_cost_exactly(world, name):
 
 
 @pytest.mark.parametrize("name", ["ring", "halving-doubling", "hierarchical", "native", "auto"])
-def test_blocks_of_unequal_length_and_any_dtype_are_gathered(world, name):
+def test_chunks_of_unequal_length_and_any_dtype_are_gathered(world, name):
     p = world.size
     offsets = [0, *(3 * b for b in range(p - 1)), 3 * p + 7]
     for dtype in (np.uint8, np.uint32, np.float16, "i4,f8"):
         want = np.random.default_rng(1).bytes(offsets[-1] * np.dtype(dtype).itemsize)
         x = np.zeros(offsets[-1], dtype)
-        own = blocks.slices(x, p, offsets)[world.rank]
+        own = chunks.slices(x, p, offsets)[world.rank]
         x[own] = np.frombuffer(want, dtype)[own]
         collectives.get(name).allgather(world, x, offsets)
         assert x.tobytes() == want

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import collectives
-from refimpl.collectives import blocks, hierarchical
+from refimpl.collectives import chunks, hierarchical
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
 from refimpl.golden.cases.ask import COPIES, EXACT, INTEGERS, ORDER, Answer, case
@@ -155,7 +155,7 @@ def _stage(operation: str, between: dict[int, NDArray], nodes: list[int]) -> Arr
     state, runs = [], []
     for rank in range(len(nodes)):
         x = between[rank]
-        block = blocks.slices(x, len(nodes))
+        block = chunks.slices(x, len(nodes))
         theirs = hierarchical.column(place, next(m.index(rank) for m in place if rank in m))
         there = np.zeros_like(x)
         for owner in theirs:
@@ -197,7 +197,7 @@ def _cases(family: str, operation: str, label: str, nodes: list[int]) -> Iterato
         made["order"] = draw.rough(f"{family} {operation} {label} order", (p, 2 * p + 1))
     if operation == "allgather":
         for x in made.values():
-            for rank, block in enumerate(blocks.slices(x[0], p)):
+            for rank, block in enumerate(chunks.slices(x[0], p)):
                 own = x[rank, block].copy()
                 x[rank], x[rank, block] = 0, own
     settings: Settings = {"algorithm": family, "ranks": p, "nodes": nodes}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks
+from refimpl.collectives import chunks
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
 from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, case
@@ -112,7 +112,7 @@ def onebit_allreduce(inputs: Arrays, settings: Settings) -> Arrays:
     owned (steps, ranks, longest chunk) is what a chunk's owner has not passed on.
     """
     steps, ranks, n = inputs["gradient"].shape
-    cut, dtype = np.diff(blocks.offsets(n, ranks)), inputs["gradient"].dtype
+    cut, dtype = np.diff(chunks.offsets(n, ranks)), inputs["gradient"].dtype
 
     def body(comm):
         residual, owned = np.zeros(n, dtype), np.zeros(cut[comm.rank], dtype)

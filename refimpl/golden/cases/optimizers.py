@@ -50,7 +50,7 @@ def clipping(inputs: Arrays, settings: Settings) -> Arrays:
     One norm over all shards; clipped (shards, n) = gradient min(1, max_norm / norm).
     """
     gradient = doubles(inputs)["gradient"]
-    scratch = np.zeros(clip.BLOCK)
+    scratch = np.zeros(clip.STRIP)
     norm = np.sqrt(np.float64(sum(clip.square_sum(shard, scratch) for shard in gradient)))
     factor = clip.coefficient(float(norm), settings["max_norm"])
     return all_rounded({"norm": norm, "clipped": gradient * factor})

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import collectives, optim
-from refimpl.collectives import blocks
+from refimpl.collectives import chunks
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
 from refimpl.golden.cases import springs
@@ -113,7 +113,7 @@ class Rank:
         self.combine(gradient)
         self.keep("combined", gradient)
         if isinstance(axis, OneBit):
-            chunk = blocks.slices(gradient, axis.group.size)[axis.group.rank]
+            chunk = chunks.slices(gradient, axis.group.size)[axis.group.rank]
             owned = axis.owned + gradient[chunk]
             self._decided(owned, float(np.abs(owned).max()))
         for name in ("residual", "owned"):

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
 # Values per pass: the model, W, D and the temporaries of `block_update` stay in the cache.
-BLOCK = 1 << 15
+STRIP = 1 << 15
 
 
 class Filtered(NamedTuple):
@@ -208,8 +208,8 @@ class BlockMomentum:
                 weights /= self.block.size
             if self.group.size > 1:
                 self.collectives.broadcast(self.group, weights)
-        for first in range(0, weights.size, BLOCK):
-            part = slice(first, first + BLOCK)
+        for first in range(0, weights.size, STRIP):
+            part = slice(first, first + STRIP)
             self.model[part], self.update[part], weights[part] = block_update(
                 self.model[part],
                 self.update[part],

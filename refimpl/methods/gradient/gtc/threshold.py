@@ -35,12 +35,12 @@ from refimpl.support.errors import require
 # An index has 31 bits.
 MOST = 1 << 31
 
-# Bytes of residual per block: they, the gradient's and two masks stay in a core's second-level
+# Bytes of residual per strip: they, the gradient's and two masks stay in a core's second-level
 # cache (1 MB) while four operations pass over them, each long enough for its call not to count.
-BLOCK_BYTES = 1 << 18
+STRIP_BYTES = 1 << 18
 
 # Values per span: what is beyond the threshold is looked up and sent span by span, so that the
-# two dozen calls that this takes do not count either.  A multiple of a block's values.
+# two dozen calls that this takes do not count either.  A multiple of a strip's values.
 SPAN = 1 << 21
 
 # 0.5 ** (1/20), as digits so that every machine has the same: 20 steps halve or double tau.
@@ -71,7 +71,7 @@ def encode(
 
     Notes
     -----
-    One pass in blocks that fit the cache; what is allocated is of the size of a block, or of what
+    One pass in strips that fit the cache; what is allocated is of the size of a strip, or of what
     is sent.
 
     Examples
@@ -86,7 +86,7 @@ def encode(
     assert residual.dtype == gradient.dtype, (residual.dtype, gradient.dtype)
     assert words.size >= residual.size <= MOST, (words.size, residual.size)
     assert tau == rounded(tau, residual.dtype), tau
-    masks = np.empty((2, BLOCK_BYTES // residual.itemsize), np.bool_)
+    masks = np.empty((2, STRIP_BYTES // residual.itemsize), np.bool_)
     sent = 0
     for start in range(0, residual.size, SPAN):
         r = residual[start : start + SPAN]
@@ -109,12 +109,12 @@ def _beyond(
     residual: NDArray, gradient: NDArray, tau: float, masks: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
     """Add the gradient to the residual, and return as bits where it is beyond +-tau."""
-    block = masks.shape[1]
+    strip = masks.shape[1]
     bits = np.zeros(-(-residual.size // 32) * 4, np.uint8)
-    for start in range(0, residual.size, block):
-        r = residual[start : start + block]
+    for start in range(0, residual.size, strip):
+        r = residual[start : start + strip]
         below, outside = masks[:, : r.size]
-        r += gradient[start : start + block]
+        r += gradient[start : start + strip]
         np.less(r, -tau, out=below)
         np.greater(r, tau, out=outside)
         np.logical_or(outside, below, out=outside)
@@ -170,9 +170,9 @@ class Counts:
         A sum of zero is +0.0, never -0.0.
         """
         assert out.shape == self._count.shape
-        block = BLOCK_BYTES // out.itemsize
-        for start in range(0, out.size, block):
-            count, part = self._count[start : start + block], out[start : start + block]
+        strip = STRIP_BYTES // out.itemsize
+        for start in range(0, out.size, strip):
+            count, part = self._count[start : start + strip], out[start : start + strip]
             part[:] = count
             part *= tau
         self.clear()

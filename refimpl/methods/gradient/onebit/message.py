@@ -4,7 +4,7 @@ Every value is sent as its sign, every chunk with one scale; what that gets wron
 added the next time (*error feedback*), at both places where something is rounded:
 
     r = r + g                        this rank's residual, and its gradient (sum over frames)
-    for every chunk j:               chunk j is the block of rank j, its *owner*
+    for every chunk j:               chunk j is that of rank j, its *owner*
         s = mean |r_j|               Q(r_j) = +s where r_j >= 0, else -s
         send Q(r_j) to rank j;  r_j = r_j - Q(r_j)
     the owner of chunk j:
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import blocks, ring
+from refimpl.collectives import chunks, ring
 from refimpl.collectives.cost import Cost, Step
 from refimpl.methods.gradient.gtc.wire import MessageError
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 HEADER_BYTES = 8
 _SCALE = np.dtype("<f8")
 
-# Values per block; a multiple of 8, so that every block fills whole bytes.
-BLOCK = 1 << 15
+# Values per strip; a multiple of 8, so that every strip fills whole bytes.
+STRIP = 1 << 15
 
 
 def message_bytes(values: int) -> int:
@@ -58,11 +58,11 @@ def message_bytes(values: int) -> int:
 def scale_of(x: NDArray) -> float:
     """Return mean |x|, rounded to x's dtype.
 
-    Block sums in float64 (NumPy's pairwise), blocks from the first.
+    Strip sums in float64 (NumPy's pairwise), strips from the first.
     """
     total = 0.0
-    for start in range(0, x.size, BLOCK):
-        total += float(np.abs(x[start : start + BLOCK]).sum(dtype=np.float64))
+    for start in range(0, x.size, STRIP):
+        total += float(np.abs(x[start : start + STRIP]).sum(dtype=np.float64))
     return float(x.dtype.type(total / x.size)) if x.size else 0.0
 
 
@@ -83,8 +83,8 @@ def encode(x: NDArray, out: NDArray[np.uint8]) -> None:
     """
     scale = scale_of(x)
     out[:HEADER_BYTES].view(_SCALE)[:] = scale
-    for start in range(0, x.size, BLOCK):
-        part = x[start : start + BLOCK]
+    for start in range(0, x.size, STRIP):
+        part = x[start : start + STRIP]
         plus = part >= 0
         bits = np.packbits(plus)
         out[HEADER_BYTES + start // 8 :][: bits.size] = bits
@@ -100,8 +100,8 @@ def add(message: NDArray[np.uint8], out: NDArray) -> None:
         If this is not the message of so many values; ``out`` is not changed.
     """
     scale = _scale(message, out.size)
-    for start in range(0, out.size, BLOCK):
-        part = out[start : start + BLOCK]
+    for start in range(0, out.size, STRIP):
+        part = out[start : start + STRIP]
         bits = message[HEADER_BYTES + start // 8 :]
         plus = np.unpackbits(bits[: -(-part.size // 8)], count=part.size)
         part += _values(plus, scale, out.dtype)
@@ -155,7 +155,7 @@ def allreduce(comm: Communicator, gradient: NDArray, residual: NDArray, owned: N
     Cost per rank: 2 (p - 1) messages, about 2 (p - 1)/p n/8 bytes; `cost` gives it exactly.
     """
     p, r = comm.size, comm.rank
-    chunk = blocks.slices(gradient, p)
+    chunk = chunks.slices(gradient, p)
     cut = _cut(gradient.size, p)
     residual += gradient
 
@@ -187,8 +187,8 @@ def allreduce(comm: Communicator, gradient: NDArray, residual: NDArray, owned: N
 
 def _cut(n: int, p: int) -> NDArray[np.int64]:
     """Return where the chunks' messages lie end to end."""
-    chunks = np.diff(blocks.offsets(n, p)).tolist()
-    return np.cumsum([0] + [message_bytes(values) for values in chunks])
+    sizes = np.diff(chunks.offsets(n, p)).tolist()
+    return np.cumsum([0] + [message_bytes(values) for values in sizes])
 
 
 def cost(n: int, nodes: tuple[int, ...]) -> Cost:

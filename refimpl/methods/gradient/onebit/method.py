@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from refimpl.collectives import blocks
+from refimpl.collectives import chunks
 from refimpl.methods import dense
 from refimpl.methods.gradient.exact import GradientAxis
 from refimpl.methods.gradient.onebit import message as onebit
@@ -51,7 +51,7 @@ class OneBit(GradientAxis):
     ) -> None:
         require(warmup >= 0, f"{warmup} dense warm-up steps: must be at least 0")
         self.group, self.collectives, self.warmup, self.fixed = group, collectives, warmup, fixed
-        cut = blocks.offsets(n, group.size)
+        cut = chunks.offsets(n, group.size)
         self.step = 0
         self.residual = np.zeros(n, dtype)
         self.owned = np.zeros(int(cut[group.rank + 1] - cut[group.rank]), dtype)
