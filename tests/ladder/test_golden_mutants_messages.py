@@ -10,7 +10,7 @@ from broken import after, first, instead, only, settings
 from refimpl.collectives import chunks as cut
 from refimpl.collectives import hierarchical, ring, tree
 from refimpl.golden import Reference
-from refimpl.methods.gradient.gtc import threshold, wire
+from refimpl.methods.gradient.gtc import header, rice, threshold, wire
 from refimpl.methods.gradient.onebit import message as onebit
 
 # --------------------------------------------------------------------------------- collectives
@@ -183,15 +183,15 @@ def beyond(total, tau):
         ),
         (wire, "_WORD", np.dtype(">u4"), "compression.gtc/message.index.one/message"),
         (
-            wire,
-            "rice_parameter",
-            lambda m, n, right=wire.rice_parameter: right(m, n) + 1,
+            rice,
+            "parameter",
+            lambda m, n, right=rice.parameter: right(m, n) + 1,
             "compression.gtc/message.rice.empty/message",
         ),
-        (wire, "_MAGIC", b"GTC2", "compression.gtc/message.index.empty/message"),
+        (header, "MAGIC", b"GTC2", "compression.gtc/message.index.empty/message"),
         (
-            wire,
-            "_gaps",
+            rice,
+            "gaps",
             lambda index: np.diff(index, prepend=np.uint32(0)),
             "compression.gtc/message.rice.all/message",
         ),

@@ -93,16 +93,57 @@ def test_messages_plus_residual_equal_the_gradients_exactly(n, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_encoding_is_the_three_lines_of_the_definition(dtype):
-    n, tau = SPAN + STRIP + 3, rounded(0.7, dtype)
+def test_the_plain_form_sends_tau_where_the_sum_is_beyond_it(dtype):
+    n, tau = 1000, rounded(0.7, dtype)
     residual = stream(1, "residual").normal(size=n).astype(dtype)
     g = stream(1, "gradient").normal(size=n).astype(dtype)
+    words, rest = threshold.plain(residual, g, tau)
     total = residual + g
-    message = np.where(np.abs(total) > tau, np.copysign(dtype(tau), total), dtype(0))
-    words = encode(residual, g, tau, np.empty(n, np.uint32))
-    assert 0.2 < words.size / n < 0.8
-    np.testing.assert_array_equal(sent(words, n, tau, dtype), message, strict=True)
-    np.testing.assert_array_equal(residual, total - message, strict=True)
+    for i, value in enumerate(sent(words, n, tau, dtype)):
+        assert value == (tau if total[i] > tau else -tau if total[i] < -tau else 0)
+        assert rest[i] == total[i] - value
+
+
+def same_as_plain(residual, g, tau):
+    """Encode, and hold message and residual to the plain form's, bit by bit."""
+    plain_words, plain_rest = threshold.plain(residual, g, tau)
+    words = encode(residual, g, tau, np.empty(residual.size, np.uint32))
+    np.testing.assert_array_equal(words, plain_words, strict=True)
+    assert residual.tobytes() == plain_rest.tobytes()
+    assert residual.dtype == plain_rest.dtype
+    return words
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("tau", [0.7, 3.5])
+def test_encode_is_the_plain_form_wherever_strips_and_spans_end(monkeypatch, dtype, tau):
+    monkeypatch.setattr(threshold, "STRIP_BYTES", 512)
+    monkeypatch.setattr(threshold, "SPAN", 256)
+    tau = rounded(tau, dtype)
+    for n in (*range(60, 70), *range(120, 140), *range(250, 261), 510, 511, 512, 513, 900):
+        residual = stream(1, "residual", n).normal(size=n).astype(dtype)
+        same_as_plain(residual, stream(1, "gradient", n).normal(size=n).astype(dtype), tau)
+        everything = np.full(n, 2 * tau, dtype)
+        assert same_as_plain(np.zeros(n, dtype), everything, tau).size == n
+
+
+# A multiple of tau, and whether it is that, the number below or the one above; or any number.
+MULTIPLES = st.tuples(st.sampled_from([-2.0, -1.0, -0.0, 0.0, 1.0, 2.0]), st.integers(-1, 1))
+
+
+@given(
+    st.sampled_from([np.float32, np.float64]),
+    st.sampled_from([0.7, 1.0, 1e-38]),
+    st.lists(MULTIPLES | st.floats(-1e30, 1e30), max_size=80),
+)
+def test_encode_is_the_plain_form_to_the_bit(dtype, tau, values):
+    tau = rounded(tau, dtype)
+    g = np.array([tau * v[0] if isinstance(v, tuple) else v for v in values], dtype)
+    for i, v in enumerate(values):
+        if isinstance(v, tuple) and v[1]:
+            g[i] = np.nextafter(g[i], dtype(v[1] * np.inf))
+    same_as_plain(np.full_like(g, -0.0), g, tau)
+    same_as_plain(g / 2, g / 2, tau)
 
 
 def test_words_rise_and_the_gradient_is_left_alone():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refimpl.methods.gradient.gtc.wire import MessageError
+from refimpl.methods.gradient.gtc.header import MessageError
 from refimpl.methods.gradient.onebit import message as onebit
 from refimpl.methods.gradient.onebit.message import (
     HEADER_BYTES,
@@ -47,6 +47,30 @@ def test_a_message_is_the_scaled_sign_of_every_value(n, dtype):
     want = np.where(x >= 0, dtype(scale_of(x)), -dtype(scale_of(x)))
     np.testing.assert_array_equal(said, want, strict=True)
     np.testing.assert_array_equal(rest, x - said, strict=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [7, 8, 9, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 9])
+def test_a_long_message_is_the_plain_one_wherever_strips_end(n, dtype):
+    x = stream(1, "values").normal(size=n).astype(dtype)
+    x[::5] = 0
+    message, _, rest = message_of(x)
+    plain, plain_rest = onebit.plain(x)
+    assert message.tobytes() == plain
+    assert rest.tobytes() == plain_rest.tobytes()
+
+
+@given(
+    st.sampled_from([np.float32, np.float64]),
+    st.lists(st.sampled_from([0.0, -0.0, 1e-40, -1e-40]) | st.floats(-1e30, 1e30), max_size=40),
+)
+def test_a_message_is_the_plain_one(dtype, values):
+    x = np.array(values, dtype)
+    message, said, rest = message_of(x)
+    plain, plain_rest = onebit.plain(x)
+    assert message.tobytes() == plain
+    assert rest.tobytes() == plain_rest.tobytes()
+    np.testing.assert_array_equal(said, np.where(x >= 0, 1, -1) * dtype(scale_of(x)))
 
 
 @given(st.integers(0, 6), st.integers(0, 100))

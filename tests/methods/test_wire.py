@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refimpl.methods.gradient.gtc import wire
+from refimpl.methods.gradient.gtc import codes, rice, wire
+from refimpl.methods.gradient.gtc.bits import filled
 from refimpl.methods.gradient.gtc.wire import FORMATS, HEADER_BYTES, MessageError
 from refimpl.support.errors import UserError
 
@@ -48,6 +49,47 @@ def test_a_small_message_has_the_bytes_worked_out_by_hand(form):
     assert message.tobytes() == header + bytes(BY_HAND[form])
 
 
+def test_bits_are_filled_up_with_zeros_to_bytes():
+    assert [filled(bits) for bits in ("", "1", "00000001", "000000011")] == [
+        b"",
+        b"\x80",
+        b"\1",
+        b"\1\x80",
+    ]
+
+
+def plain_body(words, n, form):
+    if form == "index":
+        return struct.pack(f"<{words.size}I", *words.tolist())
+    if form == "two-bit":
+        return codes.plain(words, n)
+    return rice.plain(words, rice.parameter(words.size, n))
+
+
+@given(messages(), st.sampled_from(FORMATS))
+def test_a_body_is_the_plain_one(message, form):
+    n, words = message
+    sent = wire.encode(words, n, TAU, form)
+    assert sent[HEADER_BYTES:].tobytes() == plain_body(words, n, form)
+
+
+@pytest.mark.parametrize(
+    "form, n, density",
+    [("two-bit", codes.PIECE // 2 + more, 0.2) for more in (-1, 0, 1)]
+    + [("two-bit", codes.PIECE + 5, 0.001), ("two-bit", codes.PIECE // 2, 0)]
+    # As many entries as a piece has, one less and one more: k = 0 and k = 1.
+    + [("rice", rice.PIECE + more, 1) for more in (-1, 0, 1)]
+    + [("rice", 2 * rice.PIECE + more, 0.5) for more in (-2, 0, 2, 40)],
+)
+def test_a_long_body_is_the_plain_one_wherever_pieces_end(form, n, density):
+    rng = np.random.default_rng(4)
+    index = np.sort(rng.permutation(n)[: round(n * density)])
+    words = (index << 1 | rng.integers(0, 2, index.size)).astype(np.uint32)
+    sent = wire.encode(words, n, TAU, form)
+    assert sent[HEADER_BYTES:].tobytes() == plain_body(words, n, form)
+    np.testing.assert_array_equal(wire.decode(sent, n)[1], words, strict=True)
+
+
 @given(messages(), st.sampled_from(FORMATS))
 def test_a_message_comes_back_as_it_was(message, form):
     n, words = message
@@ -64,7 +106,7 @@ def test_a_message_comes_back_as_it_was(message, form):
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("density", [1.0, 0.3, 0.01, 0.0001])
 def test_long_messages_come_back_whatever_their_place_in_a_piece(form, density):
-    n = 5 * wire.PIECE // 2 + 77
+    n = 5 * rice.PIECE // 2 + 77
     rng = np.random.default_rng(3)
     index = np.flatnonzero(rng.random(n) < density)
     words = (index << 1 | rng.integers(0, 2, index.size)).astype(np.uint32)

@@ -47,10 +47,28 @@ SPAN = 1 << 21
 FACTOR = 0.9659363289248456
 
 
+def plain(residual: NDArray, gradient: NDArray, tau: float) -> tuple[NDArray[np.uint32], NDArray]:
+    """Return the message as words, and the new residual: the whole method.
+
+    Residual and gradient (n,), float32 or float64, are not modified; tau is as for `encode`,
+    which does the same, to the bit, in one pass over memory.
+
+    >>> plain(np.array([0.0, 0.5, 0.0, -1.0]), np.array([1.0, 0.75, 5.0, -0.25]), tau=1.0)
+    (array([3, 5, 6], dtype=uint32), array([ 1.  ,  0.25,  4.  , -0.25]))
+    """
+    total = residual + gradient
+    beyond = np.abs(total) > tau
+    sent = np.where(beyond, np.copysign(tau, total), np.zeros_like(total))
+    words = beyond.nonzero()[0] << 1 | (sent[beyond] > 0)
+    return words.astype(np.uint32), total - sent
+
+
 def encode(
     residual: NDArray, gradient: NDArray, tau: float, words: NDArray[np.uint32]
 ) -> NDArray[np.uint32]:
     """Add the gradient to the residual, take out what is sent, and return that as words.
+
+    What `plain` does, in place.
 
     Parameters
     ----------
@@ -79,7 +97,7 @@ def encode(
     >>> r, words = np.array([0.0, 0.5, 0.0, -1.0]), np.empty(4, np.uint32)
     >>> encode(r, np.array([1.0, 0.75, 5.0, -0.25]), 1.0, words)
     array([3, 5, 6], dtype=uint32)
-    >>> r  # the first value is exactly tau: it stays
+    >>> r  # the first value was exactly tau: it stays
     array([ 1.  ,  0.25,  4.  , -0.25])
     """
     assert residual.shape == gradient.shape, (residual.shape, gradient.shape)

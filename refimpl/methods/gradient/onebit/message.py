@@ -27,6 +27,7 @@ The sibling of CNTK's 1-bit SGD and DeepSpeed's 1-bit optimizers; differences ar
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,8 @@ from numpy.typing import NDArray
 
 from refimpl.collectives import chunks, ring
 from refimpl.collectives.cost import Cost, Step
-from refimpl.methods.gradient.gtc.wire import MessageError
+from refimpl.methods.gradient.gtc.bits import room
+from refimpl.methods.gradient.gtc.header import MessageError
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -52,7 +54,7 @@ def message_bytes(values: int) -> int:
     >>> message_bytes(0), message_bytes(9)
     (8, 10)
     """
-    return HEADER_BYTES + -(-values // 8)
+    return HEADER_BYTES + room(values)
 
 
 def scale_of(x: NDArray) -> float:
@@ -66,8 +68,22 @@ def scale_of(x: NDArray) -> float:
     return float(x.dtype.type(total / x.size)) if x.size else 0.0
 
 
+def plain(x: NDArray) -> tuple[bytes, NDArray]:
+    """Return the message of x (c,), and what it does not say, x - Q(x): the whole method.
+
+    >>> plain(np.array([3.0, -1.0, 0.5]))[1]
+    array([ 1.5,  0.5, -1. ])
+    """
+    scale = scale_of(x)
+    signs = np.packbits(x >= 0)
+    q = np.where(x >= 0, x.dtype.type(scale), x.dtype.type(-scale))
+    return struct.pack("<d", scale) + signs.tobytes(), x - q
+
+
 def encode(x: NDArray, out: NDArray[np.uint8]) -> None:
     """Write the message of x, and leave in x what the message does not say: x = x - Q(x).
+
+    What `plain` does, in place.
 
     Parameters
     ----------
