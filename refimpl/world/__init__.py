@@ -1,1 +1,1 @@
-"""The ranks of a job: topology, communicators, ledger, ranks that agree, ranks as threads."""
+"""The ranks of a job: topology, communicators, events and who hears them, ranks as threads."""

@@ -1,9 +1,9 @@
-"""A communicator that knows its nodes and counts what is sent.
+"""A communicator that knows its nodes and tells what it sends.
 
 `Communicator` is the only way in which this package sends anything.  It has the point-to-point
 calls of an mpi4py communicator, under the same names and with the same order of arguments, so
-that an algorithm reads like MPI; beside that it knows which node each member runs on, enters
-every message in a `Ledger`, and owns the work arrays that an algorithm needs.
+that an algorithm reads like MPI; beside that it knows which node each member runs on, tells an
+event of every message (so a `Ledger` counts it), and owns the work arrays that an algorithm needs.
 
 Importing this module does not start MPI; whoever has an mpi4py communicator has done so.
 """
@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from refimpl.support.errors import UserError
+from refimpl.world.events import Event, Events
 from refimpl.world.ledger import Ledger
-from refimpl.world.topology import Nodes, node_members
+from refimpl.world.library import Library
+from refimpl.world.topology import node_members
+from refimpl.world.transport import OverMPI, Pending, Request, Transport, nodes_of
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class Communicator:
-    """The ranks of an MPI communicator, with their nodes and a ledger.
+class Communicator(Library):
+    """The ranks of an MPI communicator, with their nodes, events and a ledger.
+
+    MPI's own collectives are methods, too: those of `Library`.
 
     Parameters
     ----------
@@ -37,21 +41,19 @@ class Communicator:
         where k does not divide the number of ranks (algorithms that need equal nodes refuse
         that, in their own words).  By default the nodes are the real ones: ranks that can share
         memory, in order of their lowest rank.
-    ledger : Ledger, optional
-        Where to count; by default a new one.
 
     Attributes
     ----------
     size, rank : int
         How many members there are, and which one this is.
-    mpi : MPI.Comm
-        The communicator underneath.  What is sent through it is not counted.
+    events : Events
+        What this rank does, told; shared with every communicator that is split from this one.
     ledger : Ledger
-        Shared with every communicator that is split from this one.
+        The first that listens to them; shared, too.
     members : tuple of int
         The members' ranks in the world, in order of their ranks here.
     nodes : tuple of int
-        The members' nodes.  Node numbers are the world's.
+        The members' nodes, numbered as in the world.
 
     Raises
     ------
@@ -59,60 +61,78 @@ class Communicator:
         If ranks_per_node is less than 1 or not the same on all ranks.
     """
 
-    def __init__(
-        self,
-        mpi_comm: MPI.Comm,
-        ranks_per_node: int | None = None,
-        ledger: Ledger | None = None,
-    ) -> None:
-        given = mpi_comm.allgather(ranks_per_node)
-        if len(set(given)) > 1:
-            raise UserError(f"--ranks-per-node differs between ranks: {given}")
-        if ranks_per_node is None:
-            nodes = real_nodes(mpi_comm)
-        else:
-            nodes = Nodes.of(mpi_comm.size, ranks_per_node).node
-        self._set(mpi_comm, tuple(range(mpi_comm.size)), nodes, ledger or Ledger())
-        self._owned = False
+    def __init__(self, mpi_comm: MPI.Comm, ranks_per_node: int | None = None) -> None:
+        nodes = nodes_of(mpi_comm, ranks_per_node)
+        self._set(OverMPI(mpi_comm), tuple(range(mpi_comm.size)), nodes)
+
+    @classmethod
+    def over(
+        cls,
+        transport: Transport,
+        members: tuple[int, ...],
+        nodes: tuple[int, ...],
+        parent: Communicator | None = None,
+    ) -> Communicator:
+        """Return a communicator whose messages travel this way; a parent shares its events."""
+        comm = cls.__new__(cls)
+        comm._set(transport, members, nodes, parent)
+        return comm
 
     def _set(
-        self, mpi: MPI.Comm, members: tuple[int, ...], nodes: tuple[int, ...], ledger: Ledger
+        self,
+        transport: Transport,
+        members: tuple[int, ...],
+        nodes: tuple[int, ...],
+        parent: Communicator | None = None,
     ) -> None:
-        from mpi4py import MPI
-
-        self._place(mpi.rank, members, nodes, ledger)
-        self.mpi = mpi
-        # Messages travel as bytes; what they mean is known at both ends.  So every dtype of
-        # NumPy can be sent, those included that MPI has no name for.
-        self._byte = MPI.BYTE
-        self._undefined, self._sum, self.IN_PLACE = MPI.UNDEFINED, MPI.SUM, MPI.IN_PLACE
-
-    def _place(
-        self, rank: int, members: tuple[int, ...], nodes: tuple[int, ...], ledger: Ledger
-    ) -> None:
-        self.size, self.rank = len(members), rank
-        self.members, self.nodes, self.ledger = members, nodes, ledger
-        self._here = members[rank]
-        self._link = tuple("intra" if node == nodes[rank] else "inter" for node in nodes)
+        self._transport, self.members, self.nodes = transport, members, nodes
+        self.size, self.rank = transport.size, transport.rank
+        if parent is None:
+            self.events, self.ledger = Events(members[self.rank]), Ledger()
+            self.events.add(self.ledger)
+        else:
+            self.events, self.ledger = parent.events, parent.ledger
+        self._link = tuple("intra" if node == nodes[self.rank] else "inter" for node in nodes)
         self._slots: dict[int, NDArray[np.uint8]] = {}
         self._levels: tuple[Communicator, Communicator] | None = None
 
     def __repr__(self) -> str:
         return f"<Communicator rank {self.rank} of {self.size}, nodes {self.nodes}>"
 
-    # ------------------------------------------------------------------ point to point, counted
+    # -------------------------------------------------------------------- point to point, told
 
-    def _leaves(self, buf: NDArray, dest: int) -> None:
-        self.ledger.sent(self._here, self.members[dest], buf.nbytes, self._link[dest])
+    def _begin(self, kind: str, buf: NDArray, peer: int, tag: int) -> Event | None:
+        events = self.events
+        hearing = events.heard.get(kind)
+        if hearing is None:
+            return None
+        peer, link = self.members[peer], self._link[peer]
+        return hearing.begin(kind, "", events.purpose, peer, buf.nbytes, link, tag, buf)
+
+    def _started(self, request: Request, kind: str, buf: NDArray, peer: int, tag: int) -> Request:
+        """Return what to wait for: where waits are heard, it tells that it is waited for."""
+        if "wait" not in self.events.heard:
+            return request
+        what = self.members[peer], buf.nbytes, self._link[peer], tag, buf
+        return Pending(request, self.events, Event(kind, "", self.events.purpose, *what))
 
     def Send(self, buf: NDArray, dest: int, tag: int = 0) -> None:
         """Send a C-contiguous array; returns when ``buf`` may be changed."""
-        self._leaves(buf, dest)
-        self.mpi.Send([buf, self._byte], dest, tag)
+        sending = self._begin("send", buf, dest, tag)
+        try:
+            self._transport.send(buf, dest, tag)
+        finally:
+            if sending is not None:
+                self.events.end(sending)
 
     def Recv(self, buf: NDArray, source: int, tag: int = 0) -> None:
         """Fill a C-contiguous array with the message from ``source``, which fits exactly."""
-        self.mpi.Recv([buf, self._byte], source, tag)
+        receiving = self._begin("receive", buf, source, tag)
+        try:
+            self._transport.receive(buf, source, tag)
+        finally:
+            if receiving is not None:
+                self.events.end(receiving)
 
     def Sendrecv(
         self,
@@ -125,86 +145,62 @@ class Communicator:
         recvtag: int = 0,
     ) -> None:
         """Send one array and receive another at the same time; the two do not overlap."""
-        self._leaves(sendbuf, dest)
-        self.mpi.Sendrecv(
-            [sendbuf, self._byte], dest, sendtag, [recvbuf, self._byte], source, recvtag
-        )
+        sending = self._begin("send", sendbuf, dest, sendtag)
+        receiving = self._begin("receive", recvbuf, source, recvtag)
+        try:
+            self._transport.exchange(sendbuf, dest, sendtag, recvbuf, source, recvtag)
+        finally:
+            if receiving is not None:
+                self.events.end(receiving)
+            if sending is not None:
+                self.events.end(sending)
 
-    def Isend(self, buf: NDArray, dest: int, tag: int = 0) -> MPI.Request:
-        """Start to send; ``buf`` may be changed after the request's ``Wait``."""
-        self._leaves(buf, dest)
-        return self.mpi.Isend([buf, self._byte], dest, tag)
+    def Isend(self, buf: NDArray, dest: int, tag: int = 0) -> Request:
+        """Start to send; ``buf`` may be changed after the ``Wait`` of what is returned."""
+        sending = self._begin("send", buf, dest, tag)
+        try:
+            request = self._transport.start_send(buf, dest, tag)
+        finally:
+            if sending is not None:
+                self.events.end(sending)
+        return self._started(request, "send", buf, dest, tag)
 
-    def Irecv(self, buf: NDArray, source: int, tag: int = 0) -> MPI.Request:
-        """Start to receive; ``buf`` is full after the request's ``Wait``."""
-        return self.mpi.Irecv([buf, self._byte], source, tag)
+    def Irecv(self, buf: NDArray, source: int, tag: int = 0) -> Request:
+        """Start to receive; ``buf`` is full after the ``Wait`` of what is returned."""
+        receiving = self._begin("receive", buf, source, tag)
+        try:
+            request = self._transport.start_receive(buf, source, tag)
+        finally:
+            if receiving is not None:
+                self.events.end(receiving)
+        return self._started(request, "receive", buf, source, tag)
 
     @staticmethod
-    def wait(requests: Iterable[MPI.Request]) -> None:
+    def wait(requests: Iterable[Request]) -> None:
         """Wait until all of these sends and receives are done."""
         for request in requests:
             request.Wait()
 
     def purpose(self, purpose: str) -> AbstractContextManager[None]:
-        """Enter the messages sent inside the ``with`` block under this word in the ledger."""
-        return self.ledger.entered_as(purpose)
-
-    # --------------------------------------------- the library's own collectives, counted apart
-
-    def Allreduce(self, sendbuf: Any, recvbuf: NDArray, op: MPI.Op | None = None) -> None:
-        """MPI's all-reduce (a sum unless ``op`` is given); ``sendbuf`` may be `IN_PLACE`."""
-        self.ledger.called("allreduce", recvbuf.nbytes)
-        self.mpi.Allreduce(sendbuf, recvbuf, op or self._sum)
-
-    def Reduce_scatter(
-        self, sendbuf: NDArray, recvbuf: NDArray, counts: Any, op: MPI.Op | None = None
-    ) -> None:
-        """MPI's reduce-scatter of blocks of ``counts`` elements."""
-        self.ledger.called("reduce_scatter", sendbuf.nbytes)
-        self.mpi.Reduce_scatter(sendbuf, recvbuf, counts, op or self._sum)
-
-    def Allgather(self, sendbuf: Any, recvbuf: NDArray) -> None:
-        """MPI's all-gather of equal blocks; ``sendbuf`` may be `IN_PLACE`."""
-        self.ledger.called("allgather", recvbuf.nbytes)
-        if sendbuf is not self.IN_PLACE:
-            sendbuf = [sendbuf, self._byte]
-        self.mpi.Allgather(sendbuf, [recvbuf, self._byte])
-
-    def Allgatherv(self, sendbuf: Any, recvbuf: NDArray, counts: Any) -> None:
-        """MPI's all-gather of blocks of ``counts`` elements; ``sendbuf`` may be `IN_PLACE`."""
-        self.ledger.called("allgather", recvbuf.nbytes)
-        size = recvbuf.itemsize
-        counts = [int(count) * size for count in counts]
-        starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
-        if sendbuf is not self.IN_PLACE:
-            sendbuf = [sendbuf, self._byte]
-        self.mpi.Allgatherv(sendbuf, [recvbuf, counts, starts, self._byte])
-
-    def Bcast(self, buf: NDArray, root: int = 0) -> None:
-        """MPI's broadcast."""
-        self.ledger.called("broadcast", buf.nbytes)
-        self.mpi.Bcast([buf, self._byte], root)
-
-    def Reduce(
-        self, sendbuf: Any, recvbuf: NDArray | None, op: MPI.Op | None = None, root: int = 0
-    ) -> None:
-        """MPI's reduction to one rank; the root's ``sendbuf`` may be `IN_PLACE`."""
-        self.ledger.called("reduce", recvbuf.nbytes if recvbuf is not None else sendbuf.nbytes)
-        self.mpi.Reduce(sendbuf, recvbuf, op or self._sum, root)
+        """Say what the messages sent inside the ``with`` block are for."""
+        return self.events.purposed(purpose)
 
     # ------------------------------------------------------------ control traffic, not counted
 
     def allgather_object(self, obj: Any) -> list[Any]:
         """Return everybody's object, by rank."""
-        return self.mpi.allgather(obj)
+        with self.events.during("wait", "objects"):
+            return self._transport.objects(obj)
 
     def bcast_object(self, obj: Any, root: int = 0) -> Any:
         """Return the root's object on all ranks."""
-        return self.mpi.bcast(obj, root)
+        with self.events.during("wait", "object"):
+            return self._transport.object(obj, root)
 
     def barrier(self) -> None:
         """Wait until all members are here."""
-        self.mpi.Barrier()
+        with self.events.during("wait", "barrier"):
+            self._transport.barrier()
 
     # -------------------------------------------------------------------------------- work space
 
@@ -227,25 +223,15 @@ class Communicator:
     def split(self, color: int | None, key: int | None = None) -> Communicator | None:
         """Return the communicator of the members with this rank's color; None for color None.
 
-        Members are ordered by key (by default their rank here).  Nodes and the ledger are those
-        of this communicator.  Collective.
+        Members are ordered by key (by default their rank here).  Nodes, events and the ledger
+        are those of this communicator.  Collective.
         """
-        key = self.rank if key is None else key
-        mpi = self.mpi.Split(self._undefined if color is None else color, key)
-        if color is None:
+        part = self._transport.split(color, self.rank if key is None else key)
+        if part is None:
             return None
-        group, parent = mpi.Get_group(), self.mpi.Get_group()
-        ranks = group.Translate_ranks(list(range(mpi.size)), parent)
-        group.Free(), parent.Free()
-        part = Communicator.__new__(Communicator)
-        part._set(
-            mpi,
-            tuple(self.members[r] for r in ranks),
-            tuple(self.nodes[r] for r in ranks),
-            self.ledger,
-        )
-        part._owned = True
-        return part
+        transport, ranks = part
+        members, nodes = (tuple(of[r] for r in ranks) for of in (self.members, self.nodes))
+        return Communicator.over(transport, members, nodes, self)
 
     def levels(self) -> tuple[Communicator, Communicator]:
         """Return (within, across): the members on this node, and this rank's peers on the others.
@@ -259,8 +245,7 @@ class Communicator:
             node = next(i for i, members in enumerate(place) if self.rank in members)
             within = self.split(node)
             across = self.split(place[node].index(self.rank), key=node)
-            assert within is not None
-            assert across is not None
+            assert within is not None and across is not None
             self._levels = within, across
         return self._levels
 
@@ -270,17 +255,4 @@ class Communicator:
             level.free()
         self._levels = None
         self._slots.clear()
-        if self._owned:
-            self.mpi.Free()
-
-
-def real_nodes(mpi_comm: MPI.Comm) -> tuple[int, ...]:
-    """Return the number of each rank's node, nodes numbered by their lowest rank.  Collective."""
-    from mpi4py import MPI
-
-    shared = mpi_comm.Split_type(MPI.COMM_TYPE_SHARED, mpi_comm.rank)
-    lowest = shared.bcast(mpi_comm.rank)
-    shared.Free()
-    everyones = mpi_comm.allgather(lowest)
-    number = {rank: node for node, rank in enumerate(sorted(set(everyones)))}
-    return tuple(number[rank] for rank in everyones)
+        self._transport.free()

@@ -1,7 +1,8 @@
 """The ledger: what one rank has sent, counted where it is sent.
 
-Every message of the algorithms in this package goes through a `Communicator`, and each one is
-entered here: how many messages and how many bytes, by purpose and by class of link::
+Every message of the algorithms in this package goes through a `Communicator`, which tells an event
+of it; the ledger listens and enters how many messages and how many bytes, by purpose and by class
+of link::
 
     purpose      what the message is for: "parameters", "gradients", "models", ...
     link         "intra" (sender and receiver on one node) or "inter" (on two nodes)
@@ -14,9 +15,10 @@ which nobody can see (they are entered apart, as calls), and the set-up of commu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from refimpl.world.events import Fields, Listener
 
 LINKS = ("intra", "inter")
 
@@ -39,8 +41,8 @@ class Count(NamedTuple):
         return Count(self.messages - other.messages, self.bytes - other.bytes)
 
 
-class Ledger:
-    """Counts of one rank; shared by a world's communicator and all that are split from it.
+class Ledger(Listener):
+    """Counts of one rank: a listener to its sends and to its calls of MPI's own collectives.
 
     Attributes
     ----------
@@ -48,24 +50,18 @@ class Ledger:
         (purpose, link) -> [messages, bytes] sent by this rank.
     calls : dict
         (purpose, operation) -> [calls, bytes of the vector] of the library's own collectives.
-    purpose : str
-        What the messages sent now are for; see `Ledger.entered_as`.
 
-    Notes
-    -----
-    `sent` is called once for every message, just before it leaves, with the ranks of both ends
-    in the world.  A trace of all messages is a subclass that overrides it.
-
+    >>> from refimpl.world.events import Event
     >>> ledger = Ledger()
-    >>> with ledger.entered_as("gradients"):
-    ...     ledger.sent(source=0, dest=1, nbytes=400, link="intra")
-    >>> ledger.sent(source=0, dest=5, nbytes=8, link="inter")
+    >>> ledger.count(Event("send", purpose="gradients", peer=1, nbytes=400, link="intra"))
+    >>> ledger.count(Event("send", peer=5, nbytes=8, link="inter"))
     >>> ledger.total("intra"), ledger.total(purpose="gradients"), ledger.total()
     (Count(messages=1, bytes=400), Count(messages=1, bytes=400), Count(messages=2, bytes=408))
     """
 
+    kinds = frozenset({"send", "library"})
+
     def __init__(self) -> None:
-        self.purpose = "other"
         self.clear()
 
     def clear(self) -> None:
@@ -73,22 +69,19 @@ class Ledger:
         self.counts: dict[tuple[str, str], list[int]] = {}
         self.calls: dict[tuple[str, str], list[int]] = {}
 
-    @contextmanager
-    def entered_as(self, purpose: str) -> Iterator[None]:
-        """Enter what is sent inside the block under ``purpose``; the innermost block counts."""
-        outer, self.purpose = self.purpose, purpose
+    def count(self, fields: Fields) -> None:
+        """Enter a message just before it leaves, or a call of the library."""
+        kind, name, purpose, _, nbytes, link, _, _ = fields
+        if kind == "send":
+            book, entry = self.counts, (purpose, link)
+        else:
+            book, entry = self.calls, (purpose, name)
         try:
-            yield
-        finally:
-            self.purpose = outer
-
-    def sent(self, source: int, dest: int, nbytes: int, link: str) -> None:
-        """Enter one message; source and dest are ranks of the world."""
-        _enter(self.counts, (self.purpose, link), nbytes)
-
-    def called(self, operation: str, nbytes: int) -> None:
-        """Enter one call of a collective of the library's own on a vector of nbytes."""
-        _enter(self.calls, (self.purpose, operation), nbytes)
+            count = book[entry]
+        except KeyError:
+            count = book[entry] = [0, 0]
+        count[0] += 1
+        count[1] += nbytes
 
     def total(self, link: str | None = None, purpose: str | None = None) -> Count:
         """Return the messages and bytes over a link class and for a purpose (None: all)."""
@@ -106,12 +99,6 @@ class Ledger:
         """Return the totals per purpose and link class."""
         purposes = sorted({purpose for purpose, _ in self.counts})
         return {p: {link: self.total(link, p) for link in LINKS} for p in purposes}
-
-
-def _enter(book: dict[tuple[str, str], list[int]], entry: tuple[str, str], nbytes: int) -> None:
-    count = book.setdefault(entry, [0, 0])
-    count[0] += 1
-    count[1] += nbytes
 
 
 def summed(everyones: Iterable[dict[str, Count]]) -> dict[str, Count]:

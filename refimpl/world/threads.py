@@ -1,10 +1,9 @@
 """Ranks as threads of one process: `spawn(nodes, body)` runs body(comm) on every rank.
 
-A `Loopback` is a `Communicator` whose messages go through queues instead of MPI.  It counts as
-the real one does, so that an algorithm can be tried at many world sizes, lengths and nodes in
-little time, and golden values can be written without MPI; tests/parallel shows that the
-algorithms also run on MPI.  Sends are buffered: what would deadlock for want of a buffer shows
-only there.
+The `Communicator` is the one that runs over MPI; only its messages go through queues.  So an
+algorithm can be tried at many world sizes, lengths and nodes in little time, and golden values can
+be written without MPI; tests/parallel shows that the algorithms also run on MPI.  Sends are
+buffered: what would deadlock for want of a buffer shows only there.
 
 The messages and their contents do not depend on how threads are scheduled, since every receive
 names its source.  No more does a deadlock: it is when all ranks that have not ended wait, and not
@@ -17,40 +16,35 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from refimpl.world.communicator import Communicator
-from refimpl.world.ledger import Ledger
+
+T = TypeVar("T")
 
 
 class Deadlock(Exception):
     """All ranks that have not ended wait for messages, and so none will come."""
 
 
-class Done:
-    """A request that is over."""
+class Request:
+    """A send that is over, or a receive that is made when somebody waits for it."""
 
-    def Wait(self):
-        """Do nothing."""
-
-
-class Later:
-    """A request whose work is done when somebody waits for it."""
-
-    def __init__(self, action):
+    def __init__(self, action: Callable[[], None]) -> None:
         self.Wait = action
 
 
 class Post:
-    """The messages on their way, and who watches them: watch(comm, dest, buf) at every send.
+    """The messages on their way.
 
     A key is (context, kind, source, receiver): only the receiver's thread waits for it.
     """
 
-    def __init__(self, ranks: int, watch: Callable[[Loopback, int, Any], None] | None) -> None:
-        self.ranks, self.watch = ranks, watch  # ranks that have not ended
+    def __init__(self, ranks: int) -> None:
+        self.ranks = ranks  # that have not ended
         self.queues: defaultdict[Any, SimpleQueue] = defaultdict(SimpleQueue)
         self.awaited: set[Any] = set()  # their queues are empty, and a rank waits at each
         self.lock = threading.Lock()
@@ -88,94 +82,84 @@ class Post:
             self.awaited.clear()
 
 
-class Loopback(Communicator):
-    """One rank's end; what `Communicator` documents."""
+class OverThreads:
+    """One rank's end; what `Transport` documents.  There is nothing to free."""
 
-    def __init__(self, post, context, rank, members, nodes, ledger):
-        self._place(rank, members, nodes, ledger)
-        self.post, self.context, self.splits = post, context, 0
+    def __init__(self, post: Post, context: tuple[Any, ...], rank: int, size: int) -> None:
+        self.post, self.context, self.rank, self.size = post, context, rank, size
+        self.splits = 0
 
-    def _put(self, kind, item, dest):
+    def _put(self, kind: Any, item: Any, dest: int) -> None:
         self.post.put((self.context, kind, self.rank, dest), item)
 
-    def _get(self, kind, source):
+    def _get(self, kind: Any, source: int) -> Any:
         return self.post.get((self.context, kind, source, self.rank))
 
-    def Send(self, buf, dest, tag=0):
+    def send(self, buf: NDArray, dest: int, tag: int) -> None:
         assert buf.flags.c_contiguous
-        self._leaves(buf, dest)
-        if self.post.watch is not None:
-            self.post.watch(self, dest, buf)
         self._put(tag, buf.tobytes(), dest)
 
-    def Recv(self, buf, source, tag=0):
+    def receive(self, buf: NDArray, source: int, tag: int) -> None:
         message = self._get(tag, source)
         assert len(message) == buf.nbytes, (len(message), buf.nbytes)
         buf.reshape(-1)[:] = np.frombuffer(message, buf.dtype)
 
-    def Sendrecv(self, sendbuf, dest, sendtag=0, *, recvbuf, source, recvtag=0):
-        assert not np.shares_memory(sendbuf, recvbuf)
-        self.Send(sendbuf, dest, sendtag)
-        self.Recv(recvbuf, source, recvtag)
+    def exchange(
+        self, out: NDArray, dest: int, sendtag: int, into: NDArray, source: int, recvtag: int
+    ) -> None:
+        assert not np.shares_memory(out, into)
+        self.send(out, dest, sendtag)
+        self.receive(into, source, recvtag)
 
-    def Isend(self, buf, dest, tag=0):
-        self.Send(buf, dest, tag)
-        return Done()
+    def start_send(self, buf: NDArray, dest: int, tag: int) -> Request:
+        self.send(buf, dest, tag)
+        return Request(lambda: None)
 
-    def Irecv(self, buf, source, tag=0):
-        return Later(lambda: self.Recv(buf, source, tag))
+    def start_receive(self, buf: NDArray, source: int, tag: int) -> Request:
+        return Request(lambda: self.receive(buf, source, tag))
 
-    def allgather_object(self, obj):
+    def objects(self, obj: Any) -> list[Any]:
         for rank in range(self.size):
             self._put("object", obj, rank)
         return [self._get("object", rank) for rank in range(self.size)]
 
-    def bcast_object(self, obj, root=0):
-        return self.allgather_object(obj)[root]
+    def object(self, obj: Any, root: int) -> Any:
+        return self.objects(obj)[root]
 
-    def barrier(self):
-        self.allgather_object(None)
+    def barrier(self) -> None:
+        self.objects(None)
 
-    def split(self, color, key=None):
+    def split(self, color: int | None, key: int) -> tuple[OverThreads, list[int]] | None:
         self.splits += 1
-        everyones = self.allgather_object((color, self.rank if key is None else key))
+        everyones = self.objects((color, key))
         if color is None:
             return None
         ranks = [r for r in range(self.size) if everyones[r][0] == color]
         ranks.sort(key=lambda r: (everyones[r][1], r))
-        return Loopback(
-            self.post,
-            (self.context, self.splits, color),
-            ranks.index(self.rank),
-            tuple(self.members[r] for r in ranks),
-            tuple(self.nodes[r] for r in ranks),
-            self.ledger,
-        )
+        context = self.context, self.splits, color
+        return OverThreads(self.post, context, ranks.index(self.rank), len(ranks)), ranks
 
-    def free(self):
+    def free(self) -> None:
         pass
 
 
-def spawn(
-    nodes: Sequence[int],
-    body: Callable[[Loopback], Any],
-    watch: Callable[[Loopback, int, Any], None] | None = None,
-) -> list[Any]:
+def spawn(nodes: Sequence[int], body: Callable[[Communicator], T]) -> list[T]:
     """Run body(comm) on len(nodes) ranks that lie on these nodes; return what they return.
 
-    ``watch(comm, dest, buf)`` is called at every send, in the sender's thread.  An error of any
-    rank is raised here.
+    An error of any rank is raised here.
 
     >>> spawn((0, 0, 0), lambda comm: comm.allgather_object(comm.rank))
     [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
     """
-    members, post = tuple(range(len(nodes))), Post(len(nodes), watch)
-    returned: list[Any] = [None] * len(nodes)
+    members, post = tuple(range(len(nodes))), Post(len(nodes))
+    returned: dict[int, T] = {}
     errors: list[BaseException] = []
 
-    def run(rank):
+    def run(rank: int) -> None:
         try:
-            returned[rank] = body(Loopback(post, (), rank, members, tuple(nodes), Ledger()))
+            returned[rank] = body(
+                Communicator.over(OverThreads(post, (), rank, len(nodes)), members, tuple(nodes))
+            )
         except BaseException as error:
             errors.append(error)
         finally:
@@ -188,4 +172,4 @@ def spawn(
         thread.join()
     for error in sorted(errors, key=lambda e: isinstance(e, Deadlock)):
         raise error  # a deadlock only if it follows from no other error
-    return returned
+    return [returned[rank] for rank in members]

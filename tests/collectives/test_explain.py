@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from listeners import Heard
 from loopback import spawn
 
 from refimpl.collectives import (
@@ -29,14 +30,10 @@ def sent_by_everybody(algorithm, p):
     offsets = [0, *np.cumsum(1 << np.arange(p)).tolist()]
 
     def body(comm):
-        heard = []
-
-        def sent(source, dest, nbytes, link):
-            heard.append((dest, [b for b in range(p) if nbytes >> b & 1]))
-
-        comm.ledger.sent = sent
-        algorithm(comm, np.zeros(offsets[-1], np.uint8), offsets)
-        return heard
+        heard = Heard("send")
+        with comm.events.listen(heard):
+            algorithm(comm, np.zeros(offsets[-1], np.uint8), offsets)
+        return [(e.peer, [b for b in range(p) if e.nbytes >> b & 1]) for e in heard.begun]
 
     return spawn((0,) * p, body)
 

@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from listeners import Heard
 
+from refimpl.collectives import ring
 from refimpl.support.errors import UserError
 from refimpl.world.communicator import Communicator
+from refimpl.world.events import KINDS
 from refimpl.world.ledger import Count, summed
+from refimpl.world.threads import spawn
 
 
 def send_right(comm, n=5, dtype=np.float32):
@@ -52,22 +56,63 @@ def test_what_is_sent_is_counted_by_link_and_purpose(world):
     assert comm.ledger.total(link, "gradients") == (2, 40)
     assert comm.ledger.total("intra", "models").messages == 1 + (link == "intra")
     assert comm.ledger.total() == (4, 68)
-    assert comm.ledger.purpose == "other"
+    assert comm.events.purpose == "other"
     everyones = summed(comm.allgather_object(comm.ledger.totals()))
     assert everyones["intra"] + everyones["inter"] == (4 * comm.size, 68 * comm.size)
 
 
-def test_ledger_is_told_the_world_ranks_of_both_ends(world):
+def test_listener_is_told_the_world_ranks_of_both_ends(world):
     comm = Communicator(world.mpi, ranks_per_node=2)
-    heard = []
-    comm.ledger.sent = lambda *message: heard.append(message)
+    assert comm.events.rank == world.rank
     backwards = comm.split(0, key=-comm.rank)
     assert backwards.members == tuple(reversed(range(comm.size)))
-    send_right(backwards)
-    left = (world.rank - 1) % world.size
-    link = "intra" if left // 2 == world.rank // 2 else "inter"
-    assert heard == [(world.rank, left, 20, link)]
+    with backwards.events.listen(heard := Heard("send", "receive")):
+        send_right(backwards)
+    left, right = ((world.rank + step) % world.size for step in (-1, 1))
+    sent, received = heard.begun
+    for event, kind, peer in ((sent, "send", left), (received, "receive", right)):
+        link = "intra" if peer // 2 == world.rank // 2 else "inter"
+        assert event[:6] == (kind, "", "other", peer, 20, link)
+    assert (sent.value == backwards.rank).all()
+    assert (received.value == backwards.members.index(right)).all()
     backwards.free()
+
+
+def test_ranks_that_are_threads_tell_the_same(world):
+    def body(comm):
+        within, across = comm.levels()
+        with comm.events.listen(heard := Heard(*KINDS)), comm.purpose("models"):
+            for part in (comm, within, across):
+                ring.allreduce(part, np.ones(7, np.float32))
+            requests = [comm.Irecv(np.empty(1), comm.rank), comm.Isend(np.empty(1), comm.rank)]
+            comm.wait(requests)
+            comm.barrier()
+        return [(what, *event[:-1]) for what, event in heard.log]
+
+    comm = Communicator(world.mpi, ranks_per_node=2 - world.size % 2)
+    assert body(comm) == spawn(comm.nodes, body)[comm.rank]
+    comm.free()
+
+
+def test_calls_of_the_library_are_events_and_counted_apart(world):
+    comm, x = Communicator(world.mpi), np.ones(world.size, np.float32)
+    n, counts = x.nbytes, [1] * world.size
+    with comm.events.listen(heard := Heard("library")), comm.purpose("models"):
+        comm.Allreduce(comm.IN_PLACE, x)
+        comm.Reduce_scatter(x, np.empty(1, np.float32), counts)
+        comm.Allgather(comm.IN_PLACE, x)
+        comm.Allgatherv(comm.IN_PLACE, x, counts)
+        comm.Bcast(x)
+        comm.Reduce(x, np.empty_like(x) if comm.rank == 0 else None)
+    names = ["allreduce", "reduce_scatter", "allgather", "allgather", "broadcast", "reduce"]
+    assert [event[:5] for event in heard.begun] == [
+        ("library", name, "models", -1, n) for name in names
+    ]
+    assert len(heard.log) == 2 * len(names)
+    assert comm.ledger.total() == (0, 0)
+    assert comm.ledger.calls == {
+        ("models", name): [names.count(name), names.count(name) * n] for name in set(names)
+    }
 
 
 def test_parts_keep_the_nodes_and_the_ledger(world):

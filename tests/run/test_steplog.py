@@ -8,6 +8,7 @@ import pytest
 from refimpl import cli
 from refimpl.methods.step import LOSS_UNIT
 from refimpl.run.steplog import StepLog
+from refimpl.world.events import Event
 from refimpl.world.ledger import Ledger
 
 
@@ -21,7 +22,7 @@ def test_a_line_counts_from_the_last_one():
 
     def step(number, loss):
         replica.loss_units += round(loss / LOSS_UNIT)
-        ledger.sent(0, 1, 100 * number, "inter")
+        ledger.count(Event("send", nbytes=100 * number, link="inter"))
         return log.line(number, lr=0.5)
 
     assert step(1, 10.0) is None
@@ -32,7 +33,7 @@ def test_a_line_counts_from_the_last_one():
     assert step(3, 5.0) is None
     # an epoch ends between two lines: evaluation sends, and the sum of losses starts anew
     replica.loss_units = 0
-    ledger.sent(0, 1, 7, "intra")
+    ledger.count(Event("send", nbytes=7, link="intra"))
     log.begin()
     line = step(4, 20.0)
     assert line["loss"] == 2.0 and line["ledger"]["inter"] == {"messages": 1, "bytes": 400}

@@ -29,6 +29,7 @@ from refimpl.collectives import chunks, hierarchical
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
 from refimpl.golden.cases.ask import COPIES, EXACT, INTEGERS, ORDER, Answer, case
+from refimpl.world.events import Event, Listener
 from refimpl.world.threads import spawn
 
 Arrays = dict[str, NDArray]
@@ -79,28 +80,41 @@ def reduce(inputs: Arrays, settings: Settings) -> Arrays:
     return _run("reduce", inputs["x"], settings)
 
 
+class Sent(Listener):
+    """Keeps what one rank sends: receivers and arrays, and x as it is before the second stage."""
+
+    kinds = frozenset({"send"})
+
+    def __init__(self, x: NDArray, second: str | None) -> None:
+        self.x, self.second = x, second  # the links of a hierarchical collective's second stage
+        self.messages: list[tuple[int, NDArray]] = []
+        self.between: NDArray | None = None
+
+    def begin(self, event: Event) -> None:
+        if event.link == self.second and self.between is None:
+            self.between = self.x.copy()
+        self.messages.append((event.peer, event.value.copy()))
+
+
 def _run(operation: str, x: NDArray, settings: Settings) -> Arrays:
     """Run it on threads, one per rank, and record what leaves them."""
     nodes, root = settings["nodes"], settings.get("root", 0)
     family = getattr(collectives.get(settings["algorithm"]), operation)
-    sent: list[list[tuple[int, NDArray]]] = [[] for _ in nodes]
-    between: dict[int, NDArray] = {}
+    second = None
+    if settings["algorithm"] == "hierarchical":
+        second = "intra" if operation == "allgather" else "inter"
+    heard = [Sent(mine, second) for mine in x]
 
     def body(comm):
         mine = x[comm.rank]
         more = (root,) if operation in ("broadcast", "reduce") else ()
-        got = family(comm, mine, *more)
+        with comm.events.listen(heard[comm.rank]):
+            got = family(comm, mine, *more)
         return got if operation == "reduce_scatter" else mine
 
-    def watch(comm, dest, buf):
-        me = comm.members[comm.rank]
-        if settings["algorithm"] == "hierarchical":
-            second = "within" if operation == "allgather" else "across"
-            if (len(set(comm.nodes)) == 1) == (second == "within"):
-                between.setdefault(me, x[me].copy())
-        sent[me].append((comm.members[dest], buf.copy()))
-
-    ends = spawn(nodes, body, watch)
+    ends = spawn(nodes, body)
+    sent = [one.messages for one in heard]
+    between = [one.between for one in heard if one.between is not None]
     found = {"result": ends[root].copy() if operation == "reduce" else padded(ends)}
     if not any(sent):
         return found
@@ -149,7 +163,7 @@ def _held(operation: str, sent: list[list[tuple[int, NDArray]]], ends: list) -> 
     return np.stack([padded(row, longest) for row in rows])
 
 
-def _stage(operation: str, between: dict[int, NDArray], nodes: list[int]) -> Arrays:
+def _stage(operation: str, between: list[NDArray], nodes: list[int]) -> Arrays:
     """Return the state before the last stage of a hierarchical collective."""
     place = hierarchical.grid(tuple(nodes))
     state, runs = [], []

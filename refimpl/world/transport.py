@@ -1,0 +1,164 @@
+"""How messages travel: what a `Communicator` stands on, and the way over MPI.
+
+The other way is that of ranks which are threads, in `refimpl.world.threads`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
+
+from refimpl.support.errors import UserError
+from refimpl.world.events import Event, Events
+from refimpl.world.topology import Nodes
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class Request(Protocol):
+    """A send or receive under way."""
+
+    def Wait(self) -> Any:
+        """Wait until it is over."""
+
+
+class Transport(Protocol):
+    """One rank's end among ``size`` ranks.
+
+    Arrays are C-contiguous and travel as bytes; a receiver knows source, tag and length.
+    """
+
+    rank: int
+    size: int
+
+    def send(self, buf: NDArray, dest: int, tag: int) -> None:
+        """Send; afterwards ``buf`` may be changed."""
+
+    def receive(self, buf: NDArray, source: int, tag: int) -> None:
+        """Receive; afterwards ``buf`` is full."""
+
+    def exchange(
+        self, out: NDArray, dest: int, sendtag: int, into: NDArray, source: int, recvtag: int
+    ) -> None:
+        """Send and receive at the same time, where each alone could wait for the other."""
+
+    def start_send(self, buf: NDArray, dest: int, tag: int) -> Request:
+        """Start to send."""
+
+    def start_receive(self, buf: NDArray, source: int, tag: int) -> Request:
+        """Start to receive."""
+
+    def objects(self, obj: Any) -> list[Any]:
+        """Return everybody's object, by rank."""
+
+    def object(self, obj: Any, root: int) -> Any:
+        """Return the root's object."""
+
+    def barrier(self) -> None:
+        """Wait for all."""
+
+    def split(self, color: int | None, key: int) -> tuple[Transport, list[int]] | None:
+        """Return this rank's end among those with its color, and their ranks here, by key."""
+
+    def free(self) -> None:
+        """Give back what `split` made."""
+
+
+class Pending:
+    """A request whose wait is told; ``started`` is the event of its start."""
+
+    __slots__ = ("_events", "_request", "_started")
+
+    def __init__(self, request: Request, events: Events, started: Event) -> None:
+        self._request, self._events, self._started = request, events, started
+
+    def Wait(self) -> None:
+        """Wait until it is over."""
+        kind, _, purpose, *what = self._started
+        waiting = self._events.begin("wait", kind, *what, purpose)
+        try:
+            self._request.Wait()
+        finally:
+            self._events.end(waiting)
+
+
+class OverMPI:
+    """The way over an MPI communicator, which `free` gives back if it is ``owned``.
+
+    Messages travel as bytes, so every dtype of NumPy can be sent, those included that MPI has no
+    name for.
+    """
+
+    def __init__(self, mpi: MPI.Comm, owned: bool = False) -> None:
+        from mpi4py import MPI
+
+        self.mpi, self.owned = mpi, owned
+        self.rank, self.size = mpi.rank, mpi.size
+        self.byte, self.in_place, self._undefined = MPI.BYTE, MPI.IN_PLACE, MPI.UNDEFINED
+
+    def send(self, buf: NDArray, dest: int, tag: int) -> None:
+        self.mpi.Send([buf, self.byte], dest, tag)
+
+    def receive(self, buf: NDArray, source: int, tag: int) -> None:
+        self.mpi.Recv([buf, self.byte], source, tag)
+
+    def exchange(
+        self, out: NDArray, dest: int, sendtag: int, into: NDArray, source: int, recvtag: int
+    ) -> None:
+        byte = self.byte
+        self.mpi.Sendrecv([out, byte], dest, sendtag, [into, byte], source, recvtag)
+
+    def start_send(self, buf: NDArray, dest: int, tag: int) -> Request:
+        return self.mpi.Isend([buf, self.byte], dest, tag)
+
+    def start_receive(self, buf: NDArray, source: int, tag: int) -> Request:
+        return self.mpi.Irecv([buf, self.byte], source, tag)
+
+    def objects(self, obj: Any) -> list[Any]:
+        return self.mpi.allgather(obj)
+
+    def object(self, obj: Any, root: int) -> Any:
+        return self.mpi.bcast(obj, root)
+
+    def barrier(self) -> None:
+        self.mpi.Barrier()
+
+    def split(self, color: int | None, key: int) -> tuple[OverMPI, list[int]] | None:
+        mpi = self.mpi.Split(self._undefined if color is None else color, key)
+        if color is None:
+            return None
+        group, whole = mpi.Get_group(), self.mpi.Get_group()
+        ranks = group.Translate_ranks(list(range(mpi.size)), whole)
+        group.Free(), whole.Free()
+        return OverMPI(mpi, owned=True), ranks
+
+    def free(self) -> None:
+        if self.owned:
+            self.mpi.Free()
+
+
+def nodes_of(mpi: MPI.Comm, ranks_per_node: int | None) -> tuple[int, ...]:
+    """Return the number of each rank's node: of k ranks each, or the real ones.  Collective.
+
+    Real nodes are ranks that can share memory, numbered by their lowest rank.
+
+    Raises
+    ------
+    UserError
+        If ranks_per_node is less than 1 or not the same on all ranks.
+    """
+    from mpi4py import MPI
+
+    given = mpi.allgather(ranks_per_node)
+    if len(set(given)) > 1:
+        raise UserError(f"--ranks-per-node differs between ranks: {given}")
+    if ranks_per_node is not None:
+        return Nodes.of(mpi.size, ranks_per_node).node
+    shared = mpi.Split_type(MPI.COMM_TYPE_SHARED, mpi.rank)
+    lowest = shared.bcast(mpi.rank)
+    shared.Free()
+    everyones = mpi.allgather(lowest)
+    number = {rank: node for node, rank in enumerate(sorted(set(everyones)))}
+    return tuple(number[rank] for rank in everyones)
