@@ -48,6 +48,7 @@ def test_a_message_is_the_scaled_sign_of_every_value(n, dtype):
     _, said, rest = message_of(x)
     scale = dtype(np.abs(x).mean(dtype=np.float64)) if n else dtype(0)
     assert scale_of(x) == pytest.approx(float(scale), rel=1e-6)
+    assert scale_of(x) == float(dtype(scale_of(x)))
     want = np.where(x >= 0, dtype(scale_of(x)), -dtype(scale_of(x)))
     np.testing.assert_array_equal(said, want, strict=True)
     np.testing.assert_array_equal(rest, x - said, strict=True)
