@@ -278,9 +278,7 @@ class Kept:
     """Results of commits in a file, valid for this machine's kind of arithmetic."""
 
     def __init__(self, path: Path | None) -> None:
-        self.path, self.results = path, {}
-        if path is not None and path.exists():
-            self.results = json.loads(path.read_text())
+        self.path = path
         self.where = f"{platform.machine()}, Python {platform.python_version()}, "
         self.where += f"NumPy {np.__version__}"
 
@@ -288,16 +286,22 @@ class Kept:
         """Return the kept summary of a training, or run it and keep that."""
         if tree.commit is None or self.path is None:
             return tree.train(line, scratch, limit)
-        kept = self.results.setdefault(f"{tree.commit} on {self.where}", {})
-        if line not in kept:
+        key = f"{tree.commit} on {self.where}"
+        summary = self._read().get(key, {}).get(line)
+        if summary is None:
             summary = tree.train(line, scratch, limit)
-            if "failed" in summary:
-                return summary
-            kept[line] = summary
-            whole = self.path.with_name(self.path.name + ".new")
-            whole.write_text(json.dumps(self.results, indent=1))
-            whole.replace(self.path)
-        return kept[line]
+            if "failed" not in summary:
+                results = self._read()  # again: who else runs now may have written, too
+                results.setdefault(key, {})[line] = summary
+                whole = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+                whole.write_text(json.dumps(results, indent=1))
+                whole.replace(self.path)
+        return summary
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if self.path is None or not self.path.exists():
+            return {}
+        return json.loads(self.path.read_text())
 
 
 # ------------------------------------------------------------------------------------- comparing

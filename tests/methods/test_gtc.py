@@ -289,6 +289,15 @@ def test_the_factor_halves_tau_in_twenty_steps():
     assert adapted(tau, 5, 1000, 0.005, np.float64) == tau
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_adaptive_tau_stays_a_positive_finite_number_of_its_dtype(dtype):
+    least, most = float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
+    assert adapted(least, 0, 100, 0.5, dtype) == least
+    assert adapted(most, 100, 100, 0.5, dtype) == most
+    tau = adapted(0.1, 0, 100, 0.5, dtype)
+    assert tau == rounded(0.1 * threshold.FACTOR, dtype)
+
+
 @pytest.mark.parametrize("start", [1e-3, 1e3])
 def test_an_adaptive_tau_finds_the_target_density(start):
     n = 20_000
@@ -339,6 +348,7 @@ def test_options_that_cannot_be_meant_are_refused(wrong, match):
 
 
 def test_more_values_than_31_bits_can_index_are_refused():
+    threshold.check_tau(1.0, 2**31)
     with pytest.raises(UserError, match="an index has 31 bits"):
         threshold.check_tau(1.0, 2**31 + 1)
 
@@ -361,6 +371,13 @@ def test_keep_zero_and_fold_do_what_they_say():
     assert not compressor.settle("zero", g)
     assert not compressor.residual.any()
     assert (g == owed).all()
+
+
+def test_the_peak_is_the_largest_residual_of_either_sign():
+    assert threshold.peak(np.array([1.0, -5.0, 3.0])) == 5
+    assert threshold.peak(np.array([1.0, -5.0, 7.0])) == 7
+    assert threshold.peak(np.array([])) == 0
+    assert math.isnan(threshold.peak(np.array([1.0, np.nan])))
 
 
 def test_state_that_is_loaded_continues_to_the_same_bits():
@@ -398,6 +415,36 @@ def test_a_threshold_that_is_far_off_is_told_after_the_first_hundred_steps(tau, 
     for step in range(20):
         compressor.combine(gradient(step, 50) * 1e6)
     assert compressor.guard.steps == guard.STEPS
+
+
+@pytest.mark.parametrize(
+    "entries, says",
+    [
+        ([0, 0], "no entry in the first 2 steps"),
+        ([0, 1], None),
+        ([100, 100], None),  # one value in 16
+        ([0, 201], "nearly everything: 6.3% of all values in the first 2 steps"),
+    ],
+)
+def test_the_guard_tells_of_nothing_and_of_more_than_one_value_in_sixteen(entries, says):
+    watch = guard.Guard(values=1600)
+    assert watch.verdict(1.0, "sum", 0.5) is None
+    for number in entries:
+        watch.observe(number)
+    for units, other in (("sum", "mean"), ("mean", "sum")):
+        verdict = watch.verdict(1.0, units, 0.5)
+        if says is None:
+            assert verdict is None
+        else:
+            assert says in verdict
+            assert f"({units} units)" in verdict
+            assert verdict.endswith(f"found for {other}s over frames needs {other} units")
+
+
+def test_the_guard_of_no_values_says_nothing():
+    watch = guard.Guard(values=0)
+    watch.observe(0)
+    assert watch.verdict(1.0, "sum", 0.0) is None
 
 
 def test_a_threshold_that_sends_a_few_percent_is_not_told_of():

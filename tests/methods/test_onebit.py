@@ -1,10 +1,13 @@
 """One bit per value: what the bits do not say stays, at the sender and at the owner."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refimpl.collectives.chunks import offsets
 from refimpl.methods.gradient.gtc.header import MessageError
 from refimpl.methods.gradient.onebit import message as onebit
 from refimpl.methods.gradient.onebit.message import (
@@ -18,6 +21,7 @@ from refimpl.methods.gradient.onebit.message import (
 from refimpl.methods.gradient.onebit.method import OneBit
 from refimpl.numerics.rng import stream
 from refimpl.support.errors import UserError
+from refimpl.world.threads import spawn
 
 
 def message_of(x):
@@ -44,13 +48,14 @@ def test_a_message_is_the_scaled_sign_of_every_value(n, dtype):
     _, said, rest = message_of(x)
     scale = dtype(np.abs(x).mean(dtype=np.float64)) if n else dtype(0)
     assert scale_of(x) == pytest.approx(float(scale), rel=1e-6)
+    assert scale_of(x) == float(dtype(scale_of(x)))
     want = np.where(x >= 0, dtype(scale_of(x)), -dtype(scale_of(x)))
     np.testing.assert_array_equal(said, want, strict=True)
     np.testing.assert_array_equal(rest, x - said, strict=True)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [7, 8, 9, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 9])
+@pytest.mark.parametrize("n", [7, 8, 9, STRIP - 1, STRIP, STRIP + 1, 2 * STRIP + 9])
 def test_a_long_message_is_the_plain_one_wherever_strips_end(n, dtype):
     x = stream(1, "values").normal(size=n).astype(dtype)
     x[::5] = 0
@@ -123,3 +128,49 @@ def test_cost_is_a_thirty_second_of_the_dense_sum_and_two_scales():
 def test_a_negative_warm_up_is_refused():
     with pytest.raises(UserError, match="-1 dense warm-up steps"):
         OneBit(None, None, 4, np.float32, warmup=-1)
+
+
+# ------------------------------------------------------------------------------- on several ranks
+
+
+@pytest.mark.parametrize("n", [0, 2, 24, 37])
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_the_sum_over_ranks_is_the_definition_computed_alone(p, n):
+    """Three steps, as in the chapter: senders' residuals, owners' sums, what owners pass on."""
+    cut = offsets(n, p)
+    chunks = [slice(*ends) for ends in itertools.pairwise(cut)]
+    given = stream(2, "gradients").normal(size=(3, p, n)).astype(np.float32)
+
+    def body(comm):
+        residual, found = np.zeros(n, np.float32), []
+        owned = np.zeros(int(cut[comm.rank + 1] - cut[comm.rank]), np.float32)
+        for step in range(3):
+            g = given[step, comm.rank].copy()
+            onebit.allreduce(comm, g, residual, owned)
+            found.append((g, residual.copy(), owned.copy()))
+        return found, comm.ledger.totals()
+
+    ends = spawn((0,) * p, body)
+    residuals, sums = np.zeros((p, n), np.float32), np.zeros(n, np.float32)
+    for step in range(3):
+        residuals += given[step]
+        result = np.empty(n, np.float32)
+        for chunk in chunks:
+            for rank in range(p):
+                _, said, residuals[rank, chunk] = message_of(residuals[rank, chunk])
+                sums[chunk] += said
+            _, result[chunk], sums[chunk] = message_of(sums[chunk])
+        for rank, (found, _) in enumerate(ends):
+            assert found[step][0].tobytes() == result.tobytes()
+            assert found[step][1].tobytes() == residuals[rank].tobytes()
+            assert found[step][2].tobytes() == sums[chunks[rank]].tobytes()
+    for rank, (_, sent) in enumerate(ends):
+        cost = onebit.cost(n, (0,) * p).sent_by(rank)
+        assert sent == {link: count + count + count for link, count in cost.items()}
+
+
+def test_a_rank_keeps_what_its_own_chunk_is_long():
+    def body(comm):
+        return OneBit(comm, None, 7, np.float32).owned.size
+
+    assert spawn((0,) * 3, body) == [3, 2, 2]

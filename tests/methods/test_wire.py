@@ -148,6 +148,14 @@ def test_two_bits_win_above_one_value_in_sixteen():
     assert wire.choose(words, 16 * 64 - 4) == "two-bit"
 
 
+def test_the_rice_parameter_is_the_logarithm_of_the_density_rounded_down():
+    for n in (1, 15, 16, 17, 1000, 2**31):
+        for entries in {1, 2, 3, 4, 5, n // 2, n - 1, n} - {0}:
+            if entries <= n:
+                k = rice.parameter(entries, n)
+                assert entries << k <= n < entries << k + 1
+
+
 @pytest.mark.parametrize(
     "density, bits", [(0.1, 5.75), (0.01, 9.11), (0.005, 10.11), (0.001, 12.49)]
 )
@@ -187,8 +195,10 @@ def test_a_message_that_is_cut_off_anywhere_or_too_long_is_refused(form):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_message_for_another_vector_or_threshold_is_refused(form):
-    refused(message(form), "for 13 values, where 14 are needed", n=14)
-    refused(message(form), "with threshold 0.5, where it is 0.25", tau=0.25)
+    for n in (12, 14):
+        refused(message(form), f"for 13 values, where {n} are needed", n=n)
+    for tau in (0.25, 1.0):
+        refused(message(form), f"with threshold 0.5, where it is {tau}", tau=tau)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +210,7 @@ def test_a_message_for_another_vector_or_threshold_is_refused(form):
         (7, b"\1", "reserved bytes 256"),
         (12, struct.pack("<I", 14), "a GTC message of 14 entries"),
         (12, struct.pack("<I", 2), "not the body"),
+        (16, struct.pack("<d", 0.0), r"with threshold 0\.0$"),
         (16, struct.pack("<d", -0.5), r"with threshold -0\.5$"),
         (16, struct.pack("<d", float("nan")), "with threshold nan$"),
         (16, struct.pack("<d", float("inf")), "with threshold inf$"),
@@ -228,6 +239,13 @@ def test_a_two_bit_code_that_means_nothing_is_refused():
     refused(sent, "code 01")
 
 
+@pytest.mark.parametrize("entries", [2, 4])
+def test_two_bit_codes_must_be_as_many_as_the_header_says(entries):
+    sent = message("two-bit")
+    sent[12] = entries
+    refused(sent, f"3 entries .* says {entries} of 13")
+
+
 def test_two_bit_codes_after_the_last_value_or_too_many_are_refused():
     sent = message("two-bit")
     sent[-1] |= 0b11 << 4  # value 13 of 0..12
@@ -238,11 +256,12 @@ def test_two_bit_codes_after_the_last_value_or_too_many_are_refused():
     refused(sent, "3 entries .* says 3 of 13")
 
 
-@pytest.mark.parametrize("plane", [0, 1], ids=["signs", "remainders"])
-def test_bits_that_fill_up_a_rice_plane_must_be_zero(plane):
-    sent = message("rice")
-    sent[HEADER_BYTES + plane] |= 1
-    refused(sent, "where its planes are filled up")
+@pytest.mark.parametrize("plane, used", [(0, 3), (1, 6)], ids=["signs", "remainders"])
+def test_bits_that_fill_up_a_rice_plane_must_be_zero(plane, used):
+    for bit in range(used, 8):
+        sent = message("rice")
+        sent[HEADER_BYTES + plane] |= 128 >> bit
+        refused(sent, "where its planes are filled up")
 
 
 def test_a_rice_message_with_more_or_fewer_quotients_is_refused():
@@ -252,7 +271,12 @@ def test_a_rice_message_with_more_or_fewer_quotients_is_refused():
         refused(sent, "not the body|out of range")
 
 
-def test_a_rice_message_that_would_unpack_to_far_more_than_its_vector_is_refused():
+def test_a_rice_message_with_an_index_out_of_range_is_refused():
+    refused(message("rice", words=words_of(3, -5, 14)), "out of range")
+
+
+def test_a_rice_message_longer_than_any_for_its_vector_is_refused_unread(monkeypatch):
+    monkeypatch.setattr(np, "unpackbits", None)
     sent = np.concatenate([message("rice"), np.zeros(1000, np.uint8)])
     refused(sent, "not the body")
 

@@ -91,8 +91,7 @@ def write(words: NDArray[np.uint32], k: int, body: NDArray[np.uint8]) -> None:
 def read(header: Header, body: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """Return the words of a body, or refuse it."""
     m, k = header.entries, header.k
-    header.need(body.size >= sum(_planes(m, k, 0)), body)
-    signs, remainders, unary = _split(body, m, k)
+    signs, remainders, unary = _split(body, m, k)  # of a body too short nothing is left for unary
     # Quotients sum up to at most n >> k, so a longer plane cannot be right; do not unpack it.
     header.need(unary.size <= room(m + (header.n >> k)), body)
     ends = np.flatnonzero(np.unpackbits(unary))
