@@ -76,7 +76,9 @@ def ours(contest: Contest, given: argparse.Namespace) -> Job:
     from mpi4py import MPI
 
     from refimpl import collectives, optim
-    from refimpl.methods.step import LOSS_UNIT, Replica, StepOptions
+    from refimpl.methods.partition.stages import Sharded, Whole
+    from refimpl.methods.step import LOSS_UNIT, Loss, Replica, StepOptions
+    from refimpl.methods.strategies import Methods
     from refimpl.run.bench.step import network
     from refimpl.world.communicator import Communicator
     from refimpl.world.groups import Groups
@@ -92,27 +94,26 @@ def ours(contest: Contest, given: argparse.Namespace) -> Job:
         Groups.split(comm, Grid.cut(comm.size, contest.partition)),
         collectives.get(given.collectives),
         optim.SGD(momentum=MOMENTUM),
-        StepOptions(
-            stage=3 if sharded else 0,
-            batch=BATCH,
-            microsteps=given.microsteps,
-            prefetch=given.prefetch and sharded,
-        ),
+        Methods(Sharded(prefetch=given.prefetch) if sharded else Whole()),
+        StepOptions(batch=BATCH, microsteps=given.microsteps),
     )
-    named = replica.states.parameters()
+    named = replica.partition.parameters()
     for i, matrix in enumerate(weights()):
         named[f"layer{i}.weight"][:] = matrix
-    replica.states.load(named)
+    replica.partition.assign(named)
     batch = frames(comm.rank)
 
+    lost: list[Loss] = []
+
     def losses() -> float:
-        units, replica.loss_units = replica.loss_units, 0
+        units = sum(loss.units for loss in lost)
+        lost.clear()
         return units * LOSS_UNIT / BATCH
 
     library = MPI.Get_library_version().replace("\0", "").splitlines()[0].split(",")[0]
     return Job(
         comm.rank,
-        lambda: replica.step(lambda _: batch, LR),
+        lambda: lost.append(replica.step(lambda _: batch, LR)),
         losses,
         comm.barrier,
         lambda value: sum(comm.allgather_object(value)),

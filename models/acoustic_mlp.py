@@ -32,6 +32,5 @@ def recipe():
         momentum=0.5,
         schedule="exponential",
         decay=0.6,
-        tau=4.0,
-        block_steps=75,
+        methods={"tau": 4.0, "block_steps": 75},
     )

@@ -24,7 +24,10 @@ from numpy.typing import NDArray
 from refimpl import collectives as families
 from refimpl import optim
 from refimpl.collectives import chunks
+from refimpl.methods.gradient.exact import Exact
+from refimpl.methods.partition.stages import Sharded
 from refimpl.methods.step import Replica, StepOptions
+from refimpl.methods.strategies import Methods
 from refimpl.numerics.rng import stream
 from refimpl.run.bench.step import network
 from refimpl.support.errors import require
@@ -179,19 +182,16 @@ def steps(comm: Communicator, job: dict) -> Works:
     works: Works = {}
     for name, method in job["methods"].items():
         groups = Groups.split(comm, Grid.cut(comm.size, method["partition"]))
-        options = StepOptions(
-            stage=3,
-            batch=batch,
-            microsteps=job["microsteps"],
-            every_microstep=method["every_microstep"],
-        )
+        methods = Methods(Sharded(), Exact(every_microstep=method["every_microstep"]))
+        options = StepOptions(batch=batch, microsteps=job["microsteps"])
         for label, family in (
             (name, families.get(method["family"])),
             (f"{name}, silent", Silent()),
         ):
             net = network(widths)
             net.plan(batch, np.dtype(np.float32))
-            replica = Replica(net, groups, family, optim.make("momentum", momentum=0.9), options)
+            momentum = optim.make("momentum", momentum=0.9)
+            replica = Replica(net, groups, family, momentum, methods, options)
             works[label] = partial(replica.step, lambda _: (x, y), 1e-4)
     return works
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from refimpl.cli.arguments import positive
 from refimpl.cli.run_options import add_options, parsed_over, run_of
+from refimpl.methods.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from refimpl.run.config import Run
     from refimpl.run.modelfile import ModelFile
 
-DEFAULT = "serial,ddp,gtc,bmuf"
+DEFAULT = ",".join(row.name for row in STRATEGIES.values() if row.usual)
 
 
 def add(commands: Any) -> None:
@@ -102,5 +103,7 @@ def runs(args: Any, model: ModelFile, world: int) -> dict[str, Run]:
         own = parsed_over(args, alone.get(name, []), f"--for '{name} ...'")
         run = run_of(own, model, name)
         check_same(name, run, base)
+        only = {key: value for key, value in run.methods.items() if base.methods.get(key) != value}
+        run.row.check(only)
         planned[name] = fitted(run, name, run.seed, world, base)
     return planned

@@ -19,8 +19,8 @@ def add(commands: Any) -> None:
 def run(args: Any) -> int:
     """Print the scores of the data folder."""
     from refimpl.cli import say, world
-    from refimpl.cli.train import words
     from refimpl.run.reopen import Finished
+    from refimpl.run.report import words_text
 
     finished = Finished.open(world(), Path(args.run_folder))
     scores = finished.evaluate(args.data)
@@ -29,5 +29,5 @@ def run(args: Any) -> int:
         return 0
     for where, score in scores.items():
         rates = {where: score["word_error_rate"]} if "word_error_rate" in score else None
-        say(f"{where}: FER {score['frame_error_rate']:7.2%}" + words(rates, where))
+        say(f"{where}: FER {score['frame_error_rate']:7.2%}" + words_text(rates, where))
     return 0

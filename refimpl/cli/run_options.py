@@ -6,6 +6,10 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from refimpl.cli.arguments import positive, positive_number, setting, whole
+from refimpl.methods import strategies
+from refimpl.methods.options import Option
+from refimpl.methods.strategies import Lengths
+from refimpl.support.errors import UserError
 
 if TYPE_CHECKING:
     from refimpl.run.config import Run
@@ -28,35 +32,10 @@ def add_options(command: Any) -> None:
     )
 
     how = command.add_argument_group("how the ranks work together")
-    how.add_argument("--partition", type=positive, metavar="P", help="ranks of one replica")
-    how.add_argument(
-        "--zero-stage", type=int, choices=(1, 2, 3), help="what mics shards (default: 3)"
-    )
     how.add_argument("--collectives", default="ring", metavar="NAME", help="default: ring")
     how.add_argument("--reduction", default="float", metavar="KIND", help="float or exact")
-    how.add_argument("--sync", default="two-hop", metavar="KIND", help="two-hop, every-microstep")
-    how.add_argument(
-        "--prefetch", action="store_true", help="gather the next unit while one computes"
-    )
     how.add_argument("--ranks-per-node", type=positive, metavar="K", help="draw virtual nodes")
-
-    gtc = command.add_argument_group("gradient threshold compression (GTC)")
-    gtc.add_argument("--gtc-group", type=positive, metavar="G", help="workers of a GTC group")
-    gtc.add_argument("--tau", type=positive_number, metavar="X", help="the threshold")
-    gtc.add_argument("--tau-units", metavar="UNITS", help="of the gradient: sum or mean of frames")
-    gtc.add_argument("--wire-format", metavar="NAME", help="auto, index, two-bit or rice")
-    gtc.add_argument("--gtc-warmup", type=whole, metavar="N", help="dense steps before the first")
-    gtc.add_argument("--target-density", type=float, metavar="X", help="steer tau to this density")
-    gtc.add_argument("--residual-clip", type=float, metavar="X", help="clip residuals at X tau")
-    gtc.add_argument("--residual-clip-every", type=whole, metavar="N", help="steps between")
-
-    bmuf = command.add_argument_group("blockwise model-update filtering (BMUF)")
-    bmuf.add_argument("--block-steps", type=positive, metavar="N", help="local steps of a block")
-    bmuf.add_argument("--block-momentum", type=float, metavar="X", help="eta (default: 1 - 1/b)")
-    bmuf.add_argument("--block-lr", type=positive_number, metavar="X", help="zeta (default: 1)")
-    bmuf.add_argument("--block-method", metavar="NAME", help="nbm (default) or cbm")
-    bmuf.add_argument("--local-momentum", metavar="WHAT", help="at a sync: reset (default), keep")
-    bmuf.add_argument("--residuals", metavar="WHAT", help="at a sync: keep (default), zero, fold")
+    add_method_options(command, how)
 
     what = command.add_argument_group("the recipe (default: the model's own)")
     what.add_argument("--batch", type=positive, metavar="B", help="frames per rank, micro-step")
@@ -71,6 +50,33 @@ def add_options(command: Any) -> None:
     what.add_argument("--schedule", metavar="NAME", help="how the learning rate falls")
     what.add_argument("--seed", type=whole, default=0, metavar="N")
     what.add_argument("--dtype", default="float32", metavar="TYPE", help="float32 or float64")
+
+
+def add_method_options(command: Any, lengths: Any) -> None:
+    """Declare the options of all methods, a group for each; the axes' lengths in their own."""
+    seen: set[str] = set()
+    for one in strategies.methods():
+        title = getattr(one, "title", "")
+        group = lengths if one is Lengths else command.add_argument_group(title)
+        for known in one.options().values():
+            if known.key not in seen:
+                seen.add(known.key)
+                _add(group, known)
+
+
+def _add(group: Any, known: Option) -> None:
+    """Declare an option; not given is None."""
+    if known.kind is bool and not known.choices:
+        group.add_argument(known.flag, action="store_const", const=True, help=known.meaning)
+        return
+
+    def parse(text: str) -> Any:
+        try:
+            return known.parse(text)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    group.add_argument(known.flag, type=parse, metavar=known.metavar, help=known.meaning)
 
 
 def parsed_over(args: Any, words: list[str], what: str) -> Any:
@@ -95,14 +101,15 @@ RECIPE_OPTIONS = (
 )
 
 
-def given(args: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return those of the options that were given."""
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+def methods_of(args: Any) -> dict[str, Any]:
+    """Return what was given of the methods' options, by key."""
+    given = {key: getattr(args, key) for key in strategies.options()}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def run_of(args: Any, model: ModelFile, strategy: str, **changes: Any) -> Run:
     """Return the run that the options ask for, with some of its fields changed."""
-    from refimpl.run.config import BLOCKS, COMPRESSION, Run, override
+    from refimpl.run.config import Run, override
 
     recipe = override(model.recipe(), {name: getattr(args, name) for name in RECIPE_OPTIONS})
     fields = {
@@ -111,15 +118,9 @@ def run_of(args: Any, model: ModelFile, strategy: str, **changes: Any) -> Run:
         "options": dict(args.set),
         "data": args.data,
         "strategy": strategy,
-        "partition": args.partition,
-        "zero_stage": args.zero_stage,
-        "gtc_group": args.gtc_group,
-        "compression": given(args, COMPRESSION),
-        "blocks": given(args, BLOCKS),
+        "methods": methods_of(args),
         "collectives": args.collectives,
         "reduction": args.reduction,
-        "sync": args.sync,
-        "prefetch": args.prefetch,
         "dtype": args.dtype,
         "ranks_per_node": args.ranks_per_node,
         "steps": args.steps,

@@ -5,68 +5,86 @@ from __future__ import annotations
 from typing import Any
 
 from refimpl.cli.arguments import positive
+from refimpl.cli.run_options import add_method_options, methods_of
 from refimpl.support.errors import UserError
+
+# Of no meaning without --parameters; with it, these defaults.
+NUMBERS = {
+    "microsteps": 1,
+    "collectives": "ring",
+    "reduction": "float",
+    "optimizer": "momentum",
+    "density": 0.005,
+}
 
 
 def add(commands: Any) -> None:
     """Declare the command."""
     command = commands.add_parser("topology", help="draw the rank grid (needs no MPI)")
     command.add_argument("-n", type=positive, required=True, metavar="RANKS", help="world size")
-    command.add_argument("--partition", type=positive, default=1, metavar="P", help="shards")
     command.add_argument(
-        "--gtc-group", type=positive, metavar="G", help="workers in a GTC group (default: all)"
+        "--strategy", metavar="NAME", help="default: the simplest with the lengths that are given"
     )
     command.add_argument(
         "--ranks-per-node", type=positive, metavar="K", help="ranks of a node (default: one node)"
     )
     numbers = command.add_argument_group("volumes and memory of one training step")
     numbers.add_argument("--parameters", type=positive, metavar="N", help="of the model")
-    numbers.add_argument(
-        "--zero-stage", type=int, choices=(0, 1, 2, 3), help="default: 3 if there are shards"
-    )
     numbers.add_argument("--microsteps", type=positive, metavar="S", help="default: 1")
     numbers.add_argument("--collectives", metavar="NAME", help="default: ring")
-    numbers.add_argument("--sync", choices=("two-hop", "every-microstep"))
     numbers.add_argument("--reduction", choices=("float", "exact"))
     numbers.add_argument("--optimizer", metavar="NAME", help="default: momentum")
+    numbers.add_argument(
+        "--density", type=float, metavar="X", help="of messages that depend on it: default 0.005"
+    )
+    add_method_options(command, command.add_argument_group("lengths of the axes"))
     command.set_defaults(run=run)
 
 
 def run(args: Any) -> int:
     """Print the drawing; with ``--parameters`` the formulas and their numbers, too."""
     from refimpl.cli import say
-    from refimpl.world.topology import Grid, Nodes, drawing
+    from refimpl.methods import strategies
+    from refimpl.methods.strategies import strategy
+    from refimpl.world.topology import Nodes, drawing
 
-    grid = Grid.cut(args.n, args.partition, args.gtc_group)
-    nodes = Nodes.of(args.n, args.ranks_per_node)
+    given = methods_of(args)
+    row = strategy(args.strategy or strategies.simplest(args.n, given))
+    row.check(given)
+    grid, nodes = row.grid(args.n, given), Nodes.of(args.n, args.ranks_per_node)
     text = drawing(grid, nodes)
-    if args.parameters is not None:
-        text += "\n\n" + formulas(args, grid, nodes)
-    else:
-        names = "zero_stage", "microsteps", "collectives", "sync", "reduction", "optimizer"
-        for name in names:
+    if args.parameters is None:
+        for name in NUMBERS:
             if getattr(args, name) is not None:
-                option = f"--{name.replace('_', '-')}"
-                raise UserError(f"{option} {getattr(args, name)} needs --parameters N, too")
+                raise UserError(f"--{name} {getattr(args, name)} needs --parameters N, too")
+    else:
+        text += "\n\n" + formulas(args, row, given, grid, nodes)
     say(text)
     return 0
 
 
-def formulas(args: Any, grid: Any, nodes: Any) -> str:
+def formulas(args: Any, row: Any, given: Any, grid: Any, nodes: Any) -> str:
     """Return the formulas, filled in."""
-    from refimpl import optim
-    from refimpl.methods.formulas import Given, table
+    from refimpl import collectives, optim
+    from refimpl.methods.formulas import table
+    from refimpl.methods.protocol import Setting
+    from refimpl.nn.flat import one_unit
 
-    stage = args.zero_stage
-    if stage is None:
-        stage = 3 if grid.partition > 1 else 0
-    given = Given(
-        args.parameters,
-        stage,
-        microsteps=args.microsteps or 1,
-        collectives=args.collectives or "ring",
-        every_microstep=args.sync == "every-microstep",
-        exact=args.reduction == "exact",
-        states=len(optim.make(args.optimizer or "momentum").states),
+    numbers = {
+        name: default if getattr(args, name) is None else getattr(args, name)
+        for name, default in NUMBERS.items()
+    }
+    if not 0 < numbers["density"] <= 1:
+        raise UserError(f"--density {args.density}: must be above 0 and at most 1")
+    methods = row.choose(given)
+    setting = Setting(
+        grid,
+        nodes,
+        one_unit(args.parameters, grid.partition),
+        collectives.get(numbers["collectives"]),
+        microsteps=numbers["microsteps"],
+        summed=8 if numbers["reduction"] == "exact" else 4,
+        every_microstep=methods.gradient.every_microstep,
     )
-    return table(grid, nodes, given)
+    states = len(optim.make(numbers["optimizer"]).states)
+    return table(methods, setting, states, numbers["density"])

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from refimpl.collectives import Collectives
-    from refimpl.numerics.exact import FixedPoint
-    from refimpl.world.communicator import Communicator
+from refimpl.collectives import Collectives
+from refimpl.numerics.exact import FixedPoint
+from refimpl.world.communicator import Communicator
 
 
 def allreduce(

@@ -7,88 +7,55 @@ the bytes of one gathered (or reduced) vector, padding included; every number is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from typing import NamedTuple
 
 from refimpl import collectives
 from refimpl.methods import traffic
-from refimpl.nn.flat import Layout
-from refimpl.support.errors import UserError
+from refimpl.methods.partition import memory
+from refimpl.methods.protocol import Call, Setting, Statistics
+from refimpl.methods.strategies import Methods
 from refimpl.world.ledger import Count
-from refimpl.world.topology import Grid, Nodes
+from refimpl.world.topology import Nodes
 
 WHERE = {"intra": "inside nodes", "inter": "between nodes"}
 
 
-class Tensor(NamedTuple):
-    """A parameter without values."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-class Unit(NamedTuple):
-    """All parameters, as `Layout` wants to see a layer."""
-
-    name: str
-    parameters: tuple[Tensor, ...]
-
-
-class Given(NamedTuple):
-    """What the formulas are filled in with.
-
-    ``states`` counts the optimizer's arrays (momentum 1, Adam 2); ``itemsize`` is 4 for float32.
-    """
-
-    parameters: int
-    stage: int
-    microsteps: int = 1
-    collectives: str = "ring"
-    every_microstep: bool = False
-    exact: bool = False
-    states: int = 1
-    itemsize: int = 4
-
-    @property
-    def summed(self) -> int:
-        """Bytes of one value of a gradient on its way."""
-        return 8 if self.exact else self.itemsize
-
-
-def table(grid: Grid, nodes: Nodes, given: Given) -> str:
+def table(methods: Methods, setting: Setting, states: int, density: float = 0.005) -> str:
     """Return the volumes of a gather, of a step, and the memory of each stage, as text.
+
+    ``states`` counts the optimizer's arrays (momentum 1, Adam 2).  Where a method's messages
+    depend on the data, ``density`` is the share of values that it sends.
 
     Raises
     ------
     UserError
         If the collectives do not run on a group of this grid, or state no cost.
     """
-    if given.stage == 0 and grid.partition > 1:
-        raise UserError(
-            f"--zero-stage 0 replicates but --partition {grid.partition} shards: use stage 1, 2 "
-            "or 3, or --partition 1"
-        )
-    traffic.check(grid, nodes, collectives.get(given.collectives), given.stage)
-    unit = Unit("all", (Tensor("parameters", (given.parameters,)),))
-    layout = Layout([unit], grid.partition)
-    parts = [_symbols(grid, given, layout), _gather(grid, nodes, given, layout)]
-    parts += [_step(grid, given, layout), _counted(grid, nodes, given, layout)]
-    parts += [_memory(grid, given, layout)]
+    traffic.check(methods, setting)
+    typical = methods.gradient.typical(setting, density)
+    parts = [
+        _symbols(methods, setting),
+        _gather(setting),
+        _step(methods, setting, typical, density),
+        _counted(methods, setting, typical),
+        _memory(methods, setting, states),
+    ]
     return "\n\n".join("\n".join(part) for part in parts)
 
 
-def _symbols(grid: Grid, given: Given, layout: Layout) -> Iterator[str]:
+def _symbols(methods: Methods, setting: Setting) -> Iterator[str]:
+    layout, grid = setting.layout, setting.grid
     padding = layout.padded - layout.size
     padded = f" and {padding} of padding" if padding else ""
     yield (
-        f"P = {given.parameters:,} parameters{padded} of {given.itemsize} bytes: "
-        f"V = {layout.padded * given.itemsize:,} bytes"
+        f"P = {layout.size:,} parameters{padded} of {setting.itemsize} bytes: "
+        f"V = {layout.padded * setting.itemsize:,} bytes"
     )
-    steps = f"{given.microsteps} micro-step{'s' * (given.microsteps > 1)}"
+    steps = f"{setting.microsteps} micro-step{'s' * (setting.microsteps > 1)}"
     yield (
         f"p = {grid.partition} ranks of a partition group, R = {grid.gradient} of a gradient "
-        f"group, s = {steps}, stage {given.stage}"
+        f"group, s = {steps}, stage {methods.partition.stage}"
     )
 
 
@@ -96,11 +63,11 @@ def _row(label: str, formula: str, number: int, note: str = "") -> str:
     return f"  {label:<26}{formula:<28}{number:>16,} bytes{note}"
 
 
-def _gather(grid: Grid, nodes: Nodes, given: Given, layout: Layout) -> Iterator[str]:
+def _gather(setting: Setting) -> Iterator[str]:
     """What enters a node, of the group that lies worst."""
-    p = grid.partition
+    p, nodes, n = setting.grid.partition, setting.nodes, setting.layout.padded
     yield "one gather of all parameters: what enters a node"
-    spanning = [g for g in traffic.groups(grid, "partition") if nodes.spanned(g) > 1]
+    spanning = [g for g in setting.talking("partition") if nodes.spanned(g) > 1]
     if not spanning:
         yield "  nothing: every partition group is inside one node"
         return
@@ -115,10 +82,8 @@ def _gather(grid: Grid, nodes: Nodes, given: Given, layout: Layout) -> Iterator[
         if k is None and family == "hierarchical":
             yield "  hierarchical              refused: the nodes hold unequal parts of a group"
             continue
-        enters = max(
-            entering(group, nodes, family, layout.padded, given.itemsize) for group in spanning
-        )
-        share = Fraction(enters, layout.padded * given.itemsize)
+        enters = max(entering(g, nodes, family, n, setting.itemsize) for g in spanning)
+        share = Fraction(enters, n * setting.itemsize)
         note = f" = {share} V" + (f", k = {k}" if family == "hierarchical" else "")
         assert k is None or share == Fraction(p - (k if family == "hierarchical" else 1), p)
         yield _row(name, part, enters, note)
@@ -131,78 +96,90 @@ def entering(group: list[int], nodes: Nodes, family: str, n: int, itemsize: int)
     return max(cost.entering(node).bytes for node in set(where))
 
 
-def _step(grid: Grid, given: Given, layout: Layout) -> Iterator[str]:
+def _step(
+    methods: Methods, setting: Setting, typical: Sequence[Statistics], density: float
+) -> Iterator[str]:
     """What each rank sends in a step, by an algorithm that sends no more than it must.
 
-    Of hop 2 the mean over ranks: chunks differ by one value where R does not divide V/p.
+    The mean over ranks: parts of a vector differ by one value where p does not divide it, and a
+    method's own messages differ as it says.
     """
-    calls = traffic.partition_calls(given.stage, given.microsteps, given.every_microstep)
-    hops = given.microsteps if given.every_microstep else 1
+    hop1 = "hop 1, reduce-scatters"
+    words = {
+        "allgather": ("all-gathers", "V (p-1)/p"),
+        "reduce_scatter": (hop1, "V (p-1)/p"),
+        "allreduce": (
+            "hop 2, all-reduces" if setting.grid.partition > 1 else "all-reduces",
+            "2 (R-1)/R V/p",
+        ),
+    }
     yield "one step: what each rank sends"
-    if grid.partition > 1:
-        foreign = layout.padded - layout.shard
-        for label, formula, times, size in (
-            ("all-gathers", "V (p-1)/p", calls.allgather, given.itemsize),
-            ("hop 1, reduce-scatters", "V (p-1)/p", calls.reduce_scatter, given.summed),
-        ):
-            yield _row(label, f"{times} x {formula}", times * foreign * size)
-    if grid.gradient > 1:
-        sent = Fraction(2 * (grid.gradient - 1), grid.gradient) * layout.shard * given.summed
-        name = "hop 2, all-reduces" if grid.partition > 1 else "all-reduces"
-        yield _row(name, f"{hops} x 2 (R-1)/R V/p", round(hops * sent))
-    if grid.partition == grid.gradient == 1:
+    rows: dict[tuple[str, str], tuple[int, Fraction]] = {}
+    for call in traffic.step_calls(methods, setting, typical):
+        if call.own is not None:
+            what = f"{methods.gradient.name} {call.purpose}", "its own exchange"
+        else:
+            what = words[call.operation]
+        times, before = rows.get(what, (call.times, Fraction()))
+        rows[what] = times, before + call.times * _least(call)
+    for (label, formula), (times, nbytes) in rows.items():
+        own = formula == "its own exchange"
+        dense = f" at a density of {density:g}" if own and typical else ""
+        yield _row(
+            label,
+            formula if own else f"{times} x {formula}",
+            round(nbytes / setting.grid.world),
+            dense,
+        )
+    if not rows:
         yield "  nothing"
-    if given.exact:
+    if setting.summed > setting.itemsize:
         yield "  (--reduction exact sends gradients as 8-byte integers)"
 
 
-def _counted(grid: Grid, nodes: Nodes, given: Given, layout: Layout) -> Iterator[str]:
+def _least(call: Call) -> Fraction:
+    """Return the bytes that a group must send for a call at least; its own exchange: does send."""
+    if call.own is not None:
+        return Fraction(sum(count.bytes for count in call.own.total().values()))
+    once = (len(call.group) - 1) * call.n * call.itemsize
+    return Fraction(2 * once if call.operation == "allreduce" else once)
+
+
+def _counted(methods: Methods, setting: Setting, typical: Sequence[Statistics]) -> Iterator[str]:
     """What the ledgers of all ranks add up to."""
-    sent = traffic.step_traffic(
-        grid,
-        nodes,
-        layout,
-        collectives.get(given.collectives),
-        stage=given.stage,
-        microsteps=given.microsteps,
-        itemsize=given.itemsize,
-        gradient_itemsize=given.summed,
-        every_microstep=given.every_microstep,
-    )
-    yield f"one step: what all ranks send, {given.collectives} collectives, to the byte"
+    yield f"one step: what all ranks send, {setting.collectives.name} collectives, to the byte"
+    yield from _by_link(traffic.step_calls(methods, setting, typical))
+    if setting.grid.blocks > 1:
+        yield "and at the end of a block of steps, models:"
+        yield from _by_link(traffic.sync_calls(methods, setting))
+
+
+def _by_link(calls: Iterable[Call]) -> Iterator[str]:
+    sent = traffic.sent(calls)
     for link, where in WHERE.items():
         count = sum((links[link] for links in sent.values()), Count())
         yield _row(where, f"{count.messages:,} messages", count.bytes)
-    if grid.blocks > 1:
-        yield "and at the end of a block of steps (BMUF), models:"
-        models = traffic.sync_traffic(
-            grid,
-            nodes,
-            layout,
-            collectives.get(given.collectives),
-            itemsize=given.itemsize,
-            sum_itemsize=given.summed,
-        )
-        for link, where in WHERE.items():
-            yield _row(where, f"{models[link].messages:,} messages", models[link].bytes)
 
 
-def _memory(grid: Grid, given: Given, layout: Layout) -> Iterator[str]:
+def _memory(methods: Methods, setting: Setting, states: int) -> Iterator[str]:
     """Memory of each stage; the gradients are always whole or a shard, as the stage says."""
-    yield f"kept by each rank, m = {given.states} arrays of optimizer state"
+    yield f"kept by each rank, m = {states} arrays of optimizer state"
     formulas = {
         0: "V (1 + 1 + m)",
         1: "V (1 + 1 + m/p)",
         2: "V (1 + 1/p + m/p)",
         3: "V (1 + 1 + m)/p",
     }
-    if given.exact:
+    exact = setting.summed > setting.itemsize
+    if exact:
         formulas = {stage: f.replace("1 + 1", "1 + 2", 1) for stage, f in formulas.items()}
         formulas[2] = "V (1 + 2/p + m/p)"
-    for stage in (0,) if grid.partition == 1 else (1, 2, 3):
-        options = {"stage": stage, "itemsize": given.itemsize, "exact": given.exact}
-        kept = traffic.state_bytes(layout, states=given.states, **options)
-        this = "   <- this one" if stage == given.stage else ""
-        yield _row(f"stage {stage}", formulas[stage], kept, this)
-    if given.stage == 3:
+    p, size = setting.grid.partition, setting.itemsize
+    units = [unit.size for unit in setting.layout.units]
+    for stage in (0,) if p == 1 else (1, 2, 3):
+        each = memory.Bytes(size, size, states * size)
+        kept = memory.per_rank(units, p, stage, each, exact=exact).states
+        this = "   <- this one" if stage == methods.partition.stage else ""
+        yield _row(f"stage {stage}", formulas[stage], round(kept), this)
+    if methods.partition.stage == 3:
         yield "  (and one unit at a time: its parameters, its gradient)"

@@ -1,106 +1,196 @@
-"""Strategies: how many ranks train one model.
+"""Strategies: how many ranks train one model.  THE table.
 
-Every strategy is a choice on each of the three axes of the rank grid (`refimpl.world.topology`),
-and `refimpl.methods.step` composes the choices; nothing else knows which strategy runs.
+A strategy is a row: the lengths of the three axes of the rank grid (`refimpl.world.topology`), a
+method for each, and options that are settled by the name.  `refimpl.methods.step` composes the
+methods; nothing else in the package knows a strategy or a method by its name.
 
-    axis        file                                what it decides
-    partition   sharding.py                         who holds which part of the model states
-    gradient    gradients.py, gtc.py, onebit.py     how the gradients of a step become one
-    block       blocks.py                           how the groups' models become one
-    (together)  replica.py                          one training step: the axes in their order
-    (on paper)  traffic.py, formulas.py             what a step sends, in closed formulas
+    p   g   b      lengths of the partition, gradient and block axis: 1;  n, whatever ranks are
+                   left;  P and G, as given by --partition and --gtc-group
+
+A new row is a line here.  A new method is a file beside its neighbours in ``partition/``,
+``gradient/`` or ``block/``, and a row that names it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+from refimpl.collectives import Collectives
+from refimpl.methods.block.bmuf import Bmuf
+from refimpl.methods.gradient.exact import Exact
+from refimpl.methods.gradient.gtc.method import Threshold
+from refimpl.methods.gradient.onebit.method import OneBit
+from refimpl.methods.options import Option, Options, least, misplaced, option
+from refimpl.methods.partition.stages import Sharded, Whole
+from refimpl.methods.protocol import BlockMethod, GradientMethod, Method, PartitionMethod
 from refimpl.support.errors import UserError, listed
 from refimpl.world.topology import Grid
 
 
 @dataclass(frozen=True)
-class Strategy:
-    """One row of the strategy table.
+class Lengths(Options):
+    """The lengths of axes that a user gives."""
 
-    ``partition`` is the length p of the partition axis: ``"1"``, ``"n"`` (the whole world) or
-    ``"given"`` (``--partition``).  ``stage`` says what is sharded along it: 1 the optimizer
-    state, 2 also gradients, 3 also parameters; 0 nothing, ``None`` as given (``--zero-stage``).
-    ``gradient`` names what travels along the gradient axis (``exact``, ``gtc``, ``onebit``),
-    empty for an axis of length 1.  ``blockwise`` says whether models travel along a block axis
-    (BMUF).
+    partition: int | None = option(
+        "--partition", None, "the ranks of one replica", least(1), metavar="P"
+    )
+    gtc_group: int | None = option(
+        "--gtc-group", None, "the workers of one GTC group", least(1), metavar="G"
+    )
+
+
+LETTERS = {"partition": "P", "gtc_group": "G"}
+
+
+class Methods(NamedTuple):
+    """A method for each axis, with its options: what a strategy comes down to."""
+
+    partition: PartitionMethod = Whole()
+    gradient: GradientMethod = Exact()
+    block: BlockMethod | None = None
+
+    def each(self) -> Iterator[Method]:
+        """Yield the methods that there are."""
+        yield from (method for method in self if method is not None)
+
+    def refuse(self, collectives: Collectives) -> None:
+        """Raise `UserError` if a method cannot run with these collectives."""
+        for method in self.each():
+            why = method.refusal(collectives)
+            if why is not None:
+                raise UserError(why)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One row of the table.
+
+    ``lengths`` of the axes p, g and b; the method of each; ``preset``: options by key that the
+    name settles.  ``usual``: among those that are compared when none are named.
     """
 
     name: str
-    partition: str
-    stage: int | None
-    gradient: str
-    blockwise: bool
+    lengths: str
+    partition: type[PartitionMethod]
+    gradient: type[GradientMethod]
+    block: type[BlockMethod] | None
+    preset: Mapping[str, Any]
     summary: str
+    usual: bool = False
 
     @property
-    def hybrid(self) -> bool:
-        """Whether there are both a gradient and a block axis, so that g must be given."""
-        return bool(self.gradient) and self.blockwise
+    def given(self) -> set[str]:
+        """The lengths that a user gives: P, G or both."""
+        return set(self.lengths) & set("PG")
 
-    def grid(self, world: int, partition: int | None = None, gtc_group: int | None = None) -> Grid:
+    @property
+    def serial(self) -> bool:
+        """Whether it runs on one rank only."""
+        return self.lengths == "1 1 1"
+
+    def methods(self) -> list[type[Options]]:
+        """Return the classes of options: the lengths, then the methods, in order of the axes."""
+        return [Lengths, *filter(None, (self.partition, self.gradient, self.block))]
+
+    def options(self) -> dict[str, Option]:
+        """Return the options that are a user's to give, by key."""
+        found = {}
+        for one in self.methods():
+            for key, known in one.options().items():
+                needless = known.axis and getattr(self, known.axis) is None
+                settled = one is Lengths and LETTERS[key] not in self.given
+                if not (needless or settled or key in self.preset):
+                    found[key] = known
+        return found
+
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Refuse options that the strategy does not have, and values that cannot be meant."""
+        mine, every = self.options(), options()
+        for key, value in given.items():
+            if key not in every:
+                raise UserError(f"no option {key!r}: there are {listed(every)}")
+            if key not in mine:
+                having = [row.name for row in STRATEGIES.values() if key in row.options()]
+                raise misplaced(every[key].flag, value, self.name, having)
+
+    def choose(self, given: Mapping[str, Any], recipe: Mapping[str, Any] | None = None) -> Methods:
+        """Return the methods with their options: what is given, else the recipe's, else defaults.
+
+        Raises
+        ------
+        UserError
+            For an option that the strategy does not have, or a value that cannot be meant.
+        """
+        self.check(given)
+        values = {**(recipe or {}), **self.preset, **given}
+        block = None if self.block is None else self.block.of(values)
+        return Methods(self.partition.of(values), self.gradient.of(values), block)
+
+    def grid(self, world: int, given: Mapping[str, Any] | None = None) -> Grid:
         """Return the grid that this strategy cuts a world of n ranks into.
 
         Raises
         ------
         UserError
-            If an option is given that the strategy does not have, one that it needs is
-            missing, or a group size does not divide.
+            If a length is given that the strategy does not have, one that it needs is missing,
+            or a group size does not divide.
         """
-        if self.name == "serial" and world != 1:
+        given = given or {}
+        if self.serial and world != 1:
+            rows = listed(row.name for row in STRATEGIES.values() if not row.serial)
             raise UserError(
-                f"strategy serial runs on one rank, not {world}: use -n 1, or another strategy "
-                f"({listed(set(STRATEGIES) - {'serial'})})"
+                f"strategy {self.name} runs on one rank, not {world}: use -n 1, or another "
+                f"strategy ({rows})"
             )
-        self._option(
-            "--partition", "P, the ranks of one replica", partition, self.partition == "given"
-        )
-        self._option("--gtc-group", "G, the workers of one GTC group", gtc_group, self.hybrid)
-        p = {"1": 1, "n": world, "given": partition}[self.partition]
+        self.check({key: given[key] for key in Lengths.options() if key in given})
+        lengths: Lengths = Lengths.of(given)
+        for key, known in Lengths.options().items():
+            if getattr(lengths, key) is None and LETTERS[key] in self.given:
+                raise UserError(
+                    f"strategy {self.name} needs {known.flag} {LETTERS[key]}, {known.meaning}"
+                )
+        p_length, g_length, _ = self.lengths.split()
+        p = {"1": 1, "n": world, "P": lengths.partition}[p_length]
+        g = {"1": 1, "n": None, "G": lengths.gtc_group}[g_length]
         assert p is not None
-        if self.hybrid:
-            return Grid.cut(world, p, gtc_group)
-        return Grid.cut(world, p, 1 if self.blockwise else None)
-
-    def _option(self, name: str, meaning: str, given: int | None, needed: bool) -> None:
-        """Refuse a group size that is missing, or that the strategy does not have."""
-        if needed and given is None:
-            raise UserError(f"strategy {self.name} needs {name} {meaning}")
-        if given is not None and not needed:
-            having = [row.name for row in STRATEGIES.values() if row.takes(name)]
-            raise UserError(
-                f"{name} {given} does not go with strategy {self.name}: leave it out, or use "
-                f"--strategy {listed(having)}"
-            )
-
-    def takes(self, option: str) -> bool:
-        """Return whether a group size is this strategy's to be given."""
-        return {"--partition": self.partition == "given", "--gtc-group": self.hybrid}[option]
+        return Grid.cut(world, p, g)
 
 
-STRATEGIES: dict[str, Strategy] = {
-    row.name: row
-    for row in (
-        Strategy("serial", "1", 0, "", False, "one rank; the meaning of every other row"),
-        Strategy("ddp", "1", 0, "exact", False, "every rank a replica; all-reduce the gradient"),
-        Strategy("zero1", "n", 1, "", False, "optimizer state sharded over all ranks"),
-        Strategy("zero2", "n", 2, "", False, "optimizer state and gradients sharded"),
-        Strategy("zero3", "n", 3, "", False, "parameters too, gathered unit by unit"),
-        Strategy("mics", "given", None, "exact", False, "sharded in groups, replicated between"),
-        Strategy("gtc", "1", 0, "gtc", False, "gradients as messages of +-tau"),
-        Strategy("onebit", "1", 0, "onebit", False, "gradients as one bit per value"),
-        Strategy("bmuf", "1", 0, "", True, "local training, models filtered every block"),
-        Strategy("gtc-bmuf", "1", 0, "gtc", True, "GTC inside groups, BMUF between them"),
-        Strategy("mics-gtc", "given", 3, "gtc", False, "GTC between sharded workers"),
-        Strategy("mics-bmuf", "given", 3, "", True, "BMUF between sharded workers"),
-        Strategy("mics-gtc-bmuf", "given", 3, "gtc", True, "all three axes"),
-    )
-}
+# fmt: off
+ROWS = (
+    #         name            p g b    partition gradient  block settled by the name
+    Strategy("serial",        "1 1 1", Whole,   Exact,     None, {},
+             "one rank; the meaning of every other row", usual=True),
+    Strategy("ddp",           "1 n 1", Whole,   Exact,     None, {},
+             "every rank a replica; all-reduce the gradient", usual=True),
+    Strategy("zero1",         "n 1 1", Sharded, Exact,     None, {"zero_stage": 1},
+             "optimizer state sharded over all ranks"),
+    Strategy("zero2",         "n 1 1", Sharded, Exact,     None, {"zero_stage": 2},
+             "optimizer state and gradients sharded"),
+    Strategy("zero3",         "n 1 1", Sharded, Exact,     None, {"zero_stage": 3},
+             "parameters too, gathered unit by unit"),
+    Strategy("mics",          "P n 1", Sharded, Exact,     None, {},
+             "sharded in groups, replicated between"),
+    Strategy("gtc",           "1 n 1", Whole,   Threshold, None, {},
+             "gradients as messages of +-tau", usual=True),
+    Strategy("onebit",        "1 n 1", Whole,   OneBit,    None, {},
+             "gradients as one bit per value"),
+    Strategy("bmuf",          "1 1 n", Whole,   Exact,     Bmuf, {},
+             "local training, models filtered every block", usual=True),
+    Strategy("gtc-bmuf",      "1 G n", Whole,   Threshold, Bmuf, {},
+             "GTC inside groups, BMUF between them"),
+    Strategy("mics-gtc",      "P n 1", Sharded, Threshold, None, {"zero_stage": 3},
+             "GTC between sharded workers"),
+    Strategy("mics-bmuf",     "P 1 n", Sharded, Exact,     Bmuf, {"zero_stage": 3},
+             "BMUF between sharded workers"),
+    Strategy("mics-gtc-bmuf", "P G n", Sharded, Threshold, Bmuf, {"zero_stage": 3},
+             "all three axes"),
+)
+# fmt: on
+
+STRATEGIES: dict[str, Strategy] = {row.name: row for row in ROWS}
 
 
 def strategy(name: str) -> Strategy:
@@ -108,3 +198,31 @@ def strategy(name: str) -> Strategy:
     if name not in STRATEGIES:
         raise UserError(f"no strategy {name!r}: choose one of {listed(STRATEGIES)}")
     return STRATEGIES[name]
+
+
+def methods() -> list[type[Options]]:
+    """Return the classes of options of all rows, each once, in order of their first row."""
+    return list(dict.fromkeys(one for row in STRATEGIES.values() for one in row.methods()))
+
+
+def options() -> dict[str, Option]:
+    """Return every option of every row by key; methods that share a key declare it alike."""
+    found: dict[str, Option] = {}
+    for one in methods():
+        for key, known in one.options().items():
+            assert key not in found or found[key] == known, f"{key} is declared twice"
+            found[key] = known
+    return found
+
+
+def simplest(world: int, given: Mapping[str, Any] | None = None) -> str:
+    """Return the first row, for so many ranks, that has just the lengths that are given.
+
+    >>> simplest(1), simplest(8), simplest(8, {"partition": 2}), simplest(8, {"gtc_group": 2})
+    ('serial', 'ddp', 'mics', 'gtc-bmuf')
+    """
+    letters = {letter for key, letter in LETTERS.items() if key in (given or {})}
+    alone = world == 1 and not letters
+    return next(
+        row.name for row in STRATEGIES.values() if row.serial == alone and row.given == letters
+    )

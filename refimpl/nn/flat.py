@@ -21,7 +21,7 @@ padding, the numbers come in the same order for every p: the *canonical vector* 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -125,6 +125,26 @@ class Layout:
         self.units = tuple(placed)
 
 
+class _Vector(NamedTuple):
+    """One tensor, or one unit of it, as `Layout` wants to see a layer."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def parameters(self) -> tuple[_Vector, ...]:
+        return (self,)
+
+
+def one_unit(n: int, partition: int = 1) -> Layout:
+    """Return the layout of n numbers in one unit.
+
+    >>> one_unit(5, partition=2).shard
+    3
+    """
+    return Layout([_Vector("all", (n,))], partition)
+
+
 def named(layout: Layout, full: NDArray) -> dict[str, NDArray]:
     """Return the parameters as views of a padded full vector, by name, in canonical order."""
     assert full.shape == (layout.padded,)
@@ -133,39 +153,3 @@ def named(layout: Layout, full: NDArray) -> dict[str, NDArray]:
         for unit in layout.units
         for name, place, shape in unit.tensors
     }
-
-
-def unpad(layout: Layout, full: NDArray) -> NDArray:
-    """Return a copy (size,) of a padded full vector without its padding: the canonical vector."""
-    assert full.shape == (layout.padded,)
-    parts = [full[unit.place][: unit.size] for unit in layout.units]
-    return np.concatenate(parts) if parts else full.copy()
-
-
-def pad(layout: Layout, canonical: NDArray) -> NDArray:
-    """Return a new padded full vector, zeros in the padding: the inverse of `unpad`."""
-    assert canonical.shape == (layout.size,)
-    full, start = np.zeros(layout.padded, canonical.dtype), 0
-    for unit in layout.units:
-        full[unit.place][: unit.size] = canonical[start : start + unit.size]
-        start += unit.size
-    return full
-
-
-def cut(layout: Layout, full: NDArray, rank: int) -> NDArray:
-    """Return a copy of rank ``rank``'s shard (shard,) of a padded full vector."""
-    assert full.shape == (layout.padded,)
-    shard = np.zeros(layout.shard, full.dtype)
-    for unit in layout.units:
-        shard[unit.shard_place] = full[unit.piece_place(rank)]
-    return shard
-
-
-def join(layout: Layout, shards: Sequence[NDArray]) -> NDArray:
-    """Return the padded full vector of the shards of ranks 0 .. p-1: the inverse of `cut`."""
-    assert len(shards) == layout.partition
-    full = np.zeros(layout.padded, shards[0].dtype)
-    for rank, shard in enumerate(shards):
-        for unit in layout.units:
-            full[unit.piece_place(rank)] = shard[unit.shard_place]
-    return full

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def ranks_of(name: str, world: int) -> int:
     """Return how many of the ranks a strategy uses."""
-    return 1 if name == "serial" else world
+    return 1 if strategy(name).serial else world
 
 
 def fitted(run: Run, name: str, seed: int, world: int, base: Run | None = None) -> Run:
@@ -36,10 +36,6 @@ def fitted(run: Run, name: str, seed: int, world: int, base: Run | None = None) 
     takes fewer frames at a time takes more steps.
     """
     row = strategy(name)
-    compression = run.compression
-    if row.gradient == "onebit":
-        compression = {k: v for k, v in compression.items() if k == "gtc_warmup"}
-    blocks = {k: v for k, v in run.blocks.items() if k != "residuals" or row.hybrid}
     steps = run.steps
     if steps is not None:
         ours = run.recipe.batch * run.recipe.microsteps * ranks_of(name, world)
@@ -50,11 +46,7 @@ def fitted(run: Run, name: str, seed: int, world: int, base: Run | None = None) 
         strategy=name,
         seed=seed,
         steps=steps,
-        partition=run.partition if row.takes("--partition") else None,
-        zero_stage=run.zero_stage if row.stage is None else None,
-        gtc_group=run.gtc_group if row.takes("--gtc-group") else None,
-        compression=compression if row.gradient in ("gtc", "onebit") else {},
-        blocks=blocks if row.blockwise else {},
+        methods={key: run.methods[key] for key in run.methods if key in row.options()},
     )
 
 
@@ -113,7 +105,7 @@ def _trained(
     comm: Communicator, model: ModelFile, run: Run, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Return the summary of one run, on all ranks; ``{"diverged": why}`` if it has none."""
-    if run.strategy != "serial":
+    if not run.row.serial:
         return _outcome(comm, model, run, say)
     alone = comm.split(0 if comm.rank == 0 else None)
     outcome = on_first_rank(comm.mpi, lambda: _outcome(alone, model, run, say))
@@ -143,7 +135,7 @@ def rows(summaries: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     ended = {
         name: [run for run in runs if "diverged" not in run] for name, runs in summaries.items()
     }
-    serial = ended.get("serial")
+    serial = next((runs for name, runs in ended.items() if strategy(name).serial), None)
     table = []
     for name, runs in ended.items():
         row: dict[str, Any] = {"strategy": name, "seeds": len(summaries[name])}

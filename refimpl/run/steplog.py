@@ -6,13 +6,11 @@ has sent, and what its gradient axis says of the last step.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from refimpl.methods.step import LOSS_UNIT
+from refimpl.methods.protocol import GradientAxis
+from refimpl.methods.step import LOSS_UNIT, Loss
 from refimpl.world.ledger import Ledger
-
-if TYPE_CHECKING:
-    from refimpl.methods.step import Replica
 
 
 class StepLog:
@@ -22,24 +20,24 @@ class StepLog:
     ----------
     every : int
         Steps from one line to the next; 0 for none.
-    replica : Replica
-        Whose steps these are.
+    gradient : GradientAxis
+        Whose statistics go into the lines.
     ledger : Ledger
-        Where its messages are counted.
+        Where this rank's messages are counted.
     frames : int
         This rank's frames of a step.
     """
 
-    def __init__(self, every: int, replica: Replica, ledger: Ledger, frames: int) -> None:
-        self.every, self.replica, self.ledger, self.frames = every, replica, ledger, frames
+    def __init__(self, every: int, gradient: GradientAxis, ledger: Ledger, frames: int) -> None:
+        self.every, self.gradient, self.ledger, self.frames = every, gradient, ledger, frames
         self.begin()
 
     def begin(self) -> None:
-        """Count from here: an epoch begins, and with it the replica's sum of losses."""
-        self._steps = self._losses = 0
+        """Count from here: what comes before an epoch is not its steps'."""
+        self._steps, self._losses = 0, Loss()
         self._sent = self.ledger.totals()
 
-    def line(self, step: int, lr: float) -> dict[str, Any] | None:
+    def line(self, step: int, lr: float, loss: Loss) -> dict[str, Any] | None:
         """Return the line that is due after a step was taken, as plain data; None if none is.
 
         ``step`` and ``lr``; ``loss``, the mean over this rank's frames since the last line;
@@ -47,17 +45,18 @@ class StepLog:
         with a compressed gradient ``compression``, the axis' statistics of this step.
         """
         self._steps += 1
+        self._losses += loss
         if not self.every or step % self.every:
             return None
-        units, now = self.replica.loss_units - self._losses, self.ledger.totals()
+        now = self.ledger.totals()
         line = {
             "step": step,
             "lr": lr,
-            "loss": units * LOSS_UNIT / (self._steps * self.frames),
+            "loss": self._losses.units * LOSS_UNIT / (self._steps * self.frames),
             "ledger": {link: (now[link] - self._sent[link])._asdict() for link in now},
         }
-        numbers = self.replica.axis.statistics()
+        numbers = self.gradient.statistics()
         if numbers:
             line["compression"] = numbers
-        self._steps, self._losses, self._sent = 0, self.replica.loss_units, now
+        self.begin()
         return line

@@ -1,74 +1,42 @@
-"""The training loop: batch, step, evaluate, report.  It does not know which strategy runs."""
+"""The training loop: batch, step, evaluate, decide.  It does not know which strategy runs."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import resource
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import collectives
 from refimpl.methods import traffic
-from refimpl.methods.step import LOSS_UNIT, Replica
+from refimpl.methods.step import LOSS_UNIT, Loss, Replica
+from refimpl.nn import Sequential
+from refimpl.nn.flat import one_unit
 from refimpl.optim.schedule import Newbob
 from refimpl.run.config import Run
 from refimpl.run.folder import RunFolder
 from refimpl.run.modelfile import ModelFile
+from refimpl.run.report import announcement, epoch_text, peak_resident, plain
 from refimpl.run.steplog import StepLog
+from refimpl.state import tree
+from refimpl.state.digest import Digest
+from refimpl.state.tree import Leaf, Tree
 from refimpl.support.errors import Diverged, UserError
-from refimpl.support.progress import Progress, size
+from refimpl.support.progress import Progress
 from refimpl.tasks import table as tasks
 from refimpl.tasks.batches import Batches
 from refimpl.tasks.scoring import CHUNK, Examples
 from refimpl.world.agree import together
+from refimpl.world.communicator import Communicator
 from refimpl.world.groups import Groups
 from refimpl.world.ledger import LINKS, Count, summed
 from refimpl.world.topology import Nodes
 
-if TYPE_CHECKING:
-    from refimpl.nn import Sequential
-    from refimpl.world.communicator import Communicator
-
 Say = Callable[[str], None]
-
-
-class Digest:
-    """The SHA-256 of all parameters: name and little-endian bytes of each, in build order."""
-
-    def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
-
-    def over(self, parameters: Iterable[tuple[str, NDArray]]) -> Iterator[tuple[str, NDArray]]:
-        """Yield the parameters as they are, and take them into the digest on the way."""
-        for name, value in parameters:
-            self._sha256.update(name.encode())
-            little = value.astype(value.dtype.newbyteorder("<"), copy=False)
-            self._sha256.update(np.ascontiguousarray(little))
-            yield name, value
-
-    def text(self) -> str:
-        """Return the digest of what has passed, in hexadecimal."""
-        return self._sha256.hexdigest()
-
-
-def parameters_digest(parameters: dict[str, NDArray]) -> str:
-    """Return the `Digest` of a whole model."""
-    digest = Digest()
-    for _ in digest.over(parameters.items()):
-        pass
-    return digest.text()
-
-
-def plain(counts: dict[str, Count]) -> dict[str, dict[str, int]]:
-    """Return counts per link class as plain data."""
-    return {link: count._asdict() for link, count in counts.items()}
 
 
 class Trainer:
@@ -85,12 +53,11 @@ class Trainer:
         run.check(comm.size)
         self.comm, self.run, self.model = comm, run, model
         self.say: Say = say if comm.rank == 0 else lambda text: None
-        self.recipe = run.recipe
-        self.grid = run.grid(comm.size)
-        nodes, family = Nodes(comm.nodes), collectives.get(run.collectives)
-        traffic.check(self.grid, nodes, family, run.stage)
+        self.recipe, self.grid, methods = run.recipe, run.grid(comm.size), run.chosen()
+        nodes = Nodes(comm.nodes)
+        traffic.check(methods, run.setting(nodes, one_unit(1, self.grid.partition)))
         self.groups = Groups.split(comm, self.grid)
-        self.say(self._announcement())
+        self.say(announcement(run, self.grid, nodes.count))
         self.task = tasks.prepare(comm, run, self.say)
         self.batches = Batches(
             self.task.train.count,
@@ -99,51 +66,32 @@ class Trainer:
             run.seed,
         )
         with together(comm):
-            network = model.build(run.seed, self.task.inputs, self.task.classes, run.options)
-        rows = max(self.recipe.batch, CHUNK)
-        network.plan(rows, np.dtype(run.dtype))
-        self._check_widths(network)
-        self.network = network
+            self.network = model.build(run.seed, self.task.inputs, self.task.classes, run.options)
+        rows, dtype = max(self.recipe.batch, CHUNK), np.dtype(run.dtype)
+        self.network.plan(rows, dtype)
+        self._check_widths(self.network)
         self.replica = Replica(
-            network,
+            self.network,
             self.groups,
-            family,
+            collectives.get(run.collectives),
             run.optimizer(),
+            methods,
             run.step_options(),
         )
-        if isinstance(family, collectives.Auto):
-            for line in traffic.choices(
-                self.grid,
-                nodes,
-                self.replica.states.layout,
-                family,
-                run.stage,
-                itemsize=np.dtype(run.dtype).itemsize,
-                gradient_itemsize=8 if run.reduction == "exact" else None,
-            ):
+        setting = run.setting(nodes, self.replica.context.layout)
+        if isinstance(setting.collectives, collectives.Auto):
+            for line in traffic.choices(methods, setting):
                 self.say(line)
-        dtype = np.dtype(run.dtype)
         self._x = np.zeros((rows, self.task.inputs), dtype)
         self._y = np.zeros(rows, np.int64)
         frames = self.recipe.batch * self.recipe.microsteps
         logged = log_every if comm.rank == 0 else 0  # only rank 0 writes
-        self.steplog = StepLog(logged, self.replica, comm.ledger, frames)
+        self.steplog = StepLog(logged, self.replica.gradient, comm.ledger, frames)
         self.schedule = run.schedule()
         self.stopped = self.warned = False
         self.step = 0
         self.seconds = 0.0
         self.traffic = {link: Count() for link in LINKS}
-
-    def _announcement(self) -> str:
-        run, recipe = self.run, self.recipe
-        nodes = len(set(self.comm.nodes))
-        where = f" on {nodes} nodes" if nodes > 1 else ""
-        steps = f" x {recipe.microsteps} micro-steps" if recipe.microsteps > 1 else ""
-        ahead = ", next unit prefetched" if run.prefetch else ""
-        return (
-            f"{self.grid.sentence()}{where} ({run.strategy}), {run.collectives} collectives, "
-            f"{run.reduction} reduction, {recipe.batch} frames per rank{steps}{ahead}"
-        )
 
     def _check_widths(self, network: Sequential) -> None:
         for what, has, needs in (
@@ -169,6 +117,11 @@ class Trainer:
         x, y = self._x[: index.size], self._y[: index.size]
         examples.take(index, x, y)
         return self.replica.outputs(x)
+
+    @property
+    def frames(self) -> int:
+        """Frames that all ranks together have trained on."""
+        return self.step * self.recipe.batch * self.batches.micro_batches
 
     def train(self, folder: Callable[[], RunFolder] | None = None) -> dict[str, Any]:
         """Run all epochs and return the summary; write it to ``folder`` if there is one."""
@@ -202,7 +155,7 @@ class Trainer:
         room for the whole model.  Collective.
         """
         digest = Digest()
-        passing = digest.over(self.replica.states.each())
+        passing = digest.over(self.replica.partition.each())
         if folder is not None:
             folder.save_model(passing)
         for _ in passing:
@@ -220,18 +173,20 @@ class Trainer:
     def _epoch(self, steps: int, folder: RunFolder | None) -> float:
         """Take so many steps, evaluate, decide the learning rate; return the mean loss."""
         per_epoch = self.batches.steps_per_epoch
-        epoch = self.step // per_epoch
-        before = self.comm.ledger.totals()
-        saved = self.replica.snapshot() if isinstance(self.schedule, Newbob) else None
-        progress = Progress(steps, f"epoch {epoch + 1}", shown=self.comm.rank == 0)
+        epoch = self.step // per_epoch + 1
+        before, frames = self.comm.ledger.totals(), self.frames
+        saved = tree.copied(self.replica.state()) if isinstance(self.schedule, Newbob) else None
+        progress = Progress(steps, f"epoch {epoch}", shown=self.comm.rank == 0)
+        losses = Loss()
         self.comm.barrier()
         self.steplog.begin()
         start = time.perf_counter()
         for _ in range(steps):
             rate = self.schedule.rate(self.step, per_epoch)
-            self.replica.step(self.batch, rate)
+            loss = self.replica.step(self.batch, rate)
+            losses += loss
             self.step += 1
-            line = self.steplog.line(self.step, rate)
+            line = self.steplog.line(self.step, rate, loss)
             if folder is not None and line is not None:
                 folder.log_step(line)
             progress.advance()
@@ -240,9 +195,9 @@ class Trainer:
         seconds = time.perf_counter() - start
         self.seconds += seconds
         progress.close()
-        frames = steps * self.recipe.batch * self.batches.micro_batches
+        frames = self.frames - frames
         sent = self._count(before)
-        loss = self._mean_loss(frames)
+        mean = self._mean_loss(losses, frames)
 
         with self.replica.evaluated():
             dev = self.task.evaluate("dev", self.outputs, self.comm, words=False)
@@ -251,18 +206,18 @@ class Trainer:
         self.stopped = decision.stop
         if not decision.accept:
             assert saved is not None
-            self.replica.restore(saved)
+            self.replica.load(saved)
         changed = None
-        if self.task.realign_after(epoch + 1):
+        if self.task.realign_after(epoch):
             with self.replica.evaluated():
                 changed = self.task.realign(self.outputs, self.comm)
                 again = self.task.evaluate("dev", self.outputs, self.comm, words=False)
             self.schedule.rebase(again["loss"])
         line = {
-            "epoch": epoch + 1,
+            "epoch": epoch,
             "step": self.step,
-            "frames": self.step * self.recipe.batch * self.batches.micro_batches,
-            "loss": loss,
+            "frames": self.frames,
+            "loss": mean,
             "dev": dev,
             "accepted": decision.accept,
             "realigned": changed,
@@ -274,33 +229,20 @@ class Trainer:
         }
         if folder is not None:
             folder.log(line)
-        note = "" if decision.accept else "; worse, weights restored"
-        note += "" if changed is None else f"; {changed:.1%} of the targets re-aligned"
-        self.say(
-            f"epoch {epoch + 1}: loss {loss:.4f}, dev loss {dev['loss']:.4f}, "
-            f"dev FER {dev['frame_error_rate']:.2%}, lr {rate:.4g}, "
-            f"{frames / seconds:,.0f} frames/s, sent {size(sent['intra']['bytes'])} intra "
-            f"{size(sent['inter']['bytes'])} inter{note}"
-        )
-        return loss
+        self.say(epoch_text(line))
+        return mean
 
     def _statistics(self) -> dict[str, Any]:
         """Return what the gradient and block axes have to say, of rank 0; warn if need be."""
-        replica, found = self.replica, {}
-        numbers = replica.axis.statistics()
-        if numbers:
-            found["compression"] = numbers
-            warning = replica.axis.warning()
-            if warning and not self.warned:
-                self.say(f"warning: {warning}")
-                self.warned = True
-        if replica.blocks.active:
-            norm = replica.blocks.update_norm(self.groups.partition)
-            found["blocks"] = {
-                "synchronised": replica.blocks.synchronised,
-                "block_update_norm": norm,
-            }
-        return found
+        gradient, block = self.replica.gradient, self.replica.block
+        found = {"compression": gradient.statistics()}
+        warning = gradient.warning()
+        if warning and not self.warned:
+            self.say(f"warning: {warning}")
+            self.warned = True
+        if block is not None:
+            found["blocks"] = block.statistics()
+        return {name: numbers for name, numbers in found.items() if numbers}
 
     def _count(self, before: dict[str, Count]) -> dict[str, dict[str, int]]:
         """Return what all ranks sent since ``before``, and add it to the run's total."""
@@ -309,12 +251,11 @@ class Trainer:
         self.traffic = {link: self.traffic[link] + count for link, count in sent.items()}
         return plain(sent)
 
-    def _mean_loss(self, frames: int) -> float:
+    def _mean_loss(self, losses: Loss, frames: int) -> float:
         """Return the mean loss of the epoch, the same for every world size."""
-        sums = self.comm.allgather_object((self.replica.loss_units, self.replica.diverged))
-        self.replica.loss_units = 0
-        self._require_finite(not any(diverged for _, diverged in sums))
-        return sum(units for units, _ in sums) * LOSS_UNIT / frames
+        everyones = sum(map(Loss._make, self.comm.allgather_object(tuple(losses))), Loss())
+        self._require_finite(everyones.finite)
+        return everyones.units * LOSS_UNIT / frames
 
     def _require_finite(self, finite: bool) -> None:
         if not finite:
@@ -327,7 +268,6 @@ class Trainer:
         self.task.tune(self.outputs, self.comm)
         scores = {s: self.task.evaluate(s, self.outputs, self.comm) for s in ("dev", "test")}
         memory = self.comm.allgather_object(self.replica.state_bytes)
-        frames = self.step * self.recipe.batch * self.batches.micro_batches
         summary: dict[str, Any] = {
             "model": self.model.name,
             "strategy": self.run.strategy,
@@ -339,9 +279,9 @@ class Trainer:
             "collectives": self.run.collectives,
             "seed": self.run.seed,
             "steps": self.step,
-            "frames": frames,
+            "frames": self.frames,
             "seconds": self.seconds,
-            "frames_per_second": frames / self.seconds,
+            "frames_per_second": self.frames / self.seconds,
             "loss": loss,
             "frame_error_rate": {s: score["frame_error_rate"] for s, score in scores.items()},
         }
@@ -355,16 +295,32 @@ class Trainer:
             "max_resident_bytes_per_rank": max(self.comm.allgather_object(peak_resident())),
         }
 
+    def state(self) -> Tree:
+        """Return everything that this run is, between two steps; arrays are not copies.
 
-def peak_resident() -> int:
-    """Return the most bytes of memory that this process has had resident so far."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    except (OSError, IndexError):
-        # Where there is no /proc.  Linux would count the process that started this one, too.
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return used if sys.platform == "darwin" else used * 1024  # the BSDs count in KB
+        The data's order, initial values and every other draw follow from the seed and the step.
+        """
+        schedule = {name: Leaf(value) for name, value in self.schedule.state().items()}
+        return {
+            **tree.under("replica", self.replica.state()),
+            **tree.under("schedule", schedule),
+            "seed": Leaf(self.run.seed),
+            "step": Leaf(self.step),
+            "stopped": Leaf(self.stopped),
+            "warned": Leaf(self.warned),
+            "seconds": Leaf(self.seconds),
+            "traffic": Leaf(plain(self.traffic)),
+        }
+
+    def load(self, state: Tree) -> None:
+        """Set what `state` returned.  Collective."""
+        assert state["seed"].value == self.run.seed
+        self.replica.load(tree.branch(state, "replica"))
+        schedule = tree.branch(state, "schedule")
+        self.schedule.restore({name: leaf.value for name, leaf in schedule.items()})
+        for name in ("step", "stopped", "warned", "seconds"):
+            setattr(self, name, state[name].value)
+        self.traffic = {link: Count(**count) for link, count in state["traffic"].value.items()}
 
 
 def run_folder(path: Path, run: Run, model: ModelFile) -> Callable[[], RunFolder]:

@@ -127,6 +127,22 @@ class Grid:
         """Return all ranks with the same shard: the column across both outer axes."""
         return list(range(rank % self.partition, self.world, self.partition))
 
+    def groups(self, axis: str) -> list[list[int]]:
+        """Return the groups of an axis that talk, each as its ranks in order.
+
+        On the block axis these are the representatives' groups.
+
+        >>> Grid(1, 2, 2).groups("gradient")
+        [[0, 2], [1, 3]]
+        """
+        group_of = {
+            "partition": self.partition_group,
+            "gradient": self.gradient_group,
+            "block": self.block_group,
+        }[axis]
+        ranks = [r for r in range(self.world) if axis != "block" or self.place(r).member == 0]
+        return [list(g) for g in sorted({tuple(group_of(rank)) for rank in ranks})]
+
     def micro_batch(self, rank: int, microstep: int, microsteps: int) -> int:
         """Return which of the step's micro-batches a rank computes in one micro-step.
 

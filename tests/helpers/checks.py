@@ -11,8 +11,12 @@ from loopback import spawn
 
 from refimpl import collectives
 from refimpl.methods import traffic
+from refimpl.methods.gradient.exact import Exact
+from refimpl.methods.partition.stages import Sharded, Whole
+from refimpl.methods.protocol import Setting
+from refimpl.methods.strategies import Methods
 from refimpl.nn import Layout
-from refimpl.world.ledger import Count
+from refimpl.world.ledger import LINKS, Count
 from refimpl.world.topology import Grid, Nodes
 
 
@@ -50,7 +54,7 @@ def replicas_equal(n, ranks_per_node=None, **options):
 
 
 def own_bits(replica):
-    return b"".join(piece.tobytes() for piece in replica.states.pieces)
+    return b"".join(piece.tobytes() for piece in replica.partition.pieces)
 
 
 def sends_the_formula(
@@ -66,7 +70,7 @@ def sends_the_formula(
     steps=2,
     **options,
 ):
-    """The ledgers of all ranks add up to `traffic.step_traffic` times the steps, per link."""
+    """The ledgers of all ranks add up to `traffic.step_calls` times the steps, per link."""
     nodes = Nodes.of(n, ranks_per_node)
 
     def body(comm):
@@ -86,16 +90,19 @@ def sends_the_formula(
         return books
 
     ranks = spawn(nodes.node, body)
-    want = traffic.step_traffic(
+    setting = Setting(
         Grid(1, n // partition, partition),
         nodes,
         Layout(tiny.network().units, partition),
         collectives.get(getattr(algorithm, "name", algorithm)),
-        stage=stage,
         microsteps=microsteps,
-        gradient_itemsize=8 if exact else 4,
+        summed=8 if exact else 4,
         every_microstep=every_microstep,
     )
+    methods = Methods(Sharded(stage) if stage else Whole(), Exact(every_microstep=every_microstep))
+    want = traffic.sent(traffic.step_calls(methods, setting))
+    for purpose in ("parameters", "gradients"):
+        want.setdefault(purpose, dict.fromkeys(LINKS, Count()))
     for step in range(steps):
         for purpose, links in want.items():
             for link, count in links.items():

@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl import collectives, nn, optim
+from refimpl.methods.gradient.exact import Exact
+from refimpl.methods.partition.stages import Sharded, Whole
 from refimpl.methods.step import Replica, StepOptions
+from refimpl.methods.strategies import Methods
 from refimpl.numerics.rng import stream
-from refimpl.run.trainer import parameters_digest
+from refimpl.state.digest import parameters_digest
 from refimpl.world.groups import Groups
 from refimpl.world.topology import Grid
 
@@ -27,6 +30,16 @@ class Trained(NamedTuple):
     replica: Replica
     parameters: dict[str, Any]
     digest: str
+
+
+class Bare:
+    """A unit of parameters with given shapes, and nothing else."""
+
+    def __init__(self, name, *shapes):
+        self.name = name
+        self.parameters = tuple(
+            nn.Parameter(f"p{i}", shape, nn.Initial("zeros")) for i, shape in enumerate(shapes)
+        )
 
 
 class Shift(nn.Layer):
@@ -91,32 +104,48 @@ def trained(
     *,
     partition=1,
     gtc_group=None,
+    stage=0,
+    prefetch=False,
+    every_microstep=False,
+    gradient=None,
+    block=None,
     algorithm="ring",
     optimizer="momentum",
     micro_batches=MICRO_BATCHES,
     steps=10,
     network=network,
+    before=lambda replica: None,
     after=lambda replica: None,
+    first=0,
     end=True,
     **options,
 ):
     """Train on all ranks of comm, end the last block; options as `StepOptions`.
 
-    ``after(replica)`` is called after every step; without ``end`` the last block stays open.
+    ``gradient`` and ``block`` are methods; without one, the exact gradient and no block axis.
+    ``before(replica)`` is called at the start, ``after(replica)`` after every step, of which
+    ``first`` is the first; without ``end`` the last block stays open.
     """
     grid = Grid.cut(comm.size, partition, gtc_group)
     microsteps, rest = divmod(micro_batches, comm.size)
     assert rest == 0
-    given = {"stage": 0, "batch": BATCH, "microsteps": microsteps, "exact": True, "clip": CLIP}
+    given = {"batch": BATCH, "microsteps": microsteps, "exact": True, "clip": CLIP}
+    methods = Methods(
+        Sharded(stage, prefetch) if stage else Whole(),
+        gradient or Exact(every_microstep=every_microstep),
+        block,
+    )
     groups = Groups.split(comm, grid)
     replica = Replica(
         network(),
         groups,
         collectives.get(algorithm) if isinstance(algorithm, str) else algorithm,
         optim.make(optimizer, weight_decay=0.01),
+        methods,
         StepOptions(**given | options),
     )
-    for step in range(steps):
+    before(replica)
+    for step in range(first, steps):
         replica.step(
             lambda m, step=step: micro_batch(step, grid.micro_batch(comm.rank, m, microsteps)),
             lr=0.05,
@@ -125,6 +154,6 @@ def trained(
     if end:
         replica.end_block(lr=0.05)
     with replica.evaluated() if end else nullcontext():
-        parameters = replica.states.parameters()
+        parameters = replica.partition.parameters()
     groups.free()
     return Trained(replica, parameters, parameters_digest(parameters))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from refimpl.methods.block.bmuf import BlockMomentum, BlockOptions, block_update, start_of
+from refimpl.methods.block.bmuf import Bmuf, block_update, start_of
 from refimpl.numerics.rng import stream
 from refimpl.support.errors import UserError
 
@@ -61,7 +61,7 @@ def test_nbm_in_one_line():
 def test_one_way_counts_as_often_as_models_are_averaged():
     """The weights of one G in all updates sum up to zeta / (1 - eta) = b."""
     b = 8
-    eta = BlockOptions().momentum(b)
+    eta = Bmuf().momentum(b)
     w = d = s = np.zeros(1)
     for block in range(400):
         w, d, s = block_update(w, d, s + (block == 0), eta, nesterov=False)
@@ -141,38 +141,22 @@ def test_the_start_is_found_again_from_the_state_to_the_bit():
         assert start_of(model, update, 0.75, True).tobytes() == start.tobytes()
 
 
-class One:
-    size, rank = 1, 0
-
-
-def test_one_block_alone_keeps_its_bits():
-    bmuf = BlockMomentum(One(), One(), None)
-    weights = stream(6, "weights").normal(size=30).astype(np.float32)
-    before = weights.tobytes()
-    bmuf.begin(weights)
-    assert not bmuf.sync(weights)
-    assert not bmuf.active
-    assert weights.tobytes() == before
-    assert bmuf.evaluated(weights) is weights
-    assert bmuf.state()["synchronised"] == 0
-
-
 @pytest.mark.parametrize(
     "wrong, match",
     [
-        ({"steps": 0}, "blocks of 0 steps"),
-        ({"eta": 1.0}, r"block momentum 1\.0: must be at least 0 and less than 1"),
-        ({"eta": -0.1}, r"block momentum -0\.1"),
-        ({"zeta": 0.0}, r"block learning rate 0\.0: must be a positive number"),
-        ({"zeta": float("nan")}, "block learning rate nan"),
+        ({"steps": 0}, "--block-steps 0: must be at least 1"),
+        ({"eta": 1.0}, r"--block-momentum 1\.0: must be at least 0 and less than 1"),
+        ({"eta": -0.1}, r"--block-momentum -0\.1"),
+        ({"zeta": 0.0}, r"--block-lr 0\.0: must be a positive, finite number"),
+        ({"zeta": float("nan")}, "--block-lr nan"),
     ],
     ids=str,
 )
 def test_options_that_cannot_be_meant_are_refused(wrong, match):
     with pytest.raises(UserError, match=match):
-        BlockOptions(**wrong).check()
+        Bmuf(**wrong)
 
 
 @pytest.mark.parametrize("b, eta", [(1, 0.0), (2, 0.5), (4, 0.75), (8, 0.875)])
 def test_the_default_momentum_is_one_minus_one_over_the_models_averaged(b, eta):
-    assert BlockOptions().momentum(b) == eta
+    assert Bmuf().momentum(b) == eta

@@ -4,9 +4,45 @@ import re
 
 import pytest
 
-from refimpl import cli
-from refimpl.methods.formulas import Given, table
+from refimpl import cli, collectives
+from refimpl.methods import formulas
+from refimpl.methods.block.bmuf import Bmuf
+from refimpl.methods.gradient.exact import Exact
+from refimpl.methods.partition.stages import Sharded, Whole
+from refimpl.methods.protocol import Setting
+from refimpl.methods.strategies import Methods
+from refimpl.nn.flat import one_unit
 from refimpl.world.topology import Grid, Nodes
+
+
+def table(
+    grid,
+    nodes,
+    parameters,
+    stage,
+    *,
+    microsteps=1,
+    family="ring",
+    every_microstep=False,
+    exact=False,
+    states=1,
+):
+    """Return the text for exact gradients, and BMUF if there are blocks."""
+    methods = Methods(
+        Sharded(stage) if stage else Whole(),
+        Exact(every_microstep=every_microstep),
+        Bmuf() if grid.blocks > 1 else None,
+    )
+    setting = Setting(
+        grid,
+        nodes,
+        one_unit(parameters, grid.partition),
+        collectives.get(family),
+        microsteps=microsteps,
+        summed=8 if exact else 4,
+        every_microstep=every_microstep,
+    )
+    return formulas.table(methods, setting, states)
 
 
 def printed(text):
@@ -27,8 +63,8 @@ def printed(text):
 def test_rows_are_the_published_formulas(n, p, k, s, stage):
     parameters, replicas, m = 240 * p, n // p, 2
     v = 4 * parameters
-    given = Given(parameters, stage, microsteps=s, collectives="hierarchical", states=m)
-    rows = printed(table(Grid(1, replicas, p), Nodes.of(n, k), given))
+    given = {"microsteps": s, "family": "hierarchical", "states": m}
+    rows = printed(table(Grid(1, replicas, p), Nodes.of(n, k), parameters, stage, **given))
 
     assert rows["flat ring"] == v * (p - 1) // p
     assert rows["hierarchical"] == v * (p - k) // p
@@ -48,15 +84,15 @@ def test_rows_are_the_published_formulas(n, p, k, s, stage):
 
 
 def test_two_nodes_of_two_receive_a_half_instead_of_three_quarters():
-    text = table(Grid(1, 1, 4), Nodes.of(4, 2), Given(1000, 3))
+    text = table(Grid(1, 1, 4), Nodes.of(4, 2), 1000, 3)
     assert re.search(r"flat ring .* 3,000 bytes = 3/4 V\n", text)
     assert re.search(r"hierarchical .* 2,000 bytes = 1/2 V, k = 2\n", text)
 
 
 def test_micro_steps_do_not_multiply_the_second_hop_unless_asked_to():
     def hop2(**options):
-        given = Given(1000, 3, **options)
-        return printed(table(Grid(1, 2, 2), Nodes.of(4), given))["hop 2, all-reduces"]
+        text = table(Grid(1, 2, 2), Nodes.of(4), 1000, 3, **options)
+        return printed(text)["hop 2, all-reduces"]
 
     assert hop2(microsteps=1) == hop2(microsteps=4) == 2000
     assert hop2(microsteps=4, every_microstep=True) == 8000
@@ -64,7 +100,7 @@ def test_micro_steps_do_not_multiply_the_second_hop_unless_asked_to():
 
 
 def test_a_replica_on_every_rank_sends_one_allreduce_and_keeps_everything():
-    rows = printed(table(Grid(1, 4, 1), Nodes.of(4), Given(1000, 0, microsteps=3)))
+    rows = printed(table(Grid(1, 4, 1), Nodes.of(4), 1000, 0, microsteps=3))
     assert rows == {
         "all-reduces": 6000,
         "inside nodes": 24000,
@@ -74,14 +110,14 @@ def test_a_replica_on_every_rank_sends_one_allreduce_and_keeps_everything():
 
 
 def test_a_block_axis_adds_the_models():
-    text = table(Grid(2, 2, 1), Nodes.of(4, 2), Given(1000, 0))
+    text = table(Grid(2, 2, 1), Nodes.of(4, 2), 1000, 0)
     # Two representatives on two nodes all-reduce 4000 bytes; a broadcast inside each group.
     assert printed(text)["between nodes'"] == 8000
     assert printed(text)["inside nodes'"] == 8000
 
 
 def test_what_is_gathered_is_padded_and_said_to_be():
-    text = table(Grid(1, 1, 4), Nodes.of(4), Given(1001, 3))
+    text = table(Grid(1, 1, 4), Nodes.of(4), 1001, 3)
     assert "P = 1,001 parameters and 3 of padding of 4 bytes: V = 4,016 bytes" in text
     assert "nothing: every partition group is inside one node" in text
 
@@ -90,7 +126,7 @@ def test_what_is_gathered_is_padded_and_said_to_be():
     "arguments, message",
     [
         ("-n 4 --microsteps 2", "--microsteps 2 needs --parameters N"),
-        ("-n 4 --partition 2 --parameters 9 --zero-stage 0", "--zero-stage 0 replicates but"),
+        ("-n 4 --partition 2 --parameters 9 --zero-stage 0", "--zero-stage 0: must be 1, 2 or 3"),
         (
             "-n 6 --partition 3 --ranks-per-node 4 --parameters 9 --collectives hierarchical",
             "1, 2",

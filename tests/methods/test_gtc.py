@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from axes import context
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refimpl.collectives import ring
 from refimpl.methods.gradient.gtc import guard, threshold
 from refimpl.methods.gradient.gtc.bits import DENSE, pack, set_bits
-from refimpl.methods.gradient.gtc.method import ThresholdCompression, ThresholdOptions
+from refimpl.methods.gradient.gtc.method import Threshold
 from refimpl.methods.gradient.gtc.threshold import Counts, adapted, encode, indices, rounded, signs
 from refimpl.numerics.rng import stream
 from refimpl.support.errors import UserError
@@ -19,28 +19,9 @@ STRIP = threshold.STRIP_BYTES // 4  # values per strip in float32
 SPAN = threshold.SPAN
 
 
-class Alone:
-    """Stands for a communicator of one rank: nothing is sent."""
-
-    size, rank, nodes = 1, 0, (0,)
-
-    def __init__(self):
-        self.memory = {}
-
-    def scratch(self, n, dtype, slot=0):
-        return np.empty(n, dtype)
-
-    def purpose(self, purpose):
-        from contextlib import nullcontext
-
-        return nullcontext()
-
-
-def alone(n, tau, dtype=np.float32, **options):
+def alone(n, tau, dtype=np.float32, frames=1, **options):
     """Return a compressor in a group of one, which sends itself its own messages."""
-    frames = options.pop("frames", 1)
-    options = ThresholdOptions(tau, **options)
-    return ThresholdCompression(Alone(), ring, n, dtype, options, frames=frames)
+    return Threshold(tau, **options).build(context(n, dtype, frames=frames))
 
 
 def gradient(step, n, unit=2.0**-6, dtype=np.float32):
@@ -330,21 +311,21 @@ def test_the_residual_is_clipped_every_so_many_steps():
 @pytest.mark.parametrize(
     "wrong, match",
     [
-        ({"tau": 0.0}, "tau 0.0: the threshold must be a positive"),
-        ({"tau": math.nan}, "tau nan"),
-        ({"tau": math.inf}, "tau inf"),
-        ({"units": "frames"}, "units of 'frames': choose one of mean, sum"),
-        ({"format": "zip"}, "no message format 'zip'"),
-        ({"warmup": -1}, "-1 dense warm-up steps"),
-        ({"target": 1.0}, "target density 1.0: must be between 0 and 1"),
-        ({"clip_every": -1}, "every -1 steps"),
-        ({"clip_at": 0.5}, "at 0.5 tau: must be at least 1 tau"),
+        ({"tau": 0.0}, "--tau 0.0: must be a positive"),
+        ({"tau": math.nan}, "--tau nan"),
+        ({"tau": math.inf}, "--tau inf"),
+        ({"units": "frames"}, "--tau-units frames: choose one of sum, mean"),
+        ({"format": "zip"}, "--wire-format zip: choose one of"),
+        ({"warmup": -1}, "--gtc-warmup -1: must be at least 0"),
+        ({"target": 1.0}, "--target-density 1.0: must be between 0 and 1"),
+        ({"clip_every": -1}, "--residual-clip-every -1: must be at least 0"),
+        ({"clip_at": 0.5}, "--residual-clip 0.5: must be at least 1"),
     ],
     ids=str,
 )
 def test_options_that_cannot_be_meant_are_refused(wrong, match):
     with pytest.raises(UserError, match=match):
-        ThresholdOptions(**{"tau": 1.0} | wrong).check()
+        Threshold(**{"tau": 1.0} | wrong)
 
 
 def test_more_values_than_31_bits_can_index_are_refused():
@@ -357,20 +338,21 @@ def test_more_values_than_31_bits_can_index_are_refused():
 
 
 def test_keep_zero_and_fold_do_what_they_say():
-    compressor, g = alone(3, tau=1.0), np.array([0.5, 3.0, -0.25], np.float32)
-    compressor.combine(g)
-    owed = compressor.residual.copy()
-    g[:] = 99
-    assert not compressor.settle("keep", g)
-    assert (compressor.residual == owed).all()
-    assert (g == 99).all()
-    assert compressor.settle("fold", g)
-    assert (g == owed).all()
-    assert not compressor.residual.any()
-    compressor.combine(np.array([0.5, 3.0, -0.25], np.float32))
-    assert not compressor.settle("zero", g)
-    assert not compressor.residual.any()
-    assert (g == owed).all()
+    given, memory = np.array([0.5, 3.0, -0.25], np.float32), np.full(3, 99, np.float32)
+
+    def settled(policy):
+        compressor = alone(3, tau=1.0, at_sync=policy)
+        compressor.combine(given.copy())
+        owed = compressor.residual.copy()
+        assert owed.any()
+        return compressor.settle(memory), owed, compressor.residual
+
+    step, owed, left = settled("keep")
+    assert step is None and (left == owed).all() and (memory == 99).all()
+    step, owed, left = settled("zero")
+    assert step is None and not left.any() and (memory == 99).all()
+    step, owed, left = settled("fold")
+    assert (step == owed).all() and not left.any()
 
 
 def test_the_peak_is_the_largest_residual_of_either_sign():

@@ -16,9 +16,9 @@ from checks import replicas_equal, sends_the_formula, serial, serials_bits
 
 from refimpl.collectives import ring
 from refimpl.collectives.families import HIERARCHICAL
-from refimpl.methods.gradient.exact import AllReduce
+from refimpl.methods.gradient.exact import AllReduce, Exact
 from refimpl.methods.partition.zero import ModelStates
-from refimpl.methods.step import Replica
+from refimpl.methods.step import Loss, Replica
 from refimpl.optim import clip
 from refimpl.world.groups import Groups
 from refimpl.world.topology import Grid
@@ -62,38 +62,49 @@ def dies(monkeypatch):
 # ---------------------------------------------------------------------- two hops, and when
 
 
+def stepping(combined):
+    """Return a step in which ``combined`` makes the gradient, in fixed point, of all hops."""
+
+    def step(self, batches, lr):
+        gradient = combined(self, batches)
+        self.gradient.fixed.decode(gradient, self.gradient._sum)
+        self._update(self.gradient._sum, lr)
+        self.steps += 1
+        return Loss()
+
+    return step
+
+
 def test_accumulating_after_the_allreduce_is_noticed(dies):
     """Only the last micro-step's gradient crosses the replicas.
 
     "We cannot simply accumulate after all-reduce": PyTorch PR 125484, where FSDP2 avoids it.
     """
 
-    def two_hop(self, batches):
-        total = np.zeros_like(self.states.gradient)
+    def after_the_last(self, batches):
+        total = np.zeros_like(self.partition.gradient)
         for microstep in range(self.options.microsteps):
-            self._microstep(0, *batches(microstep))
+            self._forward_backward(*batches(microstep), first=True)
             if microstep == self.options.microsteps - 1:
-                self.axis.combine(self.states.gradient)
-            total += self.states.gradient
-        self.fixed.decode(total, self._sum)
-        return self._sum
+                self.gradient._allreduce(self.partition.gradient)
+            total += self.partition.gradient
+        return total
 
     for check in bits, equal:
-        dies(check, Replica, "_two_hop", two_hop)
+        dies(check, Replica, "step", stepping(after_the_last))
 
 
 def test_allreducing_the_running_sum_in_every_micro_step_is_noticed(dies):
     """Earlier micro-steps are added up again with every later one."""
 
-    def two_hop(self, batches):
+    def running(self, batches):
         for microstep in range(self.options.microsteps):
-            self._microstep(microstep, *batches(microstep))
-            self.axis.combine(self.states.gradient)
-        self.fixed.decode(self.states.gradient, self._sum)
-        return self._sum
+            self._forward_backward(*batches(microstep), first=microstep == 0)
+            self.gradient._allreduce(self.partition.gradient)
+        return self.partition.gradient
 
     for check in bits, sent:
-        dies(check, Replica, "_two_hop", two_hop)
+        dies(check, Replica, "step", stepping(running))
 
 
 def test_an_allreduce_in_every_micro_step_where_one_is_due_is_noticed(dies):
@@ -103,9 +114,9 @@ def test_an_allreduce_in_every_micro_step_where_one_is_due_is_noticed(dies):
     """
     init = Replica.__init__
 
-    def eager(self, network, groups, family, optimizer, options):
-        options = dataclasses.replace(options, every_microstep=True)
-        init(self, network, groups, family, optimizer, options)
+    def eager(self, network, groups, family, optimizer, methods, options):
+        methods = methods._replace(gradient=Exact(every_microstep=True))
+        init(self, network, groups, family, optimizer, methods, options)
 
     dies(sent, Replica, "__init__", eager)
 
@@ -113,7 +124,7 @@ def test_an_allreduce_in_every_micro_step_where_one_is_due_is_noticed(dies):
 def test_losing_all_but_the_last_micro_step_is_noticed(dies):
     """Megatron-LM issue 7186: only the last micro-batch reached the optimizer."""
     reduce = ModelStates.reduce
-    dies(bits, ModelStates, "reduce", lambda self, layer, microstep: reduce(self, layer, 0))
+    dies(bits, ModelStates, "reduce", lambda self, layer, first: reduce(self, layer, True))
 
 
 @pytest.mark.parametrize("partition, stage", [(1, 0), (1, 3), (2, 3)])
@@ -123,7 +134,7 @@ def test_replicas_that_never_synchronise_are_noticed(dies, partition, stage):
     No error, no warning; still so in 2.13.
     """
     check = partial(equal, partition=partition, stage=stage)
-    dies(check, AllReduce, "combine", lambda self, gradient: None)
+    dies(check, AllReduce, "_allreduce", lambda self, gradient: None)
 
 
 def test_one_buffer_for_the_gradients_of_all_units_is_noticed(dies):
@@ -133,14 +144,14 @@ def test_one_buffer_for_the_gradients_of_all_units_is_noticed(dies):
     """
     update = ModelStates.update
 
-    def aliased(self, optimizer, gradient, lr, scale):
+    def aliased(self, gradient, lr, scale):
         places = [unit.shard_place for unit in self.layout.units]
         shared = np.zeros(max(place.stop - place.start for place in places), gradient.dtype)
         for place in places:
             shared[: place.stop - place.start] = gradient[place]
         for place in places:
             gradient[place] = shared[: place.stop - place.start]
-        update(self, optimizer, gradient, lr, scale)
+        update(self, gradient, lr, scale)
 
     dies(bits, ModelStates, "update", aliased)
 
@@ -164,7 +175,7 @@ def test_a_norm_over_the_world_is_noticed(dies):
         scale = 1.0 / self.frames
         norm = self._norm(self.groups.world, gradient) * scale
         scale *= clip.coefficient(norm, self.options.clip)
-        self.states.update(self.optimizer, gradient, lr, scale)
+        self.partition.update(gradient, lr, scale)
 
     dies(bits, Replica, "_update", update)
 
@@ -188,23 +199,25 @@ def test_a_reduce_scatter_over_the_world_is_noticed(dies):
 
     DeepSpeed 0.19.5 (since commit 02663d6e5): with two replicas the first step never ends.
     """
-    original = Replica._microstep
+    original = Replica._forward_backward
 
-    def microstep(self, *batch):
-        self.states.scatter_over = self.groups.world
-        original(self, *batch)
+    def over_the_world(self, *batch, **first):
+        self.partition.scatter_over = self.groups.world
+        return original(self, *batch, **first)
 
-    def reduce(self, layer, number):
+    def reduce(self, layer, first):
+        if not layer.parameters:
+            return
         unit = self.layout.units[self.unit[layer.name]]
         self.bucket[unit.size : unit.padded] = 0
         self.fixed.encode(self.bucket[: unit.padded], self.encoded[: unit.padded])
         arrived = ring.reduce_scatter(self.scatter_over, self.encoded[: unit.padded])
         kept = self.accumulator[unit.shard_place][: arrived.size]
-        kept[:] = arrived if number == 0 else kept + arrived
+        kept[:] = arrived if first else kept + arrived
 
     def check():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Replica, "_microstep", microstep)
+            patch.setattr(Replica, "_forward_backward", over_the_world)
             bits()
 
     dies(check, ModelStates, "reduce", reduce)
@@ -239,10 +252,10 @@ def test_ranks_that_stay_away_where_their_shard_is_empty_are_noticed(dies):
     """
     reduce = ModelStates.reduce
 
-    def absent(self, layer, microstep):
-        unit = self.layout.units[self.unit[layer.name]]
-        if self.partition.rank * unit.piece < unit.size:
-            reduce(self, layer, microstep)
+    def absent(self, layer, first):
+        unit = self.layout.units[self.unit[layer.name]] if layer.parameters else None
+        if unit is not None and self.partition.rank * unit.piece < unit.size:
+            reduce(self, layer, first)
 
     dies(partial(bits, partition=4, network=tiny.crumbs), ModelStates, "reduce", absent)
 
@@ -326,8 +339,8 @@ def test_prefetching_into_the_buffer_in_use_is_noticed(dies):
     """The next unit's parameters arrive while this one computes."""
     init = ModelStates.__init__
 
-    def one_buffer(self, network, *arguments, **options):
-        init(self, network, *arguments, **options)
+    def one_buffer(self, *arguments):
+        init(self, *arguments)
         self.seats = [self._buffers[0][: unit.padded] for unit in self.layout.units]
         self._bind()
 

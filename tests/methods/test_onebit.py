@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from axes import context
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -126,8 +127,8 @@ def test_cost_is_a_thirty_second_of_the_dense_sum_and_two_scales():
 
 
 def test_a_negative_warm_up_is_refused():
-    with pytest.raises(UserError, match="-1 dense warm-up steps"):
-        OneBit(None, None, 4, np.float32, warmup=-1)
+    with pytest.raises(UserError, match="--gtc-warmup -1: must be at least 0"):
+        OneBit(warmup=-1)
 
 
 # ------------------------------------------------------------------------------- on several ranks
@@ -171,6 +172,6 @@ def test_the_sum_over_ranks_is_the_definition_computed_alone(p, n):
 
 def test_a_rank_keeps_what_its_own_chunk_is_long():
     def body(comm):
-        return OneBit(comm, None, 7, np.float32).owned.size
+        return OneBit().build(context(7, gradient=comm)).owned.size
 
     assert spawn((0,) * 3, body) == [3, 2, 2]

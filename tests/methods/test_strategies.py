@@ -9,15 +9,16 @@ import tiny
 from loopback import spawn
 
 from refimpl.methods import traffic
-from refimpl.methods.block.bmuf import BlockOptions
-from refimpl.methods.gradient.gtc.method import ThresholdOptions
+from refimpl.methods.block.bmuf import Bmuf
+from refimpl.methods.gradient.gtc.method import Threshold
+from refimpl.methods.protocol import Setting
 from refimpl.methods.strategies import STRATEGIES, strategy
 from refimpl.support.errors import UserError
 from refimpl.world.ledger import Count
 from refimpl.world.topology import Grid, Nodes
 
-GTC = {"gradient": "gtc", "threshold": ThresholdOptions(tau=0.5)}
-BMUF = {"block": BlockOptions(steps=3)}
+GTC = {"gradient": Threshold(tau=0.5)}
+BMUF = {"block": Bmuf(steps=3)}
 DATA = {"micro_batches": 24, "steps": 7}  # the last block is a partial one
 
 
@@ -43,8 +44,7 @@ def test_sharding_does_not_change_the_numbers_of_gtc_and_bmuf(p, g, b, optimizer
 
 
 def test_the_adaptive_threshold_counts_the_entries_of_all_shards():
-    threshold = ThresholdOptions(tau=0.5, target=0.05)
-    options = {"gradient": "gtc", "threshold": threshold}
+    options = {"gradient": Threshold(tau=0.5, target=0.05)}
     assert digests(everywhere(4, partition=2, stage=3, **options)) == digests(
         everywhere(2, **options)
     )
@@ -66,7 +66,7 @@ def test_members_of_a_group_are_equal_after_every_step_and_all_ranks_after_a_syn
             held = []
 
             def watch(replica):
-                held.append(replica.states.whole.tobytes())
+                held.append(replica.partition.whole.tobytes())
 
             tiny.trained(comm, gtc_group=2, steps=steps, after=watch, **GTC, **BMUF)
             return grid.place(comm.rank).block, held
@@ -84,24 +84,27 @@ def test_after_a_block_the_plain_average_is_evaluated_and_saved(eta):
     """With zeta = 1 that holds for any block momentum, since W and not the look-ahead is saved."""
     options = DATA | {"steps": 6, "clip": None, "gtc_group": 1}
     short = {"steps": 3}
-    block = BlockOptions(steps=3, eta=eta)
+    block = Bmuf(steps=3, eta=eta)
     averaged = spawn((0, 0), lambda comm: tiny.trained(comm, block=block, **options | short))
     workers = spawn(
         (0, 0),
-        lambda comm: tiny.trained(comm, block=BlockOptions(99), end=False, **options | short),
+        lambda comm: tiny.trained(comm, block=Bmuf(steps=99), end=False, **options | short),
     )
     for name, value in averaged[0].parameters.items():
         mean = (workers[0].parameters[name] + workers[1].parameters[name]) / 2
         np.testing.assert_allclose(value, mean, rtol=1e-5, atol=1e-7)
-    ahead = averaged[0].replica.states.whole
-    saved = averaged[0].replica.blocks.model
+    ahead = averaged[0].replica.partition.whole
+    saved = averaged[0].replica.block.model
     assert (ahead == saved).all() == (eta == 0.0)
 
 
 def test_the_optimizers_state_is_reset_at_a_sync_unless_kept():
-    reset, kept = (everywhere(2, gtc_group=1, keep_momentum=k, **BMUF) for k in (False, True))
-    assert not reset[0].replica.states.states["momentum"].any()
-    assert kept[0].replica.states.states["momentum"].any()
+    reset, kept = (
+        everywhere(2, gtc_group=1, block=Bmuf(steps=3, keep_momentum=keep))
+        for keep in (False, True)
+    )
+    assert not reset[0].replica.partition.states["momentum"].any()
+    assert kept[0].replica.partition.states["momentum"].any()
     assert digests(reset) != digests(kept)
 
 
@@ -122,14 +125,15 @@ def test_only_representatives_talk_between_nodes(p, g, b, k):
 
     ranks = spawn(nodes.node, body)
     replica = ranks[0][0]
-    want = traffic.sync_traffic(
+    setting = Setting(
         Grid(b, g, p),
         nodes,
-        replica.states.layout,
-        replica.collectives,
+        replica.context.layout,
+        replica.context.collectives,
         itemsize=4,
-        sum_itemsize=8,
+        summed=8,
     )
+    want = traffic.sent(traffic.sync_calls(replica.methods, setting))["models"]
     syncs = 3  # two whole blocks of 3 steps and a partial one
     for link, count in want.items():
         sent = sum((book["models"][link] for _, book in ranks if "models" in book), Count())
@@ -141,9 +145,10 @@ def test_only_representatives_talk_between_nodes(p, g, b, k):
 
 @pytest.mark.parametrize("policy", ["keep", "zero", "fold"])
 def test_residual_policies_differ_and_replicas_stay_equal(policy):
-    ranks = everywhere(4, gtc_group=2, residuals=policy, **GTC, **BMUF)
+    gtc = Threshold(tau=0.5, at_sync=policy)
+    ranks = everywhere(4, gtc_group=2, gradient=gtc, **BMUF)
     assert len(digests(ranks)) == 1
-    owed = max(float(np.abs(rank.replica.axis.residual).max()) for rank in ranks)
+    owed = max(float(np.abs(rank.replica.gradient.residual).max()) for rank in ranks)
     assert (owed > 0) == (policy == "keep")
 
 
@@ -163,7 +168,9 @@ def test_every_strategy_cuts_eight_ranks_as_its_row_says():
     }
     for name, (b, g, p) in want.items():
         row = STRATEGIES[name]
-        grid = row.grid(8, 2 if row.partition == "given" else None, 4 if row.hybrid else None)
+        given = {"P": {"partition": 2}, "G": {"gtc_group": 4}}
+        lengths = {key: n for letter in row.given for key, n in given[letter].items()}
+        grid = row.grid(8, lengths)
         assert grid == Grid(b, g, p), name
     assert strategy("serial").grid(1) == Grid(1, 1, 1)
 
@@ -182,4 +189,4 @@ def test_every_strategy_cuts_eight_ranks_as_its_row_says():
 )
 def test_group_sizes_that_do_not_go_with_the_strategy_are_refused(name, options, message):
     with pytest.raises(UserError, match=message):
-        strategy(name).grid(8, **options)
+        strategy(name).grid(8, options)

@@ -6,12 +6,26 @@ from loopback import spawn
 
 from refimpl import collectives
 from refimpl.methods import traffic
+from refimpl.methods.block.bmuf import Bmuf
+from refimpl.methods.partition.stages import Sharded, Whole
+from refimpl.methods.protocol import Setting
+from refimpl.methods.strategies import Methods
 from refimpl.nn import Layout
+from refimpl.nn.flat import one_unit
 from refimpl.run.config import Recipe, Run
 from refimpl.support.errors import UserError
 from refimpl.world.topology import Grid, Nodes
 
 LAYOUT = Layout(tiny.network().units, 4)
+
+
+def check(grid, nodes, name, stage):
+    """Look for groups of this grid on which the collectives cannot run."""
+    methods = Methods(
+        Sharded(stage) if stage else Whole(), block=Bmuf() if grid.blocks > 1 else None
+    )
+    setting = Setting(grid, nodes, one_unit(24, grid.partition), collectives.get(name))
+    traffic.check(methods, setting)
 
 
 @pytest.mark.parametrize(
@@ -29,9 +43,9 @@ def test_groups_that_lie_unevenly_on_nodes_are_refused_by_name_for_hierarchical_
 ):
     nodes = Nodes.of(grid.world, per_node)
     with pytest.raises(UserError, match=message):
-        traffic.check(grid, nodes, collectives.get("hierarchical"), stage=3)
+        check(grid, nodes, "hierarchical", stage=3)
     for name in ("ring", "halving-doubling", "native", "auto"):
-        traffic.check(grid, nodes, collectives.get(name), stage=3)
+        check(grid, nodes, name, stage=3)
 
 
 def test_every_rank_refuses_although_only_some_lie_unevenly():
@@ -40,39 +54,41 @@ def test_every_rank_refuses_although_only_some_lie_unevenly():
     def body(comm):
         nodes = Nodes(comm.nodes)
         with pytest.raises(UserError, match=r"\{3, 4, 5\}"):
-            traffic.check(Grid(1, 2, 3), nodes, collectives.get("hierarchical"), stage=3)
+            check(Grid(1, 2, 3), nodes, "hierarchical", stage=3)
         assert comm.ledger.counts == {}
 
     spawn(Nodes.of(6, 4).node, body)
 
 
 def test_collectives_without_an_operation_that_an_axis_needs_are_refused():
-    tree, nodes = collectives.get("tree"), Nodes.of(4)
+    nodes = Nodes.of(4)
     with pytest.raises(UserError, match="tree have no allgather, which the partition axis needs"):
-        traffic.check(Grid(1, 1, 4), nodes, tree, stage=1)
-    traffic.check(Grid(1, 4, 1), nodes, tree, stage=0)
+        check(Grid(1, 1, 4), nodes, "tree", stage=1)
+    check(Grid(1, 4, 1), nodes, "tree", stage=0)
 
 
 @pytest.mark.parametrize(
     "options, culprit",
     [
         ({"strategy": "zero2"}, "stage 2"),
-        ({"strategy": "ddp"}, "stage 0"),
-        ({"strategy": "mics", "partition": 2, "zero_stage": 1}, "stage 1"),
+        ({"strategy": "ddp"}, "strategy ddp"),
+        ({"strategy": "mics", "methods": {"partition": 2, "zero_stage": 1}}, "stage 1"),
         ({"strategy": "zero3", "collectives": "hierarchical"}, "collectives hierarchical"),
         ({"strategy": "zero3", "collectives": "auto"}, "collectives auto"),
     ],
 )
 def test_prefetch_is_refused_where_nothing_would_be_prefetched(options, culprit):
-    run = Run("mlp", Recipe("images", epochs=1, lr=0.1), prefetch=True, **options)
+    methods = options.pop("methods", {}) | {"prefetch": True}
+    run = Run("mlp", Recipe("images", epochs=1, lr=0.1), methods=methods, **options)
     with pytest.raises(UserError, match=f"--prefetch does not go with .*{culprit}.*zero3"):
         run.check(4)
-    Run("mlp", run.recipe, strategy="zero3", prefetch=True).check(4)
+    Run("mlp", run.recipe, strategy="zero3", methods={"prefetch": True}).check(4)
 
 
 def test_auto_says_for_every_axis_what_it_chose_and_why():
     auto = collectives.get("auto")
-    lines = traffic.choices(Grid(1, 2, 4), Nodes.of(8, 2), LAYOUT, auto, stage=3)
+    setting = Setting(Grid(1, 2, 4), Nodes.of(8, 2), LAYOUT, auto)
+    lines = traffic.choices(Methods(Sharded(stage=3)), setting)
     assert [line.split(":")[0] for line in lines] == [
         "auto, partition allgather",
         "auto, partition reduce_scatter",
@@ -85,6 +101,6 @@ def test_auto_says_for_every_axis_what_it_chose_and_why():
         nodes = tuple(Nodes.of(8, 2).node[rank] for rank in group)
         choice = auto.choose(operation, n, nodes)
         assert choice.name in line and line.endswith(choice.why), line
-    assert traffic.choices(Grid(1, 4, 1), Nodes.of(4), LAYOUT, auto, stage=0)[0].startswith(
-        "auto, gradient allreduce: "
-    )
+    setting = Setting(Grid(1, 4, 1), Nodes.of(4), one_unit(24), auto)
+    (line,) = traffic.choices(Methods(), setting)
+    assert line.startswith("auto, gradient allreduce: ")

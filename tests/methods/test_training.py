@@ -14,6 +14,11 @@ from refimpl import collectives
 from refimpl.collectives import chunks
 from refimpl.collectives.families import RING
 from refimpl.methods import traffic
+from refimpl.methods.partition import memory
+from refimpl.methods.partition.stages import Sharded, Whole
+from refimpl.methods.protocol import Setting
+from refimpl.methods.strategies import Methods
+from refimpl.nn.flat import one_unit
 from refimpl.optim import clip
 from refimpl.support.errors import UserError
 from refimpl.world.topology import Grid, Nodes, divisors
@@ -31,9 +36,13 @@ def cuts(n):
 def runs(n, partition, per_node, algorithm):
     """Tell whether the algorithm runs on every group of every axis."""
     try:
-        traffic.check(
-            Grid.cut(n, partition), Nodes.of(n, per_node), collectives.get(algorithm), stage=3
+        setting = Setting(
+            Grid.cut(n, partition),
+            Nodes.of(n, per_node),
+            one_unit(24, partition),
+            collectives.get(algorithm),
         )
+        traffic.check(Methods(Sharded() if partition > 1 else Whole()), setting)
     except UserError:
         return False
     return True
@@ -166,7 +175,7 @@ def test_one_micro_step_writes_the_gradient_where_it_is_kept():
     """The float ddp step with one micro-step skips a copy; it must not change the result."""
     want = serial(exact=False, micro_batches=2).parameters
     got = everywhere(2, exact=False, micro_batches=2)
-    assert got[0].replica.states.direct
+    assert got[0].replica.partition.direct
     for name, value in got[0].parameters.items():
         np.testing.assert_allclose(value, want[name], rtol=1e-4, atol=1e-6)
 
@@ -182,14 +191,19 @@ def test_bytes_of_states_and_of_work_space_are_those_of_the_formulas(optimizer, 
                 share = {"steps": 1, "optimizer": optimizer, "micro_batches": n * micro_steps}
                 got = everywhere(n, exact=exact, **options, **share)
                 for rank in got:
-                    held = rank.replica.states
-                    how = {"stage": stage, "exact": exact}
-                    want = traffic.state_bytes(held.layout, states=states, **how)
-                    assert held.state_bytes == want, options
-                    want = traffic.work_bytes(
-                        held.layout, microsteps=micro_steps, prefetch=prefetch, **how
+                    held = rank.replica.partition
+                    units = [unit.size for unit in held.layout.units]
+                    want = memory.per_rank(
+                        units,
+                        partition,
+                        stage,
+                        memory.Bytes(4, 4, 4 * states),
+                        microsteps=micro_steps,
+                        exact=exact,
+                        prefetch=prefetch,
                     )
-                    assert held.work_bytes == want, options
+                    assert held.state_bytes == want.states, options
+                    assert held.work_bytes == want.work, options
 
 
 def test_stage_3_binds_no_memory_that_holds_more_than_the_largest_unit():
@@ -197,7 +211,7 @@ def test_stage_3_binds_no_memory_that_holds_more_than_the_largest_unit():
     for prefetch in (False, True):
         got = everywhere(2, partition=2, stage=3, steps=1, prefetch=prefetch)
         for rank in got:
-            states = rank.replica.states
+            states = rank.replica.partition
             largest = max(unit.padded for unit in states.layout.units)
             memory = {id(seat.base) for seat in states.seats}
             assert len(memory) == 1 + prefetch

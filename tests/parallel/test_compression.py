@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+from axes import combine, context
 
 from refimpl import collectives
-from refimpl.methods.block.bmuf import BlockMomentum, BlockOptions, block_update
+from refimpl.methods.block.bmuf import Bmuf, block_update
 from refimpl.methods.gradient.gtc import exchange, threshold, wire
-from refimpl.methods.gradient.gtc.method import ThresholdCompression, ThresholdOptions
+from refimpl.methods.gradient.gtc.method import Threshold
 from refimpl.methods.gradient.onebit import message as onebit
 from refimpl.methods.gradient.onebit.method import OneBit
+from refimpl.methods.protocol import Context
+from refimpl.nn.flat import one_unit
 from refimpl.numerics.exact import FixedPoint
 from refimpl.numerics.rng import stream
 from refimpl.optim import SGD
@@ -32,7 +35,7 @@ def equal_on_all(comm, *arrays):
 
 
 def compressor(comm, n, tau, dtype=np.float32, **options):
-    return ThresholdCompression(comm, RING, n, dtype, ThresholdOptions(tau, **options))
+    return Threshold(tau, **options).build(context(n, dtype, gradient=comm))
 
 
 def two_nodes(world):
@@ -202,16 +205,9 @@ def test_gradients_of_nothing_or_one_tau_are_the_dense_sum(world):
 @pytest.mark.parametrize("fixed", [False, True])
 def test_warm_up_is_the_dense_sum(world, fixed):
     n = 300
-    gtc = ThresholdCompression(
-        world,
-        RING,
-        n,
-        np.float32,
-        ThresholdOptions(1.0, warmup=1),
-        fixed=FixedPoint(world.size) if fixed else None,
-    )
+    gtc = Threshold(1.0, warmup=1).build(context(n, gradient=world, exact=fixed))
     g = gradient(world.rank, 0, n)
-    gtc.combine(g)
+    combine(gtc, g)
     assert (g == sum(gradient(r, 0, n) for r in range(world.size))).all()
     assert gtc.statistics() == {"dense": True, "tau": 1.0, "units": "sum"}
 
@@ -225,22 +221,14 @@ def test_any_cut_into_shards_takes_the_same_steps_to_the_bit(world, target):
     """
     n, steps = 24 * 7, 12
     sizes = np.linspace(0.1, 2, n)
-    options = ThresholdOptions(0.9, target=target, warmup=1, clip_every=2, clip_at=1.0)
+    options = Threshold(0.9, target=target, warmup=1, clip_every=2, clip_at=1.0)
 
-    def run(group, part, own, **sharded):
-        gtc = ThresholdCompression(
-            group,
-            RING,
-            part.stop - part.start,
-            np.float32,
-            options,
-            fixed=FixedPoint(group.size),
-            **sharded,
-        )
+    def run(group, part, own, partition=None):
+        gtc = options.build(context(n, gradient=group, partition=partition, exact=True))
         out = []
         for step in range(steps):
             g = (stream(8, "gradient", own, step).normal(size=n) * sizes).astype(np.float32)[part]
-            gtc.combine(g)
+            combine(gtc, g)
             out.append(g)
         return np.array(out), gtc.tau
 
@@ -249,7 +237,7 @@ def test_any_cut_into_shards_takes_the_same_steps_to_the_bit(world, target):
         groups = Groups.split(world, grid)
         worker, shard = grid.worker(world.rank), grid.place(world.rank).shard
         cut = slice(shard * n // p, (shard + 1) * n // p)
-        sharded, tau = run(groups.gradient, cut, worker, partition=groups.partition, parameters=n)
+        sharded, tau = run(groups.gradient, cut, worker, groups.partition)
         whole, twin_tau = run(groups.gradient, slice(0, n), worker)
         assert sharded.tobytes() == np.ascontiguousarray(whole[:, cut]).tobytes()
         assert tau == twin_tau
@@ -259,17 +247,17 @@ def test_any_cut_into_shards_takes_the_same_steps_to_the_bit(world, target):
 def test_folded_residuals_make_the_accounts_exact(world):
     """Steps, then a fold: what was applied is the sum of all gradients, on every rank."""
     n = 500
-    for fixed in (None, FixedPoint(world.size)):
-        gtc = ThresholdCompression(world, RING, n, np.float64, ThresholdOptions(1.5), fixed=fixed)
+    for exact in (False, True):
+        options = Threshold(1.5, at_sync="fold")
+        gtc = options.build(context(n, np.float64, gradient=world, exact=exact))
         applied, given = np.zeros(n), np.zeros(n)
         for step in range(3):
             g = gradient(world.rank, step, n, np.float64)
-            gtc.combine(g)
+            combine(gtc, g)
             applied += g
             given += sum(gradient(r, step, n, np.float64) for r in range(world.size))
         assert (applied != given).any()
-        assert gtc.settle("fold", g)
-        np.testing.assert_array_equal(applied + g, given)
+        np.testing.assert_array_equal(applied + gtc.settle(g), given)
         assert not gtc.residual.any()
 
 
@@ -279,7 +267,7 @@ def test_folded_residuals_make_the_accounts_exact(world):
 @pytest.mark.parametrize("n", [0, 1, 3, 1003])
 def test_one_bit_replicas_are_equal_and_the_ledger_is_the_cost(world, n):
     comm = two_nodes(world)
-    axis = OneBit(comm, RING, n, np.float32, warmup=1)
+    axis = OneBit(warmup=1).build(context(n, gradient=comm))
     for step in range(4):
         comm.ledger.clear()
         g = gradient(comm.rank, step, n)
@@ -298,7 +286,7 @@ def test_one_bit_results_plus_all_residuals_equal_the_gradients_exactly(world):
     """Chunks of a power of two values have dyadic scales, and every sum is exact."""
     chunk, steps = 64, 3
     n = chunk * world.size
-    axis = OneBit(world, RING, n, np.float64)
+    axis = OneBit().build(context(n, np.float64, gradient=world))
     applied, given = np.zeros(n), np.zeros(n)
     for step in range(steps):
         g = gradient(world.rank, step, n, np.float64, unit=1.0)
@@ -312,7 +300,7 @@ def test_one_bit_results_plus_all_residuals_equal_the_gradients_exactly(world):
 
 def test_one_bit_is_the_definition_computed_alone(world):
     p, n = world.size, 37
-    axis = OneBit(world, RING, n, np.float32)
+    axis = OneBit().build(context(n, gradient=world))
     cut = np.cumsum([0] + [n // p + (b < n % p) for b in range(p)]).tolist()
     residuals = [np.zeros(n, np.float32) for _ in range(p)]
     owned = [np.zeros(cut[b + 1] - cut[b], np.float32) for b in range(p)]
@@ -341,6 +329,12 @@ def test_one_bit_is_the_definition_computed_alone(world):
 # ------------------------------------------------------------------------------------- BMUF
 
 
+def on(groups, n, **given):
+    """Return what BMUF is built from, on these groups."""
+    layout = one_unit(n, groups.grid.partition)
+    return Context(groups, RING, layout, np.dtype(np.float32), **given)
+
+
 def grids(size):
     """Yield every grid of this many ranks with more than one block."""
     for p in range(1, size + 1):
@@ -351,15 +345,13 @@ def grids(size):
 
 @pytest.mark.parametrize("nesterov", [True, False], ids=["nbm", "cbm"])
 def test_blocks_on_every_grid_are_the_equations_computed_alone(world, nesterov):
-    n, options = 120, BlockOptions(steps=4, zeta=0.8, nesterov=nesterov)
+    n, options = 120, Bmuf(steps=4, zeta=0.8, nesterov=nesterov)
     for grid in grids(world.size):
         groups = Groups.split(world, grid)
         block, _, shard = grid.place(world.rank)
         part = slice(shard * n // grid.partition, (shard + 1) * n // grid.partition)
         start = stream(10, "start").normal(size=n).astype(np.float32)
-        bmuf = BlockMomentum(
-            groups.block, groups.gradient, RING, options, FixedPoint(grid.blocks, "a model")
-        )
+        bmuf = options.build(on(groups, n, exact=True))
         weights = start[part].copy()
         bmuf.begin(weights)
         w, d, s = start, np.zeros(n, np.float32), start
@@ -369,7 +361,7 @@ def test_blocks_on_every_grid_are_the_equations_computed_alone(world, nesterov):
                 for b in range(grid.blocks)
             ]
             weights += ways[block][part]
-            assert bmuf.sync(weights)
+            bmuf.sync(weights)
             fixed, q = FixedPoint(grid.blocks), np.zeros(n, np.int64)
             for way in ways:
                 fixed.add(s + way, q)
@@ -379,8 +371,8 @@ def test_blocks_on_every_grid_are_the_equations_computed_alone(world, nesterov):
             w, d, s = block_update(w, d, mean, 1 - 1 / grid.blocks, 0.8, nesterov)
             for ours, alone in ((weights, s), (bmuf.model, w), (bmuf.update, d)):
                 assert ours.tobytes() == np.ascontiguousarray(alone[part]).tobytes()
-            assert bmuf.evaluated(weights) is bmuf.model
-            norm = bmuf.update_norm(groups.partition)
+            assert bmuf.start().tobytes() == weights.tobytes()
+            norm = bmuf.statistics()["block_update_norm"]
             assert norm == pytest.approx(np.sqrt(np.square(d.astype(np.float64)).sum()))
         assert bmuf.synchronised == 3
         groups.free()
@@ -391,7 +383,7 @@ def test_all_ranks_with_a_shard_are_equal_after_a_sync_in_float_too(world):
     for grid in grids(world.size):
         groups, place = Groups.split(world, grid), grid.place(world.rank)
         weights = stream(11, "start", place.shard).normal(size=n).astype(np.float32)
-        bmuf = BlockMomentum(groups.block, groups.gradient, RING)
+        bmuf = Bmuf().build(on(groups, n * grid.partition))
         bmuf.begin(weights)
         weights += stream(11, "way", place.block, place.shard).normal(size=n).astype(np.float32)
         bmuf.sync(weights)
@@ -405,7 +397,7 @@ def test_only_representatives_talk_between_groups(world):
     for grid in grids(comm.size):
         groups = Groups.split(comm, grid)
         weights = np.zeros(n // grid.partition, np.float32)
-        bmuf = BlockMomentum(groups.block, groups.gradient, RING)
+        bmuf = Bmuf().build(on(groups, n))
         bmuf.begin(weights)
         comm.ledger.clear()
         bmuf.sync(weights)
@@ -426,7 +418,7 @@ def test_momentum_0_and_rate_1_is_model_averaging_exactly_in_dyadic_arithmetic(w
     if world.size & (world.size - 1) or world.size == 1:
         return  # the mean of another number of models is rounded
     groups = Groups.split(world, Grid(world.size, 1, 1))
-    bmuf = BlockMomentum(groups.block, groups.gradient, RING, BlockOptions(eta=0.0))
+    bmuf = Bmuf(eta=0.0).build(on(groups, 50))
     weights = np.zeros(50, np.float32)
     bmuf.begin(weights)
     for step in range(4):
@@ -443,7 +435,7 @@ def test_state_that_is_loaded_continues_to_the_same_bits(world):
     groups = Groups.split(world, Grid(world.size, 1, 1))
 
     def made():
-        return BlockMomentum(groups.block, groups.gradient, RING)
+        return Bmuf().build(on(groups, 60))
 
     first, weights = made(), stream(12, "start").normal(size=60).astype(np.float32)
     first.begin(weights)

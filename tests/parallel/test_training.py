@@ -8,7 +8,9 @@ import pytest
 import tiny
 
 from refimpl import collectives, nn, optim
+from refimpl.methods.partition.stages import Sharded
 from refimpl.methods.step import Replica, StepOptions
+from refimpl.methods.strategies import Methods
 from refimpl.world.groups import Groups
 from refimpl.world.topology import Grid, divisors
 
@@ -56,9 +58,10 @@ def test_a_step_allocates_nothing(world, stage, prefetch, exact):
     net = nn.Sequential(layers[0], nn.Relu(), layers[1], nn.Relu(), layers[2])
     net.plan(8, np.float32)
     x, y = np.ones((8, widths[0]), np.float32), np.arange(8)
-    options = StepOptions(stage, 8, microsteps=2, exact=exact, clip=1.0, prefetch=prefetch)
+    methods = Methods(Sharded(stage, prefetch))
+    options = StepOptions(8, microsteps=2, exact=exact, clip=1.0)
     groups = Groups.split(world, Grid.cut(world.size, world.size))
-    replica = Replica(net, groups, collectives.get("ring"), optim.make("adam"), options)
+    replica = Replica(net, groups, collectives.get("ring"), optim.make("adam"), methods, options)
     tracemalloc.start()
     try:
         for _ in range(3):  # the last round counts: in the first the interpreter settles
@@ -71,7 +74,7 @@ def test_a_step_allocates_nothing(world, stage, prefetch, exact):
         groups.free()
     print(f"net {after - before} bytes, peak {peak - before}")
     assert after - before < 4096 and peak - before < FEW
-    assert all(unit.size * 4 > 2 * FEW for unit in replica.states.layout.units)
+    assert all(unit.size * 4 > 2 * FEW for unit in replica.context.layout.units)
 
 
 def test_float_reduction_stays_near_serial_and_replicas_stay_equal(world):

@@ -63,24 +63,20 @@ def test_options_reach_the_strategies_that_have_them_and_no_others():
     run = Run(
         "mlp",
         Recipe(task="images", epochs=1, lr=0.1),
-        partition=2,
-        gtc_group=2,
-        compression={"tau": 3.0, "gtc_warmup": 5},
-        blocks={"block_steps": 7, "residuals": "fold"},
+        methods={
+            "partition": 2,
+            "gtc_group": 2,
+            "tau": 3.0,
+            "gtc_warmup": 5,
+            "block_steps": 7,
+            "residuals": "fold",
+        },
     )
     serial, ddp = fitted(run, "serial", 4, 8), fitted(run, "ddp", 4, 8)
-    assert (serial.seed, ddp.partition, ddp.gtc_group, ddp.compression, ddp.blocks) == (
-        4,
-        None,
-        None,
-        {},
-        {},
-    )
-    assert fitted(run, "onebit", 0, 8).compression == {"gtc_warmup": 5}
-    assert fitted(run, "bmuf", 0, 8).blocks == {"block_steps": 7}
-    hybrid = fitted(run, "mics-gtc-bmuf", 0, 8)
-    assert (hybrid.partition, hybrid.gtc_group) == (2, 2)
-    assert hybrid.compression == run.compression and hybrid.blocks == run.blocks
+    assert (serial.seed, ddp.methods) == (4, {})
+    assert fitted(run, "onebit", 0, 8).methods == {"gtc_warmup": 5}
+    assert fitted(run, "bmuf", 0, 8).methods == {"block_steps": 7}
+    assert fitted(run, "mics-gtc-bmuf", 0, 8).methods == run.methods
     for name in ("serial", "ddp", "mics", "gtc", "onebit", "bmuf", "gtc-bmuf", "mics-gtc-bmuf"):
         fitted(run, name, 0, 8).check(1 if name == "serial" else 8)
 
@@ -107,7 +103,7 @@ def test_options_for_one_strategy_alone():
     )
     lr = {name: run.recipe.lr for name, run in runs.items()}
     assert lr == {"serial": 0.2, "gtc": 0.4, "bmuf": 0.2}
-    assert runs["gtc"].compression == {"tau": 6.0}
+    assert runs["gtc"].methods == {"tau": 6.0}
     assert (runs["serial"].recipe.batch, runs["bmuf"].recipe.batch) == (64, 16)
     assert [run.options["hidden"] for run in runs.values()] == ["8", "8", "9"]
 
@@ -167,16 +163,25 @@ def test_another_optimizer_does_not_inherit_the_recipes_hyper_parameters():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"strategy": "ddp", "compression": {"tau": 1.0}}, "--tau does not go with strategy ddp"),
-        ({"strategy": "gtc", "blocks": {"block_steps": 1}}, "--block-steps does not go with"),
-        ({"strategy": "bmuf", "blocks": {"residuals": "zero"}}, "--residuals does not go with"),
-        ({"strategy": "onebit", "compression": {"tau": 1.0}}, "--tau does not go with"),
-        ({"strategy": "gtc", "sync": "every-microstep"}, "--sync every-microstep does not go"),
-        ({"strategy": "bmuf", "blocks": {"block_method": "abc"}}, "--block-method abc: choose"),
-        ({"strategy": "gtc-bmuf", "gtc_group": 2, "blocks": {"residuals": "x"}}, "--residuals x"),
-        ({"strategy": "bmuf", "blocks": {"block_momentum": 1.5}}, "block momentum 1.5"),
-        ({"strategy": "gtc", "compression": {"wire_format": "zip"}}, "zip"),
-        ({"strategy": "zero3", "zero_stage": 2}, "--zero-stage 2 does not go with"),
+        ({"strategy": "ddp", "methods": {"tau": 1.0}}, "--tau 1.0 does not go with strategy ddp"),
+        ({"strategy": "gtc", "methods": {"block_steps": 1}}, "--block-steps 1 does not go with"),
+        ({"strategy": "bmuf", "methods": {"residuals": "zero"}}, "--residuals zero does not go"),
+        ({"strategy": "onebit", "methods": {"tau": 1.0}}, "--tau 1.0 does not go with"),
+        (
+            {"strategy": "gtc", "methods": {"residuals": "zero"}},
+            "use --strategy gtc-bmuf, mics-gtc",
+        ),
+        (
+            {"strategy": "gtc", "methods": {"sync": "every-microstep"}},
+            "--sync every-microstep does",
+        ),
+        ({"strategy": "bmuf", "methods": {"block_method": "abc"}}, "--block-method abc: choose"),
+        ({"strategy": "gtc-bmuf", "methods": {"gtc_group": 2, "residuals": "x"}}, "--residuals x"),
+        ({"strategy": "bmuf", "methods": {"block_momentum": 1.5}}, "--block-momentum 1.5: must"),
+        ({"strategy": "bmuf", "methods": {"block_steps": "7"}}, "steps is '7': its type must be"),
+        ({"strategy": "ddp", "methods": {"tua": 7}}, "no option 'tua': there are"),
+        ({"strategy": "gtc", "methods": {"wire_format": "zip"}}, "zip"),
+        ({"strategy": "zero3", "methods": {"zero_stage": 2}}, "--zero-stage 2 does not go with"),
         ({"reduction": "exakt"}, "--reduction exakt: choose one of exact, float"),
         ({"collectives": "rign"}, "no collectives 'rign'"),
     ],

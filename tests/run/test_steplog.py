@@ -1,29 +1,24 @@
 """The line per step: what is in it, and that it starts over where it should."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from refimpl import cli
-from refimpl.methods.step import LOSS_UNIT
+from refimpl.methods.protocol import GradientAxis
+from refimpl.methods.step import Loss
 from refimpl.run.steplog import StepLog
 from refimpl.world.events import Event
 from refimpl.world.ledger import Ledger
 
 
-def fake_replica():
-    return SimpleNamespace(loss_units=0, axis=SimpleNamespace(statistics=dict))
-
-
 def test_a_line_counts_from_the_last_one():
-    replica, ledger = fake_replica(), Ledger()
-    log = StepLog(2, replica, ledger, frames=10)
+    ledger = Ledger()
+    log = StepLog(2, GradientAxis(), ledger, frames=10)
 
     def step(number, loss):
-        replica.loss_units += round(loss / LOSS_UNIT)
         ledger.count(Event("send", nbytes=100 * number, link="inter"))
-        return log.line(number, lr=0.5)
+        return log.line(number, 0.5, Loss.of(loss))
 
     assert step(1, 10.0) is None
     line = step(2, 30.0)
@@ -32,7 +27,6 @@ def test_a_line_counts_from_the_last_one():
     assert line["ledger"]["intra"] == {"messages": 0, "bytes": 0}
     assert step(3, 5.0) is None
     # an epoch ends between two lines: evaluation sends, and the sum of losses starts anew
-    replica.loss_units = 0
     ledger.count(Event("send", nbytes=7, link="intra"))
     log.begin()
     line = step(4, 20.0)
@@ -41,8 +35,8 @@ def test_a_line_counts_from_the_last_one():
 
 
 def test_no_lines_unless_asked_for():
-    log = StepLog(0, fake_replica(), Ledger(), frames=1)
-    assert [log.line(step, 1.0) for step in range(1, 5)] == [None] * 4
+    log = StepLog(0, GradientAxis(), Ledger(), frames=1)
+    assert [log.line(step, 1.0, Loss()) for step in range(1, 5)] == [None] * 4
 
 
 @pytest.mark.parametrize("strategy", ["serial", "gtc"])

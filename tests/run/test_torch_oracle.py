@@ -20,7 +20,9 @@ from loopback import spawn
 from witness import PROGRAMS, TORCH, needs_torch
 
 from refimpl import collectives, nn, optim
+from refimpl.methods.partition.stages import Sharded, Whole
 from refimpl.methods.step import Replica, StepOptions
+from refimpl.methods.strategies import Methods
 from refimpl.methods.traffic import partition_calls
 from refimpl.numerics.rng import stream
 from refimpl.world.groups import Groups
@@ -68,9 +70,7 @@ def micro_batch(step, number):
 def ours(partition, stage, optimizer, steps=STEPS):
     """Train on 4 threads; return the parameters that every rank ends with."""
     grid = Grid.cut(RANKS, partition)
-    options = StepOptions(
-        stage=stage, batch=BATCH, microsteps=MICROSTEPS, clip=CLIP, dtype="float64"
-    )
+    options = StepOptions(batch=BATCH, microsteps=MICROSTEPS, clip=CLIP, dtype="float64")
 
     def on_a_rank(comm):
         replica = Replica(
@@ -78,13 +78,14 @@ def ours(partition, stage, optimizer, steps=STEPS):
             Groups.split(comm, grid),
             collectives.get("ring"),
             optim.make(optimizer, weight_decay=DECAY),
+            Methods(Sharded(stage) if stage else Whole()),
             options,
         )
         for step in range(steps):
             numbers = [grid.micro_batch(comm.rank, m, MICROSTEPS) for m in range(MICROSTEPS)]
             mine = [micro_batch(step, number) for number in numbers]
             replica.step(mine.__getitem__, LR)
-        return replica.states.parameters()
+        return replica.partition.parameters()
 
     first, *others = spawn((0,) * RANKS, on_a_rank)
     for other in others:

@@ -33,18 +33,21 @@ def case(
     text: str,
     settings: dict[str, Any],
     inputs: Mapping[str, tuple[NDArray, str]],
-    answers: Mapping[str, Answer],
+    answers: Mapping[str, Answer] | Callable[[str], Answer],
 ) -> Case:
     """Return a case whose answers are what ``operation`` makes of its inputs.
 
-    ``inputs`` maps a name to values and axes; axes are words in one text.  A detail that the
-    operation does not return does not exist in this case.
+    ``inputs`` maps a name to values and axes; axes are words in one text.  ``answers`` says of
+    each name what it is: all that may come out, in order, or a function of what does.  A detail
+    that the operation does not return does not exist in this case.
     """
     made = Case(name, operation.__name__, text, settings)
     for key, (value, axes) in inputs.items():
         assert value.ndim == len(axes.split()), (name, key)
         made.arrays[key] = Array("input", value, tuple(axes.split()))
     results = operation(made.inputs(), settings)
+    if callable(answers):
+        answers = {key: answers(key) for key in results}
     assert set(results) <= set(answers), (name, set(results) - set(answers))
     for key, answer in answers.items():
         if key not in results and answer.role == "detail":

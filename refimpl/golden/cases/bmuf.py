@@ -12,8 +12,12 @@ from refimpl import collectives
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case
 from refimpl.golden.cases.ask import EXACT, Answer, case
-from refimpl.methods.block.bmuf import BlockMomentum, BlockOptions
+from refimpl.methods.block.bmuf import Bmuf
+from refimpl.methods.protocol import Context
+from refimpl.nn.flat import one_unit
+from refimpl.world.groups import Groups
 from refimpl.world.threads import spawn
+from refimpl.world.topology import Grid
 
 Arrays = dict[str, NDArray]
 Settings = dict[str, Any]
@@ -28,13 +32,14 @@ def bmuf(inputs: Arrays, settings: Settings) -> Arrays:
     """
     found = inputs["found"]
     number, models, _ = found.shape
-    options = BlockOptions(
+    options = Bmuf(
         steps=1, eta=settings["eta"], zeta=settings["zeta"], nesterov=settings["nesterov"]
     )
 
     def body(comm):
-        alone = comm.split(color=comm.rank)
-        filtered = BlockMomentum(comm, alone, collectives.get("ring"), options)
+        groups, initial = Groups.split(comm, Grid(models, 1, 1)), inputs["initial"]
+        layout = one_unit(initial.size)
+        filtered = options.build(Context(groups, collectives.get("ring"), layout, initial.dtype))
         weights = inputs["initial"].copy()
         filtered.begin(weights)
         seen = []

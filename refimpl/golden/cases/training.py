@@ -17,17 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import collectives, optim
-from refimpl.collectives import chunks
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
 from refimpl.golden.cases import springs
 from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, case
-from refimpl.methods.block.bmuf import BlockOptions
-from refimpl.methods.gradient.gtc import threshold, wire
-from refimpl.methods.gradient.gtc.method import ThresholdCompression, ThresholdOptions
-from refimpl.methods.gradient.onebit.method import OneBit
+from refimpl.methods.gradient.exact import Exact
 from refimpl.methods.step import Replica, StepOptions
-from refimpl.methods.strategies import STRATEGIES
+from refimpl.methods.strategies import STRATEGIES, Methods, Strategy, strategy
+from refimpl.world.communicator import Communicator
+from refimpl.world.events import Event, Listener
 from refimpl.world.groups import Groups
 from refimpl.world.threads import spawn
 from refimpl.world.topology import Grid
@@ -65,102 +63,93 @@ def train(inputs: Arrays, settings: Settings) -> Arrays:
         return Rank(comm, grid, inputs, settings).train()
 
     ends = spawn((0,) * grid.world, body)
-    found: Arrays = {"model": ends[0].pop("model")[0]}
+    model = ends[0].pop("model")[0]
+    found: Arrays = {}
     for name in ends[0]:
         longest = max((row.size for end in ends for row in end.get(name, ())), default=0)
         steps = len(ends[0][name])
         rows = [[end[name][s] for end in ends] for s in range(steps)]
-        found[name] = np.stack([padded(row, longest) for row in rows])
         if name == "message":
             found["message_size"] = np.array([[m.size for m in row] for row in rows])
-    return found
+        found[name] = np.stack([padded(row, longest) for row in rows])
+    return found | {"model": model}
 
 
-class Rank:
-    """One rank's replica, and what it has after each step."""
+class Rank(Listener):
+    """One rank's replica, and what it has after each step: it listens to its own events."""
 
-    def __init__(self, comm, grid: Grid, inputs: Arrays, settings: Settings) -> None:
-        self.inputs, self.settings, self.rank = inputs, settings, comm.rank
+    kinds = frozenset({"phase", "value"})
+
+    def __init__(self, comm: Communicator, grid: Grid, inputs: Arrays, settings: Settings) -> None:
+        self.inputs, self.settings, self.comm = inputs, settings, comm
         self.found: dict[str, list[NDArray]] = {}
-        replica = self.replica = Replica(
+        dtype = inputs["initial"].dtype
+        self.replica = Replica(
             springs.network(settings["units"], inputs["initial"]),
             Groups.split(comm, grid),
             collectives.get(settings["collectives"]),
             optim.make(settings["optimizer"], **settings["hyper"]),
-            _options(settings, inputs["initial"].dtype),
+            _methods(settings),
+            StepOptions(batch=1, microsteps=settings["microsteps"], dtype=dtype.name),
         )
-        replica.loss = springs.Loss()
-        self.combine, replica.axis.combine = replica.axis.combine, self.watched
+        self.replica.loss = springs.Loss()
 
     def keep(self, name: str, value: NDArray) -> None:
         """Append a copy."""
         self.found.setdefault(name, []).append(np.array(value))
 
-    def watched(self, gradient: NDArray) -> None:
-        """Combine, and keep what was before and after."""
-        axis = self.replica.axis
-        self.keep("gradient", gradient)
-        if isinstance(axis, ThresholdCompression):
-            total = axis.residual + gradient
-            self._decided(np.abs(total) - axis.tau, axis.tau)
-            words = np.empty(total.size, np.uint32)
-            words = threshold.encode(axis.residual.copy(), gradient, axis.tau, words)
-            form = wire.choose(words, total.size, axis.options.format)
-            self.keep("message", wire.encode(words, total.size, axis.tau, form))
-        elif isinstance(axis, OneBit):
-            total = axis.residual + gradient
-            self._decided(total, float(np.abs(total).max()))
-        self.combine(gradient)
-        self.keep("combined", gradient)
-        if isinstance(axis, OneBit):
-            chunk = chunks.slices(gradient, axis.group.size)[axis.group.rank]
-            owned = axis.owned + gradient[chunk]
-            self._decided(owned, float(np.abs(owned).max()))
-        for name in ("residual", "owned"):
-            if name in axis.state():
-                self.keep(name, axis.state()[name])
+    def begin(self, event: Event) -> None:
+        """Keep the gradient before it is combined, the message, and what came of it.
 
-    def _decided(self, distance: NDArray, unit: float) -> None:
-        """Make sure that no rounding can turn a decision, where there is any rounding."""
-        if not self.settings["exact"]:
-            assert (np.abs(distance) > MARGIN * unit).all(), "a decision too near: draw others"
+        Where there is any rounding, make sure that none can turn a decision: ``margin`` says how
+        near each one was, in units of what it decides about.
+        """
+        if event.name == "combine":
+            self.keep("gradient", event.value)
+        elif event.name in ("message", "combined"):
+            self.keep(event.name, event.value)
+        elif event.name == "margin" and not self.settings["exact"]:
+            assert (np.abs(event.value) > MARGIN).all(), "a decision too near: draw others"
 
     def train(self) -> dict[str, list[NDArray]]:
         """Take all steps."""
         replica, targets = self.replica, self.inputs["targets"]
-        mine = self.inputs["micro_batch"][self.rank]
+        mine = self.inputs["micro_batch"][self.comm.rank]
         labels = np.zeros(1, np.int64)
         for step in range(len(targets)):
 
             def batches(microstep, step=step):
                 return targets[step, mine[microstep]][None], labels
 
-            replica.step(batches, self.settings["lr"])
-            shard = np.zeros(replica.states.layout.shard, self.inputs["initial"].dtype)
-            self.keep("parameters", replica.states.own(shard))
+            with self.comm.events.listen(self):
+                replica.step(batches, self.settings["lr"])
+            for axis in (replica.gradient, replica.block):
+                for name, leaf in () if axis is None else axis.state().items():
+                    if isinstance(leaf.value, np.ndarray):
+                        self.keep(name, leaf.value)
             for name in replica.optimizer.states:
-                self.keep(name, replica.states.states[name])
-            if replica.blocks.active:
-                self.keep("global_model", replica.blocks.model)
-                self.keep("block_update", replica.blocks.update)
+                self.keep(name, replica.partition.states[name])
+            self.keep("parameters", replica.partition.weights())
         replica.end_block(self.settings["lr"])
         with replica.evaluated():
-            named = replica.states.parameters()
+            named = replica.partition.parameters()
         self.keep("model", np.concatenate([value.ravel() for value in named.values()]))
         replica.groups.free()
         return self.found
 
 
-def _options(settings: Settings, dtype: np.dtype) -> StepOptions:
-    gtc, bmuf = settings.get("gtc"), settings.get("bmuf")
-    return StepOptions(
-        stage=settings["stage"],
-        batch=1,
-        microsteps=settings["microsteps"],
-        dtype=dtype.name,
-        gradient=settings["gradient"],
-        threshold=ThresholdOptions(**gtc) if gtc else None,
-        block=BlockOptions(**bmuf) if bmuf else None,
+def _methods(settings: Settings) -> Methods:
+    """Return the methods of a case; what it says of one stands under its name."""
+    row = strategy(settings["strategy"])
+
+    def given(name: str) -> Settings:
+        said = settings.get(name)
+        return said if isinstance(said, dict) else {}  # "exact" says how numbers were drawn
+
+    return Methods(
+        row.partition.of({"zero_stage": settings["stage"]}),
+        row.gradient(**given(row.gradient.name)),
+        row.block and row.block(**given(row.block.name)),
     )
 
 
@@ -180,31 +169,35 @@ def bundles() -> Iterator[Bundle]:
 
 
 def _cases(name: str, steps: int) -> Iterator[Case]:
-    for world in (1,) if name == "serial" else WORLDS:
-        yield _case(f"n{world}", name, world, min(2, world), steps, "momentum")
-    if name == "mics":
-        yield _case("n8.partition4", name, 8, 4, steps, "momentum")
-    if name in ("ddp", "zero3", "mics") and steps > 1:
-        yield _case("n4.adam", name, 4, 2, steps, "adam")
+    row = strategy(name)
+    for world in (1,) if row.serial else WORLDS:
+        yield _case(f"n{world}", row, world, min(2, world), steps, "momentum")
+    if row.gradient is not Exact or row.block is not None or row.serial:
+        return
+    if "P" in row.given:
+        yield _case("n8.partition4", row, 8, 4, steps, "momentum")
+    if steps > 1 and row.choose({}).partition.stage in (0, 3):
+        yield _case("n4.adam", row, 4, 2, steps, "adam")
 
 
 def _case(
-    label: str, strategy: str, world: int, partition: int, steps: int, optimizer: str
+    label: str, row: Strategy, world: int, partition: int, steps: int, optimizer: str
 ) -> Case:
-    row, exact = STRATEGIES[strategy], steps == 1
-    p = {"1": 1, "n": world, "given": partition}[row.partition]
-    group = max(1, world // p // 2) if row.hybrid else None
-    grid = row.grid(world, p if row.partition == "given" else None, group)
+    exact = steps == 1
+    given = {"partition": partition} if "P" in row.given else {}
+    if "G" in row.given:
+        given["gtc_group"] = max(1, world // given.get("partition", 1) // 2)
+    grid, methods = row.grid(world, given), row.choose(given)
     microsteps = MICRO_BATCHES // world
     make = draw.dyadic if exact else draw.rough
     initial = make(f"springs {steps} initial {SALT}", sum(UNITS), 1.0)
     targets = make(f"springs {steps} targets {SALT}", (steps, MICRO_BATCHES, sum(UNITS)), 2.0)
     hyper = {"momentum": 0.5} if exact else {"momentum": 0.9, "weight_decay": 0.01}
     settings: Settings = {
-        "strategy": strategy,
+        "strategy": row.name,
         "grid": [grid.blocks, grid.gradient, grid.partition],
-        "stage": 3 if row.stage is None else row.stage,
-        "gradient": row.gradient or "exact",
+        "stage": methods.partition.stage,
+        "gradient": methods.gradient.name,
         "units": UNITS,
         "microsteps": microsteps,
         "frames": MICRO_BATCHES // grid.blocks,
@@ -214,31 +207,21 @@ def _case(
         "lr": 0.25 if exact else 0.1,
         "exact": exact,
     }
-    if row.gradient == "gtc":
-        settings["gtc"] = {"tau": 4.0, "units": "sum", "format": "auto"}
-    if row.blockwise:
-        settings["bmuf"] = {
-            "steps": 1 if exact else 3,
-            "eta": 1 - 1 / grid.blocks,
-            "zeta": 1.0,
-            "nesterov": True,
-        }
+    for method in methods.each():
+        example = method.example(grid.blocks, steps)
+        if example:
+            settings[method.name] = example
     takes = [[grid.micro_batch(r, m, microsteps) for m in range(microsteps)] for r in range(world)]
     rule = EXACT if exact else _TEN
-    each = Answer("step rank element", rule)
-    answers = {"gradient": each._replace(role="detail")}
-    if row.gradient == "gtc":
-        answers["message_size"] = Answer("step rank", INTEGERS, "detail")
-        answers["message"] = Answer("step rank byte", BYTES, "detail")
-    answers["combined"] = each
-    if row.gradient in ("gtc", "onebit"):
-        answers["residual"] = each
-    if row.gradient == "onebit":
-        answers["owned"] = each
-    if grid.blocks > 1:
-        answers |= {"global_model": each, "block_update": each}
-    answers |= dict.fromkeys(optim.make(optimizer).states, each)
-    answers |= {"parameters": each, "model": Answer("element", rule)}
+
+    def answer(name: str) -> Answer:
+        return {
+            "gradient": Answer("step rank element", rule, "detail"),
+            "message_size": Answer("step rank", INTEGERS, "detail"),
+            "message": Answer("step rank byte", BYTES, "detail"),
+            "model": Answer("element", rule),
+        }.get(name, Answer("step rank element", rule))
+
     return case(
         label,
         train,
@@ -249,7 +232,7 @@ def _case(
             "targets": (targets, "step micro_batch element"),
             "micro_batch": (np.array(takes), "rank micro_step"),
         },
-        answers,
+        answer,
     )
 
 

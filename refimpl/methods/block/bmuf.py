@@ -26,21 +26,25 @@ training with intra-block parallel optimization and blockwise model-update filte
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.methods import dense
+from refimpl.methods.options import POSITIVE, Check, least, option
+from refimpl.methods.protocol import (
+    BlockAxis,
+    BlockMethod,
+    Call,
+    Context,
+    Setting,
+    Statistics,
+)
 from refimpl.optim import clip
-from refimpl.support.errors import require
-
-if TYPE_CHECKING:
-    from refimpl.collectives import Collectives
-    from refimpl.numerics.exact import FixedPoint
-    from refimpl.world.communicator import Communicator
+from refimpl.state.tree import Leaf, Tree
 
 # Values per pass: the model, W, D and the temporaries of `block_update` stay in the cache.
 STRIP = 1 << 15
@@ -98,109 +102,99 @@ def block_update(
 
 
 @dataclass(frozen=True)
-class BlockOptions:
-    """How models are filtered.
+class Bmuf(BlockMethod):
+    """Models, filtered: blockwise model-update filtering."""
 
-    Attributes
-    ----------
-    steps : int
-        Local steps of a block.
-    eta : float, optional
-        Block momentum, in [0, 1); by default 1 - 1/b, b the number of models averaged.
-    zeta : float
-        Block learning rate.
-    nesterov : bool
-        NBM (the default), else CBM.
-    """
+    name: ClassVar[str] = "bmuf"
+    title: ClassVar[str] = "blockwise model-update filtering (BMUF)"
 
-    steps: int = 50
-    eta: float | None = None
-    zeta: float = 1.0
-    nesterov: bool = True
+    steps: int = option("--block-steps", 50, "local steps of a block", least(1))
+    eta: float | None = option(
+        "--block-momentum",
+        None,
+        "eta (default: 1 - 1/b, b models averaged)",
+        Check(lambda eta: 0 <= eta < 1, "at least 0 and less than 1 (by default 1 - 1/b)"),
+    )
+    zeta: float = option("--block-lr", 1.0, "zeta (default: 1)", POSITIVE)
+    nesterov: bool = option(
+        "--block-method",
+        True,
+        "nbm (Nesterov, default) or cbm (classical)",
+        choices={"nbm": True, "cbm": False},
+        metavar="NAME",
+    )
+    keep_momentum: bool = option(
+        "--local-momentum",
+        False,
+        "the optimizer's state at a sync: reset (default), keep",
+        choices={"reset": False, "keep": True},
+    )
 
-    def check(self) -> None:
-        """Refuse what cannot be meant."""
-        require(self.steps >= 1, f"blocks of {self.steps} steps: must be at least 1")
-        require(
-            self.eta is None or 0 <= self.eta < 1,
-            f"block momentum {self.eta}: must be at least 0 and less than 1 (by default 1 - 1/b)",
-        )
-        require(
-            0 < self.zeta < math.inf,
-            f"block learning rate {self.zeta}: must be a positive number (usually 1)",
-        )
-
-    def momentum(self, blocks: int) -> float:
+    def momentum(self, models: int) -> float:
         """Return eta for b models.
 
-        >>> BlockOptions().momentum(4), BlockOptions(eta=0.5).momentum(4)
+        >>> Bmuf().momentum(4), Bmuf(eta=0.5).momentum(4)
         (0.75, 0.5)
         """
-        return 1 - 1 / blocks if self.eta is None else self.eta
+        return 1 - 1 / models if self.eta is None else self.eta
+
+    def build(self, context: Context) -> BlockMomentum:
+        """Return the filter of one rank."""
+        return BlockMomentum(self, context)
+
+    @classmethod
+    def example(cls, models: int, steps: int) -> dict[str, Any]:
+        """Return blocks of three steps, or shorter ones, filtered with the default momentum."""
+        eta = cls().momentum(models)
+        return {"steps": min(3, steps), "eta": eta, "zeta": 1.0, "nesterov": True}
+
+    def traffic(self, setting: Setting, statistics: Sequence[Statistics] = ()) -> Iterator[Call]:
+        """Yield what a sync sends, for each shard.
+
+        One all-reduce of the shard among the b representatives, one broadcast of it inside every
+        GTC group; nothing with b = 1.
+        """
+        if setting.grid.blocks == 1:
+            return
+        n = setting.layout.shard
+        for group in setting.talking("block"):
+            yield Call(setting, "block", group, "models", "allreduce", n, setting.summed)
+        for group in setting.talking("gradient"):
+            yield Call(setting, "gradient", group, "models", "broadcast", n, setting.itemsize)
 
 
-class BlockMomentum:
+class BlockMomentum(BlockAxis):
     """The filter's state on one rank, and the messages of a synchronisation.
-
-    Parameters
-    ----------
-    block : Communicator
-        The b ranks with this shard and this place in their groups.
-    group : Communicator
-        The g ranks of this rank's GTC group with this shard, whose models are equal; rank 0 is
-        the representative.
-    collectives : Collectives
-        All-reduce between representatives, broadcast inside the groups.
-    options : BlockOptions
-        Checked here.
-    fixed : FixedPoint, optional
-        For sums that do not depend on their order (``--reduction exact``), b terms.
 
     Attributes
     ----------
-    model, update : (n,) arrays
-        W and D, once `begin` was called; of length 0 with b = 1.
+    model, update : (shard,) arrays
+        W and D, once `begin` was called.
     synchronised : int
         How many blocks are over.
     """
 
-    def __init__(
-        self,
-        block: Communicator,
-        group: Communicator,
-        collectives: Collectives,
-        options: BlockOptions | None = None,
-        fixed: FixedPoint | None = None,
-    ) -> None:
-        self.options = BlockOptions() if options is None else options
-        self.options.check()
-        self.block, self.group, self.collectives, self.fixed = block, group, collectives, fixed
-        self.eta = self.options.momentum(block.size)
+    def __init__(self, options: Bmuf, context: Context) -> None:
+        groups = context.groups
+        self.block, self.group, self.partition = groups.block, groups.gradient, groups.partition
+        self.options, self.collectives = options, context.collectives
+        self.fixed = context.fixed(self.block.size, "a model")
+        self.steps, self.resets = options.steps, not options.keep_momentum
+        self.eta = options.momentum(self.block.size)
         self.synchronised = 0
-        self.model = self.update = np.empty(0)
-
-    @property
-    def active(self) -> bool:
-        """Whether there is anything to average.  With b = 1 every call here does nothing."""
-        return self.block.size > 1
+        self.model = self.update = np.empty(0, context.dtype)
 
     def begin(self, weights: NDArray) -> None:
-        """Take the initial model (n,), the same on all ranks with this shard, as W."""
-        if self.active:
-            self.model, self.update = weights.copy(), np.zeros_like(weights)
+        """Take the initial model (shard,), the same on all ranks with this shard, as W."""
+        self.model, self.update = weights.copy(), np.zeros_like(weights)
 
-    def sync(self, weights: NDArray) -> bool:
-        """End the block: set ``weights`` (n,) to the start of the next, the same on all ranks.
+    def sync(self, weights: NDArray) -> None:
+        """End the block: set ``weights`` (shard,) to the start of the next, the same on all ranks.
 
-        Returns whether anything was done: with b = 1 the weights keep their bits, where the
-        filter would turn w into s + (w - s).  Collective over all ranks with this shard.
-
-        Mean: the sum over groups (order of summation: the collective's; none with ``fixed``),
-        divided by b.  Cost: between representatives one all-reduce of n values, inside a group
-        one broadcast of n.
+        Collective over all ranks with this shard.  Mean: the sum over groups (order of
+        summation: the collective's; none with ``--reduction exact``), divided by b.  Cost:
+        between representatives one all-reduce of the shard, inside a group one broadcast.
         """
-        if not self.active:
-            return False
         assert self.model.shape == weights.shape, "begin() is called before the first block"
         with self.block.purpose("models"):
             if self.group.rank == 0:
@@ -219,25 +213,29 @@ class BlockMomentum:
                 self.options.nesterov,
             )
         self.synchronised += 1
-        return True
 
-    def evaluated(self, weights: NDArray) -> NDArray:
-        """Return the model to evaluate and save: W; with b = 1 the weights themselves."""
-        return self.model if self.active else weights
+    def start(self) -> NDArray:
+        """Return where the block that begins starts from (shard,), to the bit what `sync` set."""
+        return start_of(self.model, self.update, self.eta, self.options.nesterov)
 
-    def update_norm(self, partition: Communicator) -> float:
-        """Return the norm of D over all shards, the same on all ranks.  Collective over them."""
-        return clip.GlobalNorm()(partition, self.update)
+    def statistics(self) -> dict[str, Any]:
+        """Return how many blocks are over, and the norm of D over all shards.
 
-    def state(self) -> dict[str, Any]:
-        """Return all that the next block depends on, by name; arrays are not copies."""
+        Collective over the partition group; the same on all its ranks.
+        """
+        norm = clip.GlobalNorm()(self.partition, self.update)
+        return {"synchronised": self.synchronised, "block_update_norm": norm}
+
+    def state(self) -> Tree:
+        """Return W and D, equal on all ranks with this shard."""
         return {
-            "global_model": self.model,
-            "block_update": self.update,
-            "synchronised": self.synchronised,
+            "global_model": Leaf(self.model, "shard"),
+            "block_update": Leaf(self.update, "shard"),
+            "synchronised": Leaf(self.synchronised),
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, tree: Tree) -> None:
         """Set what `state` returned."""
-        self.model, self.update = state["global_model"].copy(), state["block_update"].copy()
-        self.synchronised = int(state["synchronised"])
+        self.model = tree["global_model"].value.copy()
+        self.update = tree["block_update"].value.copy()
+        self.synchronised = int(tree["synchronised"].value)

@@ -1,71 +1,101 @@
-"""The gradient axis: how the gradients of one step become one.
+"""The gradient axis, exactly: one all-reduce of the shard (hop 2 of two-hop synchronisation).
 
-Ranks of a gradient group hold the same shard and have seen different data.  A method turns each
-rank's shard of its worker's gradient sum into the sum over the group, in place.  Here is the exact
-one; its neighbours `gtc` and `onebit` send less.  All of them have::
+Ranks of a gradient group hold the same shard and have seen different data.  With r^(i) the shard
+of rank i's gradient sum,
 
-    combine(gradient)      the sum over the group; collective
-    adds_integers          whether it takes the int64 sums of ``--reduction exact``
-    statistics()           the last step's numbers
-    settle(policy, g)      before models are averaged: what becomes of what is still owed
-    state(), load(state)   what the next step depends on, by name
+    combine    r = r^(0) + r^(1) + ... + r^(g-1)         once, after the last micro-step
+
+``--sync every-microstep`` does it after every micro-step and adds up what comes: s times the
+messages for the same sum, which is what two hops improve on.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from refimpl.collectives import Collectives
-    from refimpl.world.communicator import Communicator
+from refimpl.methods.options import option
+from refimpl.methods.protocol import (
+    Call,
+    Context,
+    GradientAxis,
+    GradientMethod,
+    Setting,
+    Statistics,
+)
 
 
-class GradientAxis:
-    """What the step and the trainer ask of a method; a method overrides what it has."""
+@dataclass(frozen=True)
+class Exact(GradientMethod):
+    """The exact sum."""
 
-    adds_integers = False
+    name: ClassVar[str] = "exact"
+    title: ClassVar[str] = "exact gradients"
 
-    def combine(self, gradient: NDArray) -> None:
-        """Replace ``gradient`` (shard,) by the sum over the group, in place.  Collective."""
-        raise NotImplementedError
+    every_microstep: bool = option(
+        "--sync",
+        False,
+        "when gradients cross replicas: two-hop (default), every-microstep",
+        choices={"two-hop": False, "every-microstep": True},
+        metavar="KIND",
+    )
 
-    def statistics(self) -> dict[str, Any]:
-        """Return the last step's numbers, plain data."""
-        return {}
+    def build(self, context: Context) -> AllReduce:
+        """Return the all-reduce of one rank."""
+        return AllReduce(context, self.every_microstep)
 
-    def warning(self) -> str | None:
-        """Return what is set so that training cannot go well, in words."""
-        return None
-
-    def settle(self, policy: str, gradient: NDArray) -> bool:
-        """Deal with what is owed before models are averaged; return whether a step is due."""
-        return False
-
-    def state(self) -> dict[str, Any]:
-        """Return all that the next step depends on, by name; arrays are not copies."""
-        return {}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Set what `state` returned."""
-        assert not state
+    def traffic(self, setting: Setting, statistics: Sequence[Statistics] = ()) -> Iterator[Call]:
+        """Yield one all-reduce of the shard in every gradient group, or one per micro-step."""
+        times = setting.microsteps if self.every_microstep else 1
+        for group in setting.talking("gradient"):
+            n, size = setting.layout.shard, setting.summed
+            yield Call(setting, "gradient", group, "gradients", "allreduce", n, size, times=times)
 
 
 class AllReduce(GradientAxis):
-    """The exact sum: one all-reduce of the shard (hop 2 of the two-hop synchronisation).
+    """The exact sum over the group.
 
     Order of summation: that of the collective, see `refimpl.collectives`; with int64 gradients
-    (``--reduction exact``) the order does not matter.  Cost: one all-reduce of n/p elements.
+    (``--reduction exact``) the order does not matter, and the sum is rounded once, at the end.
+    Cost: one all-reduce of the shard.
     """
 
-    adds_integers = True
+    def __init__(self, context: Context, every_microstep: bool = False) -> None:
+        self.group, self.collectives = context.groups.gradient, context.collectives
+        self.every_microstep = every_microstep
+        self.fixed = context.fixed(self.group.size)
+        summed = np.int64 if context.exact else context.dtype
+        self._sum = np.zeros(context.layout.shard if context.exact else 0, context.dtype)
+        self._total = np.zeros(context.layout.shard if every_microstep else 0, summed)
 
-    def __init__(self, group: Communicator, collectives: Collectives) -> None:
-        self.group, self.collectives = group, collectives
+    def combine(self, gradient: NDArray) -> NDArray:
+        """Return the sum over the group as floats; of all micro-steps, if they came one by one."""
+        if self.every_microstep:
+            gradient = self._total
+        else:
+            self._allreduce(gradient)
+        if self.fixed is None:
+            return gradient
+        self.fixed.decode(gradient, self._sum)
+        return self._sum
 
-    def combine(self, gradient: NDArray) -> None:
-        """Replace ``gradient`` (shard,) by its sum over the group."""
+    def combine_now(self, gradient: NDArray, first: bool) -> None:
+        """Add one micro-step's sum over the group to the total.
+
+        It is combined before it is added: combining the running total would count the earlier
+        micro-steps again and again.
+        """
+        self._allreduce(gradient)
+        if first:
+            self._total[:] = gradient
+        else:
+            self._total += gradient
+
+    def _allreduce(self, gradient: NDArray) -> None:
         if self.group.size > 1:
             with self.group.purpose("gradients"):
                 self.collectives.allreduce(self.group, gradient)

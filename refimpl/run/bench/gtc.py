@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from refimpl.methods.block.bmuf import Bmuf
 from refimpl.methods.gradient.gtc import threshold, wire
 from refimpl.methods.gradient.onebit import message as onebit
 from refimpl.numerics.rng import stream
@@ -118,10 +119,11 @@ def traffic(comm: Communicator, model: ModelFile, blocks: int = 2) -> dict[str, 
     recipe = model.recipe()
     nodes = len(set(comm.nodes))
     sent = {}
+    steps = blocks * Bmuf.of(recipe.methods).steps
     for name in ("ddp", "gtc", "gtc-bmuf"):
         group = comm.size // (nodes if nodes > 1 else 2) if name == "gtc-bmuf" else None
-        steps = blocks * recipe.block_steps
-        run = Run(model.name, recipe, strategy=name, gtc_group=group, steps=steps)
+        given = {} if group is None else {"gtc_group": group}
+        run = Run(model.name, recipe, strategy=name, methods=given, steps=steps)
         ledger = Trainer(comm, run, model, lambda text: None).train()["ledger"]
         sent[name] = {link: count["bytes"] / steps for link, count in ledger.items()}
     return {"model": model.name, "ranks": comm.size, "nodes": nodes, "bytes_per_step": sent}

@@ -16,6 +16,7 @@ import numpy as np
 
 from refimpl import collectives, nn, optim
 from refimpl.methods.step import Replica, StepOptions
+from refimpl.methods.strategies import Methods
 from refimpl.numerics.rng import stream
 from refimpl.world.groups import Groups
 from refimpl.world.topology import Grid
@@ -85,12 +86,13 @@ def measure(comm: Communicator, repeats: int = 30, collective: str = "ring") -> 
         Groups.split(comm, Grid.cut(comm.size)),
         algorithms,
         optim.make("momentum", momentum=0.9),
-        StepOptions(stage=0, batch=BATCH, microsteps=1),
+        Methods(),
+        StepOptions(batch=BATCH, microsteps=1),
     )
     rng = stream(0, "bench step", comm.rank)
     x = rng.normal(size=(BATCH, WIDTHS[0])).astype(np.float32)
     y = rng.integers(0, WIDTHS[-1], BATCH)
-    gradient = np.zeros(replica.states.layout.padded, np.float32)
+    gradient = np.zeros(replica.context.layout.padded, np.float32)
 
     parts: dict[str, Callable[[], Any]] = {
         "products": products(WIDTHS, BATCH),

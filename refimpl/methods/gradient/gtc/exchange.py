@@ -110,6 +110,7 @@ def exchange(
     """
     form = wire.choose(words, out.size, wanted)
     messages = allgather(comm, words, out.size, tau, form)
+    comm.events.tell("message", messages[comm.rank])
     entries = []
     try:
         for message in messages:

@@ -14,165 +14,158 @@ takes the same steps, to the last bit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from refimpl.collectives import ring
-from refimpl.methods import dense
-from refimpl.methods.gradient.exact import GradientAxis
+from refimpl.collectives.cost import Cost
+from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
 from refimpl.methods.gradient.gtc import threshold, wire
 from refimpl.methods.gradient.gtc.exchange import Exchanged, exchange
+from refimpl.methods.gradient.gtc.exchange import cost as exchange_cost
 from refimpl.methods.gradient.gtc.guard import Guard
-from refimpl.support.errors import listed, require
+from refimpl.methods.options import POSITIVE, Check, least, option
+from refimpl.methods.protocol import Call, Context, GradientMethod, Setting, Statistics
+from refimpl.state.tree import Leaf, Tree
 
-if TYPE_CHECKING:
-    from refimpl.collectives import Collectives
-    from refimpl.numerics.exact import FixedPoint
-    from refimpl.world.communicator import Communicator
-
-UNITS = ("sum", "mean")
-
-# What becomes of the residuals when models are averaged (BMUF).
-RESIDUALS = ("keep", "zero", "fold")
+COUNT = np.dtype(np.int64)
 
 
 @dataclass(frozen=True)
-class ThresholdOptions:
-    """How gradients are compressed.
+class Threshold(GradientMethod):
+    """Gradients as messages of +-tau; what was not sent stays in the residual."""
 
-    Attributes
-    ----------
-    tau : float
-        The threshold; with ``target`` where it starts.
-    units : str
-        What tau is a threshold of: the ``sum`` of the gradient over a worker's frames of a step,
-        or their ``mean`` (tau in sum units is then tau times the frames).
-    format : str
-        Of the messages, one of `wire.CHOICES`.
-    warmup : int
-        Steps with the dense sum before the first compressed one.
-    target : float, optional
-        A density that tau is steered to, by a factor 0.5 ** (1/20) up or down in every step.
-    clip_every : int
-        Clip the residual after every so many compressed steps; 0 for never.
-    clip_at : float
-        To so many times tau.
-    """
+    name: ClassVar[str] = "gtc"
+    title: ClassVar[str] = "gradient threshold compression (GTC)"
 
-    tau: float
-    units: str = "sum"
-    format: str = "auto"
-    warmup: int = 0
-    target: float | None = None
-    clip_every: int = 0
-    clip_at: float = 5.0
+    tau: float = option("--tau", 8.0, "the threshold", POSITIVE)
+    units: str = option(
+        "--tau-units",
+        "sum",
+        "what tau is a threshold of: the gradient's sum (default) or mean over a worker's frames",
+        choices=("sum", "mean"),
+        metavar="UNITS",
+    )
+    format: str = option(
+        "--wire-format",
+        "auto",
+        f"of the messages: {', '.join(wire.CHOICES)}",
+        choices=wire.CHOICES,
+        metavar="NAME",
+    )
+    warmup: int = warmup_option()
+    target: float | None = option(
+        "--target-density",
+        None,
+        "steer tau to this density, by a factor of 0.5 ** (1/20) a step",
+        Check(lambda density: 0 < density < 1, "between 0 and 1, for example 0.005"),
+    )
+    clip_at: float = option(
+        "--residual-clip", 5.0, "clip residuals at so many tau (default: 5)", least(1)
+    )
+    clip_every: int = option(
+        "--residual-clip-every",
+        0,
+        "steps from one clipping to the next (default: 0, never)",
+        least(0),
+    )
+    at_sync: str = option(
+        "--residuals",
+        "keep",
+        "at the end of a block: keep (default), zero, fold into one more step",
+        choices=("keep", "zero", "fold"),
+        axis="block",
+    )
 
-    def check(self) -> None:
-        """Refuse what cannot be meant."""
-        threshold.check_tau(self.tau, 0)
-        wire.check_format(self.format)
-        require(
-            self.units in UNITS, f"tau in units of {self.units!r}: choose one of {listed(UNITS)}"
-        )
-        require(self.warmup >= 0, f"{self.warmup} dense warm-up steps: must be at least 0")
-        require(
-            self.target is None or 0 < self.target < 1,
-            f"target density {self.target}: must be between 0 and 1, for example 0.005",
-        )
-        require(
-            self.clip_every >= 0,
-            f"residual clipping every {self.clip_every} steps: must be at least 0 (never)",
-        )
-        require(
-            self.clip_at >= 1, f"residual clipping at {self.clip_at} tau: must be at least 1 tau"
-        )
+    def build(self, context: Context) -> ThresholdCompression:
+        """Return the compression of one rank."""
+        return ThresholdCompression(self, context)
+
+    @classmethod
+    def example(cls, models: int, steps: int) -> dict[str, Any]:
+        """Return a threshold that some of a tiny run's values pass."""
+        return {"tau": 4.0, "units": "sum", "format": "auto"}
+
+    def traffic(self, setting: Setting, statistics: Sequence[Statistics] = ()) -> Iterator[Call]:
+        """Yield every group's exchange, by the bytes that each rank's message had.
+
+        Without statistics, and in a warm-up step, the dense sum.
+        """
+        if not statistics or statistics[0]["dense"]:
+            yield from dense_calls(setting)
+            return
+        if self.target is not None:
+            for group in setting.talking("partition"):
+                where = setting.nodes.nodes_of(group)
+                one = Cost(ring.allgather_steps(np.ones(len(group), int)), where, COUNT.itemsize)
+                yield Call(setting, "partition", group, "control", own=one)
+        for group in setting.talking("gradient"):
+            lengths = [statistics[rank]["message_bytes"] for rank in group]
+            one = exchange_cost(lengths, setting.nodes.nodes_of(group))
+            yield Call(setting, "gradient", group, "gradients", own=one)
+
+    def typical(self, setting: Setting, density: float) -> Sequence[Statistics]:
+        """Return the statistics of a step in which every rank sends this share of its values."""
+        n = setting.layout.shard
+        entries = np.linspace(0, n, round(density * n), endpoint=False).astype(np.uint32)
+        form = wire.choose(entries << 1, n, self.format)
+        one = {"dense": False, "message_bytes": wire.size(entries << 1, n, form)}
+        return [one] * setting.grid.world
 
 
-class ThresholdCompression(GradientAxis):
+class ThresholdCompression(Compressed):
     """Combines the gradients of a group by messages of +-tau.
 
-    Parameters
-    ----------
-    group : Communicator
-        The g ranks with this shard and other data.
-    collectives : Collectives
-        For the dense sums (warm-up, folded residuals).
-    n : int
-        The length of this rank's shard.
-    dtype : dtype
-        Of gradient and residual, float32 or float64.
-    options : ThresholdOptions
-        Checked here.
-    frames : int
-        Frames behind one gradient before it is combined: those of this worker's step.
-    partition : Communicator, optional
-        The ranks that hold the other shards.
-    parameters : int, optional
-        The number of parameters in all shards, without padding: what the target density is a
-        share of.  By default n.
-    fixed : FixedPoint, optional
-        For dense sums that do not depend on their order (``--reduction exact``), g terms.
-
     Attributes
     ----------
-    residual : (n,) array
+    residual : (shard,) array
         What this rank still owes.
     tau : float
         The threshold of the next step, in sum units, a value of the gradient's dtype.
-    step, compressed : int
-        Steps so far, and compressed ones among them.
+    compressed : int
+        Compressed steps so far.
     """
 
-    def __init__(
-        self,
-        group: Communicator,
-        collectives: Collectives,
-        n: int,
-        dtype: DTypeLike,
-        options: ThresholdOptions,
-        *,
-        frames: int = 1,
-        partition: Communicator | None = None,
-        parameters: int | None = None,
-        fixed: FixedPoint | None = None,
-    ) -> None:
-        options.check()
-        self.group, self.collectives, self.options, self.fixed = group, collectives, options, fixed
-        self.partition = partition if partition is not None and partition.size > 1 else None
+    def __init__(self, options: Threshold, context: Context) -> None:
+        super().__init__(context, options.warmup)
+        n, self.options = context.layout.shard, options
+        partition = context.groups.partition
+        self.partition = partition if partition.size > 1 else None
         # Entries that a step can have at most.  Only the adaptive threshold asks the other shards.
-        counted = n if options.target is None or parameters is None else parameters
-        self.values = counted * group.size
-        self.scale = 1 if options.units == "sum" else frames
-        self.tau = threshold.rounded(options.tau * self.scale, dtype)
+        counted = n if options.target is None else context.layout.size
+        self.values = counted * self.group.size
+        self.scale = 1 if options.units == "sum" else context.frames
+        self.tau = threshold.rounded(options.tau * self.scale, context.dtype)
         threshold.check_tau(self.tau, n)
-        self.step = self.compressed = 0
-        self.residual = np.zeros(n, dtype)
+        self.compressed = 0
+        self.residual = np.zeros(n, context.dtype)
         self.guard = Guard(self.values)
         self._words = np.empty(n, np.uint32)
-        self._counts = threshold.Counts(n, group.size)
+        self._counts = threshold.Counts(n, self.group.size)
         self._last: dict[str, Any] = {}
 
-    def combine(self, gradient: NDArray) -> None:
-        """Replace ``gradient`` (n,) by what the group makes of its sum, in place.
+    def compress(self, gradient: NDArray) -> None:
+        """Replace ``gradient`` by what the group makes of its sum, in place.
 
-        The same bits on all ranks of the group.  Collective over the group, and with an
-        adaptive threshold over the partition group too.
+        Collective over the group, and with an adaptive threshold over the partition group too.
         """
-        tau = self.tau
-        with self.group.purpose("gradients"):
-            if self.step < self.options.warmup:
-                dense.allreduce(self.group, self.collectives, gradient, self.fixed)
-                self._last = {"dense": True, "tau": tau / self.scale}
-            else:
-                words = threshold.encode(self.residual, gradient, tau, self._words)
-                sent = exchange(
-                    self.group, words, tau, self._counts, gradient, self.options.format
-                )
-                self._conclude(sent)
-        self.step += 1
+        if self.events.hears("value"):
+            # How near each value is to being decided otherwise, in units of tau.
+            self.events.tell("margin", np.abs(self.residual + gradient) / self.tau - 1)
+        with self.events.during("compute", "encode"):
+            words = threshold.encode(self.residual, gradient, self.tau, self._words)
+        form = self.options.format
+        sent = exchange(self.group, words, self.tau, self._counts, gradient, form)
+        self._conclude(sent)
+
+    def sum_densely(self, gradient: NDArray) -> None:
+        """Replace ``gradient`` by its sum over the group: a step of the warm-up."""
+        super().sum_densely(gradient)
+        self._last = {"dense": True, "tau": self.tau / self.scale}
 
     def _conclude(self, sent: Exchanged) -> None:
         """Count, steer the threshold, clip the residual."""
@@ -201,7 +194,7 @@ class ThresholdCompression(GradientAxis):
         """Return the sum over the partition group: an all-gather of one int64, p - 1 messages."""
         if self.partition is None:
             return entries
-        everyones = np.zeros(self.partition.size, np.int64)
+        everyones = np.zeros(self.partition.size, COUNT)
         everyones[self.partition.rank] = entries
         with self.partition.purpose("control"):
             ring.allgather(self.partition, everyones)
@@ -233,41 +226,37 @@ class ThresholdCompression(GradientAxis):
         largest = threshold.peak(self.residual)
         return self.guard.verdict(self.tau / self.scale, self.options.units, largest / self.scale)
 
-    def settle(self, policy: str, gradient: NDArray) -> bool:
-        """Deal with the residuals before models are averaged; return whether a step is due.
+    def settle(self, memory: NDArray) -> NDArray | None:
+        """Deal with the residuals before models are averaged, as ``--residuals`` says.
 
-        Parameters
-        ----------
-        policy : str
-            ``keep``: leave them.  ``zero``: forget them.  ``fold``: set ``gradient`` to their
-            dense sum over the group, and them to zero; the caller gives it to the optimizer as
-            the gradient of one more step, after which the group has applied exactly what it
-            computed.
-        gradient : (n,) array
-            Overwritten by ``fold``.
+        ``keep``: leave them.  ``zero``: forget them.  ``fold``: return their dense sum over the
+        group, and set them to zero; the optimizer takes it as the gradient of one more step,
+        after which the group has applied exactly what it computed.
         """
-        assert policy in RESIDUALS
+        policy = self.options.at_sync
+        owed = None
         if policy == "fold":
-            gradient[:] = self.residual
+            owed = memory if self.fixed is None else self._floats
+            owed[:] = self.residual
             with self.group.purpose("gradients"):
-                dense.allreduce(self.group, self.collectives, gradient, self.fixed)
+                super().sum_densely(owed)
         if policy != "keep":
             self.residual.fill(0)
-        return policy == "fold"
+        return owed
 
-    def state(self) -> dict[str, Any]:
-        """Return all that the next step depends on, by name; the residual is not a copy."""
+    def state(self) -> Tree:
+        """Return the residual, this worker's own, and what all ranks with this shard agree on."""
         return {
-            "residual": self.residual,
-            "tau": self.tau,
-            "step": self.step,
-            "compressed": self.compressed,
-            "guard": [self.guard.steps, self.guard.entries],
+            "residual": Leaf(self.residual, "own"),
+            "tau": Leaf(self.tau),
+            "step": Leaf(self.step),
+            "compressed": Leaf(self.compressed),
+            "guard": Leaf([self.guard.steps, self.guard.entries]),
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, tree: Tree) -> None:
         """Set what `state` returned."""
-        self.residual[:] = state["residual"]
-        self.tau, self.step = float(state["tau"]), int(state["step"])
-        self.compressed = int(state["compressed"])
-        self.guard.steps, self.guard.entries = map(int, state["guard"])
+        self.residual[:] = tree["residual"].value
+        self.tau, self.step = float(tree["tau"].value), int(tree["step"].value)
+        self.compressed = int(tree["compressed"].value)
+        self.guard.steps, self.guard.entries = map(int, tree["guard"].value)

@@ -2,68 +2,77 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from refimpl.collectives import chunks
-from refimpl.methods import dense
-from refimpl.methods.gradient.exact import GradientAxis
-from refimpl.methods.gradient.onebit import message as onebit
-from refimpl.support.errors import require
-
-if TYPE_CHECKING:
-    from refimpl.collectives import Collectives
-    from refimpl.numerics.exact import FixedPoint
-    from refimpl.world.communicator import Communicator
+from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
+from refimpl.methods.gradient.onebit import message
+from refimpl.methods.protocol import Call, Context, GradientMethod, Setting, Statistics
+from refimpl.state.tree import Leaf, Tree
 
 
-class OneBit(GradientAxis):
-    """Combines the gradients of a group by their signs, with error feedback on both sides.
+@dataclass(frozen=True)
+class OneBit(GradientMethod):
+    """Gradients as signs, with error feedback at the sender and at a chunk's owner."""
 
-    Parameters
+    name: ClassVar[str] = "onebit"
+    title: ClassVar[str] = "one bit per value"
+
+    warmup: int = warmup_option()
+
+    def build(self, context: Context) -> SignCompression:
+        """Return the compression of one rank."""
+        return SignCompression(self, context)
+
+    def traffic(self, setting: Setting, statistics: Sequence[Statistics] = ()) -> Iterator[Call]:
+        """Yield every group's exchange, the same in every step after the warm-up."""
+        if statistics and statistics[0]["dense"]:
+            yield from dense_calls(setting)
+            return
+        for group in setting.talking("gradient"):
+            one = message.cost(setting.layout.shard, setting.nodes.nodes_of(group))
+            yield Call(setting, "gradient", group, "gradients", own=one)
+
+
+class SignCompression(Compressed):
+    """Combines the gradients of a group by their signs.
+
+    A scale is a float mean over a chunk of the group's shard, so the sums depend on how the
+    vector is cut, and so on g, whatever the reduction.
+
+    Attributes
     ----------
-    group : Communicator
-        The g ranks with this shard and other data.
-    collectives : Collectives
-        For the dense sums of the warm-up.
-    n : int
-        The length of the gradient.
-    dtype : dtype
-        float32 or float64.
-    warmup : int
-        Steps with the dense sum before the first compressed one.
-    fixed : FixedPoint, optional
-        For the dense sums (``--reduction exact``).  The compressed ones have a scale per chunk,
-        a float mean: they depend on how the vector is cut, and so on g.
+    residual : (shard,) array
+        What this rank has not sent yet.
+    owned : (chunk,) array
+        What this rank has not passed on of the sum of its chunk of the shard.
     """
 
-    def __init__(
-        self,
-        group: Communicator,
-        collectives: Collectives,
-        n: int,
-        dtype: DTypeLike,
-        *,
-        warmup: int = 0,
-        fixed: FixedPoint | None = None,
-    ) -> None:
-        require(warmup >= 0, f"{warmup} dense warm-up steps: must be at least 0")
-        self.group, self.collectives, self.warmup, self.fixed = group, collectives, warmup, fixed
-        cut = chunks.offsets(n, group.size)
-        self.step = 0
-        self.residual = np.zeros(n, dtype)
-        self.owned = np.zeros(int(cut[group.rank + 1] - cut[group.rank]), dtype)
+    def __init__(self, options: OneBit, context: Context) -> None:
+        super().__init__(context, options.warmup)
+        n, rank = context.layout.shard, self.group.rank
+        cut = chunks.offsets(n, self.group.size)
+        self.residual = np.zeros(n, context.dtype)
+        self.owned = np.zeros(int(cut[rank + 1] - cut[rank]), context.dtype)
 
-    def combine(self, gradient: NDArray) -> None:
-        """Replace ``gradient`` (n,) by what the group makes of its sum, in place.  Collective."""
-        with self.group.purpose("gradients"):
-            if self.step < self.warmup:
-                dense.allreduce(self.group, self.collectives, gradient, self.fixed)
-            else:
-                onebit.allreduce(self.group, gradient, self.residual, self.owned)
-        self.step += 1
+    def compress(self, gradient: NDArray) -> None:
+        """Replace ``gradient`` by what the group makes of its sum, in place.  Collective."""
+        told = self.events.hears("value")
+        if told:
+            self._tell(self.residual + gradient)
+        message.allreduce(self.group, gradient, self.residual, self.owned)
+        if told:  # what the owner's signs were taken of: what it sent, and what it did not
+            chunk = chunks.slices(gradient, self.group.size)[self.group.rank]
+            self._tell(self.owned + gradient[chunk])
+
+    def _tell(self, signed: NDArray) -> None:
+        """Tell how near each sign is to being the other, in units of the largest value."""
+        self.events.tell("margin", signed / max(np.abs(signed).max(initial=0), 1e-30))
 
     def statistics(self) -> dict[str, Any]:
         """Return the last step's numbers, plain data; empty before the first.
@@ -75,7 +84,7 @@ class OneBit(GradientAxis):
             return {}
         if self.step <= self.warmup:
             return {"dense": True}
-        sent = onebit.cost(self.residual.size, self.group.nodes).sent_by(self.group.rank)
+        sent = message.cost(self.residual.size, self.group.nodes).sent_by(self.group.rank)
         return {
             "dense": False,
             "message_bytes": sum(count.bytes for count in sent.values()),
@@ -83,11 +92,15 @@ class OneBit(GradientAxis):
             "owned": float(np.abs(self.owned).max(initial=0)),
         }
 
-    def state(self) -> dict[str, Any]:
-        """Return all that the next step depends on, by name; arrays are not copies."""
-        return {"residual": self.residual, "owned": self.owned, "step": self.step}
+    def state(self) -> Tree:
+        """Return what is still owed, at both places."""
+        return {
+            "residual": Leaf(self.residual, "own"),
+            "owned": Leaf(self.owned, "chunk"),
+            "step": Leaf(self.step),
+        }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, tree: Tree) -> None:
         """Set what `state` returned."""
-        self.residual[:], self.owned[:] = state["residual"], state["owned"]
-        self.step = int(state["step"])
+        self.residual[:], self.owned[:] = tree["residual"].value, tree["owned"].value
+        self.step = int(tree["step"].value)

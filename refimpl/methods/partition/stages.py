@@ -1,0 +1,101 @@
+"""The partition axis as it is chosen: what is sharded, and what a step then sends.
+
+For every unit u of padded length P_u, in every partition group, with s micro-steps:
+
+    stage   all-gathers of P_u     reduce-scatters of P_u
+      0     none                   none
+      1     1                      1
+      2     1                      s
+      3     2 s                    s
+
+(``--sync every-microstep`` reduces stage 1's in every micro-step, too.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from refimpl.collectives import Collectives
+from refimpl.methods.options import Check, option
+from refimpl.methods.partition.zero import ModelStates
+from refimpl.methods.protocol import Call, Context, PartitionMethod, Setting, Statistics
+
+
+class Calls(NamedTuple):
+    """How often a step calls each collective in a partition group, per unit."""
+
+    allgather: int
+    reduce_scatter: int
+
+
+def partition_calls(stage: int, microsteps: int, every_microstep: bool = False) -> Calls:
+    """Return the calls of one step for each unit.
+
+    >>> partition_calls(stage=3, microsteps=4)
+    Calls(allgather=8, reduce_scatter=4)
+    """
+    return {
+        0: Calls(0, 0),
+        1: Calls(1, microsteps if every_microstep else 1),
+        2: Calls(1, microsteps),
+        3: Calls(2 * microsteps, microsteps),
+    }[stage]
+
+
+@dataclass(frozen=True)
+class Whole(PartitionMethod):
+    """Stage 0: every rank holds a whole replica; p = 1, and nothing is sent."""
+
+    name: ClassVar[str] = "whole"
+    title: ClassVar[str] = "whole model states"
+
+    def build(self, context: Context) -> ModelStates:
+        """Return the model states of one rank."""
+        return ModelStates(context, stage=0)
+
+
+@dataclass(frozen=True)
+class Sharded(PartitionMethod):
+    """One replica's model states, sharded over a partition group: ZeRO's stages, MiCS."""
+
+    name: ClassVar[str] = "sharded"
+    title: ClassVar[str] = "sharded model states (ZeRO, MiCS)"
+
+    stage: int = option(
+        "--zero-stage",
+        3,
+        "what is sharded: 1 optimizer state, 2 also gradients, 3 also parameters (default: 3)",
+        Check(lambda stage: stage in (1, 2, 3), "1, 2 or 3"),
+    )
+    prefetch: bool = option("--prefetch", False, "gather the next unit while one computes")
+
+    def build(self, context: Context) -> ModelStates:
+        """Return the model states of one rank."""
+        return ModelStates(context, self.stage, self.prefetch)
+
+    def traffic(self, setting: Setting, statistics: Sequence[Statistics] = ()) -> Iterator[Call]:
+        """Yield the calls of a step for every unit in every partition group."""
+        calls = partition_calls(self.stage, setting.microsteps, setting.every_microstep)
+        for group in setting.talking("partition"):
+            for unit in setting.layout.units:
+                for purpose, operation, times, size in (
+                    ("parameters", "allgather", calls.allgather, setting.itemsize),
+                    ("gradients", "reduce_scatter", calls.reduce_scatter, setting.summed),
+                ):
+                    if times:
+                        n = unit.padded
+                        yield Call(
+                            setting, "partition", group, purpose, operation, n, size, times=times
+                        )
+
+    def refusal(self, collectives: Collectives) -> str | None:
+        """Prefetching needs something to gather, by collectives that can be taken step by step."""
+        if self.prefetch and (self.stage != 3 or collectives.name != "ring"):
+            return (
+                f"--prefetch does not go with ZeRO stage {self.stage} and collectives "
+                f"{collectives.name}: parameters must be sharded (stage 3: zero3, mics) and "
+                "gathered by collectives ring"
+            )
+        return None

@@ -1,0 +1,274 @@
+"""What fills an axis of the grid: one protocol per axis, and what a method is built from.
+
+A method has two forms.  As it was *chosen* it is a frozen dataclass of options (a `Method`): it
+knows its closed formula, and builds what runs.  As it *runs* (an `Axis`) it has buffers and talks.
+
+    axis        chosen            running           what the step asks of it, in this order
+    partition   PartitionMethod   PartitionAxis     gather, free, reduce; finish, update
+    gradient    GradientMethod    GradientAxis      combine; settle
+    block       BlockMethod       BlockAxis         begin, sync
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.collectives import Collectives
+from refimpl.collectives.cost import Cost
+from refimpl.methods.options import Options
+from refimpl.nn import Layer, Sequential
+from refimpl.nn.flat import Layout
+from refimpl.numerics.exact import FixedPoint
+from refimpl.optim import Optimizer
+from refimpl.state.tree import Tree
+from refimpl.world.groups import Groups
+from refimpl.world.topology import Grid, Nodes
+
+Statistics = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What methods are built from.
+
+    ``groups``: the communicators of all axes.  ``layout``: where units and tensors lie in a
+    padded vector, and what of it is a shard.  ``frames``: those behind one worker's gradient of
+    a step.  ``exact``: sums are added in fixed point (``--reduction exact``).  ``network`` and
+    ``optimizer`` are there for the partition axis.
+    """
+
+    groups: Groups
+    collectives: Collectives
+    layout: Layout
+    dtype: np.dtype
+    microsteps: int = 1
+    frames: int = 1
+    exact: bool = False
+    network: Sequential | None = None
+    optimizer: Optimizer | None = None
+
+    def fixed(self, terms: int, what: str = "a gradient") -> FixedPoint | None:
+        """Return the fixed point for sums of so many terms; None with float sums."""
+        return FixedPoint(terms, what) if self.exact else None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What closed formulas are filled in with, beside a method's own options.
+
+    ``itemsize``: bytes of a value; ``summed``: bytes of one while it is added up (8 with
+    ``--reduction exact``).  ``every_microstep``: hop 2 in every micro-step.  ``clip``: whether
+    the gradient's norm is needed.
+    """
+
+    grid: Grid
+    nodes: Nodes
+    layout: Layout
+    collectives: Collectives
+    microsteps: int = 1
+    itemsize: int = 4
+    summed: int = 4
+    every_microstep: bool = False
+    clip: bool = False
+
+    def talking(self, axis: str) -> list[list[int]]:
+        """Return the groups of an axis that talk: those of more than one rank."""
+        return [group for group in self.grid.groups(axis) if len(group) > 1]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One exchange of a group: what it is for, and what it costs.
+
+    ``operation`` is a collective's of the run's family, on n values of ``itemsize`` bytes.  An
+    exchange that is a method's own gives its cost as ``own``, whatever the family.
+    """
+
+    setting: Setting
+    axis: str
+    group: list[int]
+    purpose: str
+    operation: str = ""
+    n: int = 0
+    itemsize: int = 4
+    own: Cost | None = None
+    times: int = 1
+
+    @property
+    def where(self) -> tuple[int, ...]:
+        """The nodes of the group's ranks."""
+        return self.setting.nodes.nodes_of(self.group)
+
+    def cost(self) -> Cost:
+        """Return the cost of one such exchange."""
+        if self.own is not None:
+            return self.own
+        family = self.setting.collectives
+        return family.cost(self.operation, self.n, self.where, itemsize=self.itemsize)
+
+
+@dataclass(frozen=True)
+class Method(Options):
+    """What fills an axis, as it was chosen; its fields are its options.
+
+    ``name`` is what tables and golden values call it; ``title`` heads its options in the help.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+
+    def traffic(self, setting: Setting, statistics: Sequence[Statistics] = ()) -> Iterator[Call]:
+        """Yield what all ranks send in one step (on the block axis: at one sync).
+
+        ``statistics`` are those of that step, by rank: messages that depend on the data are
+        given by the formula in what was sent.
+        """
+        yield from ()
+
+    def typical(self, setting: Setting, density: float) -> Sequence[Statistics]:
+        """Return statistics that a step of this density would have, for a formula on paper."""
+        return ()
+
+    def refusal(self, collectives: Collectives) -> str | None:
+        """Return why this cannot run with these collectives, if it cannot."""
+        return None
+
+    @classmethod
+    def example(cls, models: int, steps: int) -> dict[str, Any]:
+        """Return options, by field, with which a tiny run of so many steps shows the method.
+
+        Golden values and the tests of all rows train with them; ``models``: how many are
+        averaged.
+        """
+        return {}
+
+
+class Axis:
+    """What runs on an axis."""
+
+    def state(self) -> Tree:
+        """Return all that the next step depends on, by name; arrays are not copies."""
+        return {}
+
+    def load(self, tree: Tree) -> None:
+        """Set what `state` returned."""
+        assert not tree
+
+    def statistics(self) -> dict[str, Any]:
+        """Return the last step's numbers of this rank, plain data."""
+        return {}
+
+    def warning(self) -> str | None:
+        """Return what is set so that training cannot go well, in words."""
+        return None
+
+
+class PartitionAxis(Axis):
+    """Parameters, gradients and optimizer state of one rank of a partition group.
+
+    ``gradient``: (shard,), this rank's shard of the sum over the worker's frames of a step, once
+    every unit was reduced in the last micro-step and `finish` was called; int64 with
+    ``--reduction exact``.
+    """
+
+    gradient: NDArray
+
+    def gather(self, layer: Layer, following: int) -> None:
+        """Make a unit's parameters whole; ``following``: +1 in a forward pass, else -1."""
+        raise NotImplementedError
+
+    def free(self, layer: Layer) -> None:
+        """Say that a unit's whole parameters are not read any more."""
+        raise NotImplementedError
+
+    def reduce(self, layer: Layer, first: bool) -> None:
+        """Take a unit's gradient: the first of a step, or another to be added."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Complete `gradient` after the last micro-step."""
+        raise NotImplementedError
+
+    def update(self, gradient: NDArray, lr: float, scale: float) -> None:
+        """Let the optimizer move the parameters by gradient * scale."""
+        raise NotImplementedError
+
+
+class GradientAxis(Axis):
+    """How the gradients of a group become one; `every_microstep`: `combine_now` is called, too."""
+
+    every_microstep: bool = False
+
+    def combine(self, gradient: NDArray) -> NDArray:
+        """Return what the group makes of the sum of its gradients (shard,), as floats.
+
+        ``gradient`` is this worker's: floats, or the int64 of ``--reduction exact``.  It may be
+        overwritten, and what is returned may be it.  The same bits on all ranks of the group.
+        Collective.
+        """
+        raise NotImplementedError
+
+    def combine_now(self, gradient: NDArray, first: bool) -> None:
+        """Take one micro-step's gradient, a step's first or another; `combine` then has all."""
+        raise NotImplementedError
+
+    def settle(self, memory: NDArray) -> NDArray | None:
+        """Deal with what is still owed before models are averaged.
+
+        Returns the gradient of one more step, in ``memory`` or elsewhere, or None.  Collective.
+        """
+        return None
+
+
+class BlockAxis(Axis):
+    """How the blocks' models become one.
+
+    ``steps``: local steps of a block.  ``resets``: whether the optimizer begins a block without
+    memory.  ``model``: (shard,), what is evaluated and saved.
+    """
+
+    steps: int
+    resets: bool
+    model: NDArray
+
+    def begin(self, weights: NDArray) -> None:
+        """Take the initial model (shard,), the same on all ranks with this shard."""
+        raise NotImplementedError
+
+    def sync(self, weights: NDArray) -> None:
+        """End a block: set the weights (shard,) to the start of the next.  Collective."""
+        raise NotImplementedError
+
+    def start(self) -> NDArray:
+        """Return where the block that begins starts from (shard,): what `sync` set."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PartitionMethod(Method):
+    stage = 0  # what is sharded: nothing
+
+    def build(self, context: Context) -> PartitionAxis:
+        """Return what runs.  Collective."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class GradientMethod(Method):
+    every_microstep = False
+
+    def build(self, context: Context) -> GradientAxis:
+        """Return what runs.  Collective."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class BlockMethod(Method):
+    def build(self, context: Context) -> BlockAxis:
+        """Return what runs.  Collective."""
+        raise NotImplementedError

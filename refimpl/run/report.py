@@ -1,0 +1,79 @@
+"""What a run says of itself, in words and in figures."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from refimpl.run.config import Run
+from refimpl.support.progress import size
+from refimpl.world.ledger import Count
+from refimpl.world.topology import Grid
+
+
+def plain(counts: dict[str, Count]) -> dict[str, dict[str, int]]:
+    """Return counts per link class as plain data."""
+    return {link: count._asdict() for link, count in counts.items()}
+
+
+def announcement(run: Run, grid: Grid, nodes: int) -> str:
+    """Return what will happen, in one line."""
+    recipe = run.recipe
+    where = f" on {nodes} nodes" if nodes > 1 else ""
+    steps = f" x {recipe.microsteps} micro-steps" if recipe.microsteps > 1 else ""
+    ahead = ", next unit prefetched" if getattr(run.chosen().partition, "prefetch", False) else ""
+    return (
+        f"{grid.sentence()}{where} ({run.strategy}), {run.collectives} collectives, "
+        f"{run.reduction} reduction, {recipe.batch} frames per rank{steps}{ahead}"
+    )
+
+
+def epoch_text(line: dict[str, Any]) -> str:
+    """Return an epoch's line of metrics.jsonl for a person."""
+    note = "" if line["accepted"] else "; worse, weights restored"
+    changed, dev, sent = line["realigned"], line["dev"], line["ledger"]
+    note += "" if changed is None else f"; {changed:.1%} of the targets re-aligned"
+    return (
+        f"epoch {line['epoch']}: loss {line['loss']:.4f}, dev loss {dev['loss']:.4f}, "
+        f"dev FER {dev['frame_error_rate']:.2%}, lr {line['lr']:.4g}, "
+        f"{line['frames_per_second']:,.0f} frames/s, sent {size(sent['intra']['bytes'])} intra "
+        f"{size(sent['inter']['bytes'])} inter{note}"
+    )
+
+
+def summary_text(summary: dict[str, Any]) -> str:
+    """Return the scores of a summary as lines for a person."""
+    lines = [
+        f"{summary['frames']:,} frames in {summary['seconds']:.1f} s "
+        f"({summary['frames_per_second']:,.0f} frames/s), "
+        f"parameters sha256 {summary['parameters_sha256'][:16]}"
+    ]
+    for split, rate in summary["frame_error_rate"].items():
+        words = words_text(summary.get("word_error_rate"), split)
+        lines.append(f"{split:<5} FER {rate:7.2%}{words}")
+    return "\n".join(lines)
+
+
+def words_text(rates: dict[str, dict[str, Any]] | None, split: str) -> str:
+    """Return a split's word errors as they are usually written: WER [errors / words, S D I]."""
+    if rates is None:
+        return ""
+    e = rates[split]
+    errors = e["substitutions"] + e["deletions"] + e["insertions"]
+    return (
+        f"   WER {e['wer']:7.2%} [{errors} / {e['words']}: {e['substitutions']} sub, "
+        f"{e['deletions']} del, {e['insertions']} ins]"
+    )
+
+
+def peak_resident() -> int:
+    """Return the most bytes of memory that this process has had resident so far."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        # Where there is no /proc.  Linux would count the process that started this one, too.
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used if sys.platform == "darwin" else used * 1024  # the BSDs count in KB

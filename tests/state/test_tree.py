@@ -1,0 +1,121 @@
+"""The state of a run: names and placements; shards cut and joined for any partition."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loopback import spawn
+from tiny import Bare, trained
+
+from refimpl import nn
+from refimpl.methods.block.bmuf import Bmuf
+from refimpl.methods.gradient.gtc.method import Threshold
+from refimpl.methods.gradient.onebit.method import OneBit
+from refimpl.state import tree
+from refimpl.state.tree import PLACEMENTS, Leaf
+
+SIZES = [
+    [],
+    [Bare("empty")],
+    [Bare("none", (0, 3))],
+    [Bare("one", (1,))],
+    [Bare("a", (2, 3), (3,)), Bare("none", (0,)), Bare("b", (1,)), Bare("c", (4, 5), (5,))],
+]
+
+
+@pytest.mark.parametrize("p", range(1, 10))
+@pytest.mark.parametrize("units", SIZES)
+def test_cutting_can_be_undone_and_fills_up_with_zeros(units, p):
+    layout = nn.Layout(units, p)
+    vector = np.arange(1, layout.size + 1, dtype=np.float32)
+    shards = [tree.cut(layout, vector, rank) for rank in range(p)]
+    assert all(shard.shape == (layout.shard,) for shard in shards)
+    assert sum(map(np.count_nonzero, shards)) == layout.size
+    if layout.size:
+        np.testing.assert_array_equal(tree.join(layout, shards), vector, strict=True)
+
+
+def test_the_picture_of_the_layout_is_right():
+    units = [Bare("a", (5,)), Bare("b", (2,))]
+
+    def shards(p):
+        layout = nn.Layout(units, p)
+        return [tree.cut(layout, np.arange(1, 8), rank).tolist() for rank in range(p)]
+
+    assert shards(1) == [[1, 2, 3, 4, 5, 6, 7]]
+    assert shards(2) == [[1, 2, 3, 6], [4, 5, 0, 7]]
+    assert shards(3) == [[1, 2, 6], [3, 4, 7], [5, 0, 0]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=6), st.integers(1, 17), st.integers(1, 17))
+def test_any_layout_can_be_cut_again_for_another_partition(sizes, p, q):
+    units = [Bare(f"u{i}", (size,)) for i, size in enumerate(sizes)]
+    one, other = nn.Layout(units, p), nn.Layout(units, q)
+    vector = np.arange(1, one.size + 1, dtype=np.float64)
+    joined = tree.join(one, [tree.cut(one, vector, rank) for rank in range(p)])
+    moved = [tree.cut(other, joined, rank) for rank in range(q)]
+    np.testing.assert_array_equal(tree.join(other, moved), vector, strict=True)
+
+
+def test_branches_are_taken_apart_as_they_were_put_together():
+    one, two = {"tau": Leaf(8.0), "residual": Leaf(np.ones(2), "own")}, {"step": Leaf(3)}
+    whole = {**tree.under("gradient", one), **tree.under("gradients", two)}
+    assert tree.branch(whole, "gradient") == one
+    assert tree.branch(whole, "gradients") == two
+    assert tree.nbytes(whole) == 16
+
+
+def test_copies_stay_as_they_are_when_the_run_goes_on():
+    run = {"w": Leaf(np.zeros(3), "block"), "guard": Leaf([1, 2])}
+    kept = tree.copied(run)
+    run["w"].value[:] = 1
+    run["guard"].value.append(3)
+    assert not kept["w"].value.any() and kept["guard"].value == [1, 2]
+    assert kept["w"].placement == "block"
+
+
+METHODS = {
+    "exact": {},
+    "gtc": {"gradient": Threshold(tau=0.5, target=0.05, clip_every=2)},
+    "onebit": {"gradient": OneBit(warmup=1)},
+    "bmuf": {"block": Bmuf(steps=2), "gtc_group": 1},
+    "gtc-bmuf": {"gradient": Threshold(tau=0.5), "block": Bmuf(steps=2), "gtc_group": 2},
+}
+
+
+@pytest.mark.parametrize("p, stage", [(1, 0), (2, 1), (2, 2), (2, 3)])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_replica_that_goes_back_to_its_state_repeats_its_steps_to_the_bit(name, p, stage):
+    """Every leaf counts: one that were left out, or an array that were no copy, would show."""
+    saved, after = {}, {}
+
+    def body(comm):
+        def watch(replica):
+            seen = after.setdefault(comm.rank, [])
+            seen.append(b"".join(piece.tobytes() for piece in replica.partition.pieces))
+            if len(seen) == 3:
+                saved[comm.rank] = tree.copied(replica.state())
+
+        options = {"partition": p, "stage": stage, "optimizer": "adam", "steps": 6}
+        first = trained(comm, after=watch, end=False, **METHODS[name] | options).replica
+        assert {leaf.placement for leaf in first.state().values()} <= set(PLACEMENTS)
+        return first.state().keys()
+
+    def again(comm):
+        seen = []
+
+        def watch(replica):
+            seen.append(b"".join(piece.tobytes() for piece in replica.partition.pieces))
+
+        def start(replica):
+            replica.load(tree.copied(saved[comm.rank]))
+
+        options = {"partition": p, "stage": stage, "optimizer": "adam", "steps": 6, "first": 3}
+        trained(comm, before=start, after=watch, end=False, **METHODS[name] | options)
+        return seen
+
+    names = spawn((0,) * 4, body)
+    assert len(set(map(tuple, names))) == 1
+    for rank, seen in enumerate(spawn((0,) * 4, again)):
+        assert seen == after[rank][3:], rank
