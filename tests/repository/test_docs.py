@@ -34,7 +34,7 @@ def test_there_are_sessions_to_be_wrong():
     assert {"networks.md", "gtc.md", "bmuf.md", "numerics.md"} <= set(sessions)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [*PAGES, *TOP.glob("C*.md")], ids=lambda path: path.name)
 def test_links_between_pages_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
