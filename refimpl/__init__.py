@@ -15,6 +15,9 @@ The rooms in reading order.  A file imports from its own room or from those abov
     plan/         step times on paper
     cli/          the command line
 
+Beside the package stand ``models/`` (one file is one model), ``tests/`` (with the same rooms),
+``docs/`` (the book, in the same order) and ``benchmarks/``.
+
 Nothing here starts MPI when it is imported.
 """
 
