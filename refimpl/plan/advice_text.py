@@ -6,19 +6,7 @@ import textwrap
 from typing import Any
 
 from refimpl.plan.advise import STAGES, Advice, Choice
-from refimpl.plan.text import WIDTH, table
-
-
-def amount(value: float, unit: str = "B") -> str:
-    """Return a number with a prefix.
-
-    >>> amount(12.6e9), amount(440)
-    ('12.6 GB', '440 B')
-    """
-    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= scale:
-            return f"{value / scale:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
+from refimpl.support.text import WIDTH, amount, plural, size, table
 
 
 def advice_text(advice: Advice, partition: int | None, assumed: list[str]) -> str:
@@ -35,23 +23,23 @@ def advice_text(advice: Advice, partition: int | None, assumed: list[str]) -> st
 def _asked(advice: Advice, assumed: list[str]) -> str:
     asked = advice.question
     model, cluster, method = asked.model, asked.cluster, asked.method
-    size, links = model.size, cluster.links
+    each, links = model.size, cluster.links
     nodes = -(-cluster.ranks // cluster.ranks_per_node)
     lines = [
-        f"{cluster.ranks} ranks on {nodes} node{'s' * (nodes > 1)} of {cluster.ranks_per_node}, "
-        f"{amount(cluster.flops, '')}FLOPS each",
-        f"{amount(model.parameters, '').strip()} parameters in {len(model.units)} units; bytes of "
-        f"each: parameter {size.parameter:g} + gradient {size.gradient:g} + state {size.state:g}",
-        f"stage {method.stage}, {method.microsteps} micro-step"
-        f"{'s' * (method.microsteps > 1)} of {model.rows:g} rows a rank, {model.operations:g} "
-        f"operations per parameter and row, overlap {method.overlap:g}",
+        f"{cluster.ranks} ranks on {plural(nodes, 'node')} of {cluster.ranks_per_node}, "
+        f"{amount(cluster.flops, 'FLOPS')} each",
+        f"{amount(model.parameters, '')} parameters in {len(model.units)} units; bytes of "
+        f"each: parameter {each.parameter:g} + gradient {each.gradient:g} + state {each.state:g}",
+        f"stage {method.stage}, {plural(method.microsteps, 'micro-step')} of {model.rows:g} rows "
+        f"a rank, {model.operations:g} operations per parameter and row, "
+        f"overlap {method.overlap:g}",
         f"a message inside a node: {links.intra.alpha:.3g} s + bytes / "
-        f"{amount(1 / links.intra.beta)}/s",
+        f"{size(1 / links.intra.beta)}/s",
         f"a message between nodes: {links.inter.alpha:.3g} s + bytes / "
-        f"{amount(1 / links.inter.beta)}/s, the node's ranks together",
+        f"{size(1 / links.inter.beta)}/s, the node's ranks together",
         "memory per rank: "
-        + ("any" if asked.memory is None else amount(asked.memory))
-        + f", of which activations take {amount(asked.activations)}",
+        + ("any" if asked.memory is None else size(asked.memory))
+        + f", of which activations take {size(asked.activations)}",
     ]
     if assumed:
         lines.append(textwrap.fill("assumed, not given: " + ", ".join(assumed), WIDTH))
@@ -69,7 +57,7 @@ def _table(advice: Advice) -> str:
             [
                 f"{c.partition}{'*' if c is advice.recommended else ' '}",
                 str(c.replicas),
-                *(amount(c.memory[s].total) for s in STAGES),
+                *(size(c.memory[s].total) for s in STAGES),
                 "yes" if c.fits else "no",
                 c.family,
                 *(f"{1e3 * seconds:.4g}" for seconds in (*parts, split.second_hop)),
@@ -85,18 +73,18 @@ def _recommendation(advice: Advice) -> str:
         least = min(advice.choices, key=lambda c: c.needed)
         return (
             f"recommended: none, no p fits; stage {asked.method.stage} needs at least "
-            f"{amount(least.needed)} (p = {least.partition}) of {amount(asked.memory)}\n"
+            f"{size(least.needed)} (p = {least.partition}) of {size(asked.memory)}\n"
             f"  take more ranks, a higher --zero-stage, smaller units or less for --activations"
         )
     lines = [f"recommended: p = {best.partition}{_how(best)}"]
     smaller = [c for c in advice.choices if c.partition < best.partition]
     if smaller:
         lines.append(
-            f"  the smallest p that fits: {amount(best.needed)} of {amount(asked.memory)}; "
-            f"p = {smaller[-1].partition} needs {amount(smaller[-1].needed)}"
+            f"  the smallest p that fits: {size(best.needed)} of {size(asked.memory)}; "
+            f"p = {smaller[-1].partition} needs {size(smaller[-1].needed)}"
         )
     else:
-        lines.append(f"  every rank can hold all of it: {amount(best.needed)}")
+        lines.append(f"  every rank can hold all of it: {size(best.needed)}")
     lines.append("  " + _families(best))
     fast = advice.fastest
     if 1.01 * fast.split.step < best.split.step:  # less than a hundredth is no difference
@@ -112,7 +100,7 @@ def _how(choice: Choice) -> str:
     if choice.partition == 1:
         return f", data parallel on {choice.replicas} ranks, {choice.family} collectives"
     return (
-        f", {choice.replicas} replica{'s' * (choice.replicas > 1)} x {choice.partition} shards, "
+        f", {plural(choice.replicas, 'replica')} x {choice.partition} shards, "
         f"{choice.family} collectives"
     )
 
@@ -143,7 +131,7 @@ def command(advice: Advice, choice: Choice) -> str:
 def _about(advice: Advice, choice: Choice) -> str:
     best = advice.recommended
     text = (
-        f"p = {choice.partition}, as asked: {amount(choice.needed)} a rank, "
+        f"p = {choice.partition}, as asked: {size(choice.needed)} a rank, "
         f"{'fits' if choice.fits else 'does not fit'}; {1e3 * choice.split.step:.4g} ms a step"
         f"{_how(choice)}"
     )

@@ -10,32 +10,12 @@ from refimpl.plan.presets import SOURCES
 from refimpl.plan.published import Evaluated
 from refimpl.plan.quantities import KINDS, Preset, Quantity
 from refimpl.plan.sensitivity import Varied, vary
-
-WIDTH = 96
+from refimpl.support.text import WIDTH, table
 
 LEFT_OUT = (
     "embeddings, the optimizer's time, copies and additions of messages, activations, and ranks "
     "that are not equally fast"
 )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Return columns, the first ``left`` of them flush left, the others flush right.
-
-    >>> print(table(["n", "x"], [["a", "1.5"], ["bcd", "10"]]))
-    n      x
-    a    1.5
-    bcd   10
-    """
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = []
-    for row in [head, *rows]:
-        cells = [
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 def quantity(q: Quantity) -> str:
