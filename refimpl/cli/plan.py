@@ -119,10 +119,10 @@ def run(args: Any) -> int:
 
 def published(args: Any) -> int:
     """Print what a preset predicts."""
+    from benchmarks.published import presets
+    from benchmarks.published.comparison import evaluate_preset
+    from benchmarks.published.text import preset_data, preset_text
     from refimpl.cli import say
-    from refimpl.plan import presets
-    from refimpl.plan.published import evaluate_preset
-    from refimpl.plan.text import preset_data, preset_text
 
     given = [name for name in OWN if getattr(args, name) not in (None, False)]
     if given:
@@ -139,8 +139,8 @@ def published(args: Any) -> int:
 def own(args: Any) -> int:
     """Print the table over all p and the recommendation for the user's own model."""
     from refimpl.cli import say
-    from refimpl.plan.advice_text import advice_data, advice_text
     from refimpl.plan.advise import advise
+    from refimpl.plan.text import advice_data, advice_text
 
     question, assumed = read(args)
     advice = advise(question, args.partition)

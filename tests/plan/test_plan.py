@@ -15,6 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback import spawn
 
+from benchmarks.published import presets
+from benchmarks.published.calibrate import evaluate, fit
+from benchmarks.published.comparison import evaluate_preset
+from benchmarks.published.quantities import KINDS
+from benchmarks.published.sensitivity import vary
+from benchmarks.published.text import preset_text
 from refimpl import collectives
 from refimpl.cli import main
 from refimpl.collectives.cost import Cost, Link, Links
@@ -23,16 +29,10 @@ from refimpl.methods.traffic import state_bytes
 from refimpl.nn import Affine, Sequential
 from refimpl.nn.flat import Layout
 from refimpl.optim import SGD, Adam
-from refimpl.plan import presets
 from refimpl.plan import steps as plan_steps
 from refimpl.plan.advise import Question, advise
-from refimpl.plan.calibrate import evaluate, fit
 from refimpl.plan.memory import Bytes, per_rank
 from refimpl.plan.model import Cluster, Method, Model, perceptron, predict, transformer
-from refimpl.plan.published import evaluate_preset
-from refimpl.plan.quantities import KINDS
-from refimpl.plan.sensitivity import vary
-from refimpl.plan.text import preset_text
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plan.md"
 

@@ -6,7 +6,7 @@ it may be wrong, and is not to be cited.
 
 from __future__ import annotations
 
-from refimpl.plan.quantities import Preset, Published, Quantity, Run, Variation
+from benchmarks.published.quantities import Preset, Published, Quantity, Run, Variation
 from refimpl.support.errors import UserError
 
 SOURCES = {

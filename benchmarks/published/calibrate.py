@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.published.quantities import Preset, Published, Run
 from refimpl.collectives.cost import Link, Links
 from refimpl.plan.memory import Bytes
 from refimpl.plan.model import Cluster, Method, Model, Split, predict, tflops, transformer
-from refimpl.plan.quantities import Preset, Published, Run
 
 
 class Fitted(NamedTuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from refimpl.plan.calibrate import Fitted, evaluate, fit
+from benchmarks.published.calibrate import Fitted, evaluate, fit
+from benchmarks.published.quantities import Preset, Published, Run
 from refimpl.plan.model import Split
-from refimpl.plan.quantities import Preset, Published, Run
 from refimpl.support.errors import UserError
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from refimpl.plan.calibrate import Fitted, evaluate, fit, model
+from benchmarks.published.calibrate import Fitted, evaluate, fit, model
+from benchmarks.published.quantities import Preset, Variation
 from refimpl.plan.model import state_bytes
-from refimpl.plan.quantities import Preset, Variation
 
 
 class Varied(NamedTuple):

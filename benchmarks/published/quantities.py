@@ -78,7 +78,7 @@ class Variation(NamedTuple):
 
 @dataclass(frozen=True)
 class Preset:
-    """A published cluster and the runs on it; see `refimpl.plan.presets`.
+    """A published cluster and the runs on it; see `benchmarks.published.presets`.
 
     ``speed_from``: the published point at which everything is hidden behind compute, so that it
     gives F; or ``speed``.  ``fit_to``: the points of a run that give latency and overlap; or
