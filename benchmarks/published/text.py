@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.published.comparison import Evaluated
-from benchmarks.published.presets import SOURCES
+from benchmarks.published.comparison import Evaluated, evaluate_preset
+from benchmarks.published.presets import SOURCES, get
 from benchmarks.published.quantities import KINDS, Preset, Quantity
 from benchmarks.published.sensitivity import Varied, vary
 from refimpl.support.text import WIDTH, table
@@ -33,8 +34,22 @@ def quantity(q: Quantity) -> str:
     return f"{value:g} {unit}".strip()
 
 
+def output(name: str, ranks: Sequence[int] | None, as_json: bool) -> str:
+    """Return what ``refimpl plan --preset`` prints.
+
+    Raises
+    ------
+    UserError
+        If there is no such preset, or it cannot run on these ranks.
+    """
+    evaluated = evaluate_preset(get(name), ranks)
+    if as_json:
+        return json.dumps(preset_data(evaluated), indent=1)
+    return preset_text(evaluated)
+
+
 def preset_text(evaluated: Evaluated) -> str:
-    """Return the whole output of ``refimpl plan --preset``."""
+    """Return a preset's evaluation as text."""
     preset = evaluated.preset
     return "\n\n".join(
         [

@@ -1,10 +1,8 @@
-"""plan evaluates the collectives' own costs, says what it fits, and recommends by memory."""
+"""plan evaluates the collectives' own costs and recommends by memory."""
 
 import doctest
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
@@ -15,12 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback import spawn
 
-from benchmarks.published import presets
-from benchmarks.published.calibrate import evaluate, fit
-from benchmarks.published.comparison import evaluate_preset
-from benchmarks.published.quantities import KINDS
-from benchmarks.published.sensitivity import vary
-from benchmarks.published.text import preset_text
+from benchmarks.published.presets import PRESETS
 from refimpl import collectives
 from refimpl.cli import main
 from refimpl.collectives.cost import Cost, Link, Links
@@ -256,117 +249,6 @@ def test_states_are_those_of_the_traffic_formula(optimizer, states, stage):
     assert got.total - got.work == state_bytes(Layout(layers, 4), stage=stage, states=states)
 
 
-# --- published clusters --------------------------------------------------------------------
-
-PAPER = presets.P4D_100B
-
-
-@pytest.fixture(scope="module")
-def paper():
-    return evaluate_preset(PAPER, (128, 256, 512))
-
-
-def tflops(evaluated, run):
-    return [row.tflops for row in evaluated.rows if row.run.name == run]
-
-
-def test_fitted_numbers_reproduce_the_points_they_are_fitted_to(paper):
-    zero3, mics = tflops(paper, "zero3"), tflops(paper, "mics")
-    assert (zero3[0], zero3[2], mics[0]) == pytest.approx((62 / 0.72, 62, 170 / 0.994), rel=1e-9)
-    assert paper.fitted.error < 1e-9
-    assert paper.fitted.latency * 12 == pytest.approx(160e-6, rel=0.02)
-    assert 0.09 < paper.fitted.overlap < 0.12
-
-
-def test_what_was_not_fitted_is_predicted(paper):
-    zero3, mics = tflops(paper, "zero3"), tflops(paper, "mics")
-    assert zero3[1] == pytest.approx(76.1, abs=0.1)
-    assert mics[2] / mics[0] == pytest.approx(0.9933, abs=2e-4)
-    every = tflops(paper, "mics, hop 2 in every micro-step")
-    assert every[2] / every[0] == pytest.approx(0.974, abs=5e-4)
-
-
-def test_only_points_that_went_into_the_fit_are_called_fitted(paper):
-    fitted = {(row.run.name, row.ranks) for row in paper.rows if row.status == "fitted"}
-    assert fitted == {("zero3", 128), ("zero3", 512), ("mics", 128)}
-    assert all((row.status == "what if") == row.run.what_if for row in paper.rows)
-
-
-def test_a_run_that_was_not_fitted_is_missed_as_far_as_the_reading_says():
-    check = evaluate_preset(presets.P4D_50B)
-    by = {(row.run.name, row.ranks): row for row in check.rows}
-    before, after = by["zero3 before", 64], by["zero3 after", 256]
-    assert before.tflops / before.published.tflops == pytest.approx(1.26, abs=0.01)
-    assert after.tflops / after.published.tflops == pytest.approx(1.07, abs=0.01)
-    text = " ".join(PAPER.reading)
-    assert "26 %" in text and "7 %" in text
-
-
-def test_figures_in_the_reading_are_those_of_the_tables(paper):
-    text = " ".join(PAPER.reading)
-    rows = {(v.label, v.value): v.tflops["mics"] for v in vary(PAPER)}
-    for m in (1, 4, 8):
-        few, many = rows["M", m]
-        assert f"{100 * many / few:.1f} %" in text
-    assert f"{rows['Bx GB/s', 30][0]:.0f} TFLOPS" in text
-    split = {row.run.name: row.split for row in paper.rows if row.ranks == 128}
-    for run in ("mics", "mics, flat ring"):
-        assert f"{split[run].gather + split[run].reduce_scatter:.1f} s" in text
-    assert rows["b", 1][0] == pytest.approx(170 / 2, rel=0.1)  # "about half"
-    zero3 = tflops(paper, "zero3, coalesced, overlapped")
-    assert min(zero3) == pytest.approx(max(zero3))
-
-
-def test_only_the_product_of_calls_and_latency_is_identified():
-    # Up to the overhead of the calls themselves, 8.4 us each.
-    products = [q * fit(PAPER.varied("calls", q)).latency for q in (6, 12, 24, 36)]
-    assert products == pytest.approx([products[0]] * 4, rel=0.01)
-
-
-def test_a_fit_out_of_range_stops_at_the_end_of_it_and_says_how_far_it_misses():
-    off = fit(PAPER.varied("batch", 3))
-    assert off.overlap == 0 and 0.03 < off.error < 0.1
-
-
-def test_sensitivity_varies_every_assumption_and_marks_the_base():
-    rows = vary(PAPER)
-    assert {row.label for row in rows} >= {"b", "M", "p", "q alpha x", "Bx GB/s", "w zero3"}
-    for label in ("b", "M", "p", "q alpha x", "Bx GB/s", "w mics"):
-        assert [row.base for row in rows if row.label == label].count(True) == 1
-    assert [row.fits for row in rows if row.label == "p"] == [False, True, True]
-    base = fit(PAPER)
-    for row in rows:
-        if row.base:
-            mics = [evaluate(PAPER, PAPER.run("mics"), n, base)[1] for n in (128, 512)]
-            assert row.tflops["mics"] == pytest.approx(tuple(mics))
-
-
-def test_changed_assumptions_are_fitted_again_to_the_same_points():
-    rows = {(row.label, row.value): row for row in vary(PAPER)}
-    assert rows["b", 1].fitted.overlap == pytest.approx(0.95, abs=0.01)
-    assert rows["b", 3].fitted.error > 0.05
-    for label, value in (("b", 1), ("M", 1), ("p", 64), ("Bx GB/s", 30)):
-        assert rows[label, value].tflops["zero3"] == pytest.approx((62 / 0.72, 62))
-    assert rows["q alpha x", 1.25].tflops["zero3"][1] < 60  # set, so it misses
-
-
-def test_smaller_global_batch_leaves_fewer_microsteps():
-    assert [presets.P3DN_10B.microsteps_on(n) for n in (16, 64, 128)] == [64, 16, 8]
-
-
-@pytest.mark.parametrize("preset", presets.PRESETS.values(), ids=lambda preset: preset.name)
-def test_every_number_has_a_known_kind_and_stands_under_it(preset):
-    text = preset_text(evaluate_preset(preset))
-    lines = text.splitlines()
-    for quantity in preset.quantities():
-        assert quantity.source or quantity.kind == "recalled"
-        start = lines.index(KINDS[quantity.kind].upper())
-        section = lines[start + 1 : lines.index("", start)]
-        assert any(quantity.what in line for line in section)
-    for heading in ("FITTED", "PREDICTED", "SENSITIVITY", "HOW TO READ THIS", "SOURCES"):
-        assert any(line.startswith(heading) for line in lines)
-
-
 # --- a user's own model --------------------------------------------------------------------
 
 
@@ -440,16 +322,6 @@ def test_json_says_what_the_text_says(capsys):
     assert f"{1e3 * seconds['step']:.4g}" in text and "p = 8, as asked" in text
 
 
-def test_json_of_a_preset_holds_inputs_fit_rows_and_sensitivity(capsys):
-    code, out, _ = run(capsys, "plan --preset p4d-100b --ranks 128,1024 --json")
-    data = json.loads(out)
-    assert code == 0 and {row["ranks"] for row in data["rows"]} == {128, 1024}
-    assert {q["kind"] for q in data["inputs"]} <= set(KINDS)
-    assert data["fitted"]["error"] < 1e-9 and data["sensitivity"] and data["reading"]
-    first = data["rows"][0]
-    assert first["published"]["source"].startswith("blog") and first["status"] == "fitted"
-
-
 def test_exit_code_tells_that_nothing_fits(capsys):
     code, out, _ = run(capsys, OWN.replace("12e9", "1e8"))
     assert code == 1 and "recommended: none" in out
@@ -501,15 +373,6 @@ def test_bad_values_are_refused_in_one_line(capsys, line, culprit, remedy):
     assert culprit in err and remedy in err
 
 
-def test_no_mpi_is_started():
-    program = (
-        "import sys; from refimpl.cli import main; main(['plan', '--preset', 'p4d-50b']);"
-        "sys.exit('mpi4py.MPI' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
-    assert done.returncode == 0 and b"FITTED" in done.stdout
-
-
 # --- the chapter ---------------------------------------------------------------------------
 
 SHOWN = re.findall(r"^```\n\$ refimpl (.+)\n((?:.*\n)+?)```$", PAGE.read_text(), re.M)
@@ -517,7 +380,7 @@ SHOWN = re.findall(r"^```\n\$ refimpl (.+)\n((?:.*\n)+?)```$", PAGE.read_text(),
 
 def test_chapter_shows_every_preset_and_a_model_of_the_readers_own():
     commands = " ".join(command for command, _ in SHOWN)
-    assert all(f"--preset {name}" in commands for name in presets.PRESETS)
+    assert all(f"--preset {name}" in commands for name in PRESETS)
     assert "--layers" in commands
 
 
