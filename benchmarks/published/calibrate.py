@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.published.quantities import Preset, Published, Run
 from refimpl.collectives.cost import Link, Links
-from refimpl.plan.memory import Bytes
+from refimpl.methods.partition.memory import Bytes
 from refimpl.plan.model import Cluster, Method, Model, Split, predict, tflops, transformer
 
 

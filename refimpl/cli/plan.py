@@ -180,8 +180,8 @@ def read(args: Any) -> tuple[Any, list[str]]:
     """Return the question that the arguments ask, and what was assumed to complete it."""
     from refimpl.collectives.auto import ASSUMED
     from refimpl.collectives.cost import Link, Links
+    from refimpl.methods.partition.memory import Bytes
     from refimpl.plan.advise import Question
-    from refimpl.plan.memory import Bytes
     from refimpl.plan.model import FORWARD_BACKWARD, RECOMPUTED, Cluster, Method, Model
 
     require(

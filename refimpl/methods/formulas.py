@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from refimpl import collectives
 from refimpl.methods import traffic
+from refimpl.methods.partition.memory import Bytes, per_rank
 from refimpl.nn.flat import Layout
 from refimpl.support.errors import UserError
 from refimpl.world.ledger import Count
@@ -199,9 +200,10 @@ def _memory(grid: Grid, given: Given, layout: Layout) -> Iterator[str]:
     if given.exact:
         formulas = {stage: f.replace("1 + 1", "1 + 2", 1) for stage, f in formulas.items()}
         formulas[2] = "V (1 + 2/p + m/p)"
+    each = Bytes(given.itemsize, given.itemsize, given.itemsize * given.states)
     for stage in (0,) if grid.partition == 1 else (1, 2, 3):
-        options = {"stage": stage, "itemsize": given.itemsize, "exact": given.exact}
-        kept = traffic.state_bytes(layout, states=given.states, **options)
+        sizes = [unit.size for unit in layout.units]
+        kept = per_rank(sizes, grid.partition, stage, each, exact=given.exact).states
         this = "   <- this one" if stage == given.stage else ""
         yield _row(f"stage {stage}", formulas[stage], kept, this)
     if given.stage == 3:

@@ -221,44 +221,6 @@ def groups(grid: Grid, axis: str) -> list[list[int]]:
     return [list(g) for g in sorted({tuple(group_of(rank)) for rank in ranks})]
 
 
-def state_bytes(
-    layout: Layout, *, stage: int, states: int, itemsize: int = 4, exact: bool = False
-) -> int:
-    """Return the bytes of model states that a rank keeps.
-
-    Parameters and gradients (8 bytes each with ``exact``) whole or as a shard, the optimizer's
-    ``states`` arrays as a shard: with P parameters, 4-byte floats and SGD momentum (states = 1),
-    12 P whole and 12 P / p with everything sharded.
-    """
-    parameters = layout.shard if stage == 3 else layout.padded
-    gradients = layout.shard if stage >= 2 else layout.padded
-    summed = 8 if exact else itemsize
-    return itemsize * (parameters + states * layout.shard) + summed * gradients
-
-
-def work_bytes(
-    layout: Layout,
-    *,
-    stage: int,
-    microsteps: int,
-    itemsize: int = 4,
-    exact: bool = False,
-    prefetch: bool = False,
-) -> int:
-    """Return the bytes of work space beside the model states, in units of the largest unit.
-
-    One for the unit whose gradient is computed, unless it is computed where it is kept (stages
-    0 and 1, one micro-step, float); stage 3: one for the unit whose parameters are whole, two
-    with ``prefetch``; ``exact``: one of 8-byte integers.  Stage 1 collects a shard of gradients.
-    """
-    largest = max((unit.padded for unit in layout.units), default=0)
-    direct = stage < 2 and microsteps == 1 and not exact
-    units = (0 if direct else 1) + (1 + prefetch if stage == 3 else 0)
-    shard = layout.shard if stage == 1 and layout.partition > 1 else 0
-    summed = 8 if exact else itemsize
-    return itemsize * units * largest + (8 * largest if exact else 0) + summed * shard
-
-
 def entering_fraction(p: int, k: int, hierarchical: bool) -> float:
     """Return the share of a gathered vector that enters each node, p ranks on nodes of k.
 

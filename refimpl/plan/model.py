@@ -23,9 +23,9 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.collectives.cost import Links
+from refimpl.methods.partition.memory import FLOAT32, Bytes, Memory, per_rank
 from refimpl.methods.traffic import partition_calls
-from refimpl.plan import memory, steps
-from refimpl.plan.memory import FLOAT32, Bytes
+from refimpl.plan import steps
 from refimpl.support.errors import UserError
 
 FORWARD_BACKWARD = 6  # operations per parameter and row: 2 forward, 4 backward
@@ -162,9 +162,20 @@ def tflops(model: Model, method: Method, seconds: float) -> float:
     return work / seconds / 1e12
 
 
-def state_bytes(model: Model, p: int, stage: int, microsteps: int = 1) -> memory.Memory:
-    """Return the bytes per rank; p = 1 shards nothing, whatever the stage."""
-    return memory.per_rank(model.units, p, stage if p > 1 else 0, model.size, microsteps)
+def memory(model: Model, method: Method) -> Memory:
+    """Return the bytes per rank: p = 1 shards nothing, and hiding messages needs a second buffer.
+
+    While a unit computes, the messages that it hides make the next one whole.
+    """
+    p, stage = method.partition, method.stage if method.partition > 1 else 0
+    return per_rank(
+        model.units,
+        p,
+        stage,
+        model.size,
+        microsteps=method.microsteps,
+        prefetch=method.overlap > 0,
+    )
 
 
 def transformer(layers: int, hidden: int) -> tuple[int, ...]:

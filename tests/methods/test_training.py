@@ -171,27 +171,6 @@ def test_one_micro_step_writes_the_gradient_where_it_is_kept():
         np.testing.assert_allclose(value, want[name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("optimizer, states", [("sgd", 0), ("momentum", 1), ("adam", 2)])
-def test_bytes_of_states_and_of_work_space_are_those_of_the_formulas(optimizer, states, exact):
-    n = 6
-    for partition, stage in cuts(n):
-        for prefetch in (False, True) if stage == 3 else (False,):
-            for micro_steps in (1, 2):
-                options = {"partition": partition, "stage": stage, "prefetch": prefetch}
-                share = {"steps": 1, "optimizer": optimizer, "micro_batches": n * micro_steps}
-                got = everywhere(n, exact=exact, **options, **share)
-                for rank in got:
-                    held = rank.replica.states
-                    how = {"stage": stage, "exact": exact}
-                    want = traffic.state_bytes(held.layout, states=states, **how)
-                    assert held.state_bytes == want, options
-                    want = traffic.work_bytes(
-                        held.layout, microsteps=micro_steps, prefetch=prefetch, **how
-                    )
-                    assert held.work_bytes == want, options
-
-
 def test_stage_3_binds_no_memory_that_holds_more_than_the_largest_unit():
     """Whole parameters are in one gather buffer, or with prefetching in two."""
     for prefetch in (False, True):

@@ -4,28 +4,22 @@ import doctest
 import json
 import re
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loopback import spawn
 
 from benchmarks.published.presets import PRESETS
 from refimpl import collectives
 from refimpl.cli import main
 from refimpl.collectives.cost import Cost, Link, Links
-from refimpl.methods.partition.zero import ModelStates
-from refimpl.methods.traffic import state_bytes
-from refimpl.nn import Affine, Sequential
-from refimpl.nn.flat import Layout
-from refimpl.optim import SGD, Adam
+from refimpl.methods.partition.memory import Bytes, per_rank
 from refimpl.plan import steps as plan_steps
 from refimpl.plan.advise import Question, advise
-from refimpl.plan.memory import Bytes, per_rank
-from refimpl.plan.model import Cluster, Method, Model, perceptron, predict, transformer
+from refimpl.plan.model import Cluster, Method, Model, predict, transformer
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plan.md"
 
@@ -205,50 +199,6 @@ def test_nothing_better_is_ever_slower(p, k, family, link, overlap):
     assert predict(NETWORK, cluster, coarse).step >= base.step * (1 - 1e-9)
 
 
-# --- memory --------------------------------------------------------------------------------
-
-
-def affine(widths):
-    pairs = pairwise(widths)
-    return [Affine(f"a{i}", inputs, outputs, seed=1) for i, (inputs, outputs) in enumerate(pairs)]
-
-
-@pytest.mark.parametrize("p", [1, 2, 3, 4])
-@pytest.mark.parametrize("microsteps", [1, 2])
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_memory_is_what_training_allocates(p, microsteps, stage):
-    if (stage == 0) != (p == 1):
-        return
-    optimizer, widths = SGD(momentum=0.9), (5, 7, 3)
-
-    def allocated(comm):
-        network = Sequential(*affine(widths))
-        network.plan(1, np.float32)
-        held = ModelStates(
-            network, comm, collectives.get("ring"), optimizer,
-            stage=stage, microsteps=microsteps, dtype=np.dtype(np.float32),
-        )  # fmt: skip
-        parameters = held.shard if held.whole is None else held.whole
-        buffers = 0 if held.whole is not None else sum({s.base.nbytes * 2 for s in held.seats})
-        gradients = held.accumulator.nbytes
-        gradients += 0 if held.gradient is held.accumulator else held.gradient.nbytes
-        optimizers = sum(a.nbytes for a in held.states.values() if isinstance(a, np.ndarray))
-        return parameters.nbytes, gradients, optimizers, held.bucket.nbytes + buffers
-
-    want = per_rank(perceptron(widths), p, stage, Bytes(4, 4, 4), microsteps)
-    for got in spawn((0,) * p, allocated):
-        assert got == tuple(want)
-
-
-@pytest.mark.parametrize("optimizer, states", [(SGD(momentum=0.9), 1), (Adam(), 2)])
-@pytest.mark.parametrize("stage", [2, 3])
-def test_states_are_those_of_the_traffic_formula(optimizer, states, stage):
-    widths = (5, 7, 3)
-    layers = affine(widths)
-    got = per_rank(perceptron(widths), 4, stage, Bytes(4, 4, 4 * states), 1)
-    assert got.total - got.work == state_bytes(Layout(layers, 4), stage=stage, states=states)
-
-
 # --- a user's own model --------------------------------------------------------------------
 
 
@@ -276,6 +226,21 @@ def test_activations_count_against_the_memory():
     assert roomy.choice(4).fits and not tight.choice(4).fits
 
 
+def test_memory_of_a_row_is_that_of_the_partition_methods():
+    asked = question(method=Method(1, microsteps=2, overlap=0.5))
+    for choice in advise(asked).choices:
+        for stage, memory in choice.memory.items():
+            p, how = choice.partition, {"microsteps": 2, "prefetch": True}
+            assert memory == per_rank(NETWORK.units, p, stage if p > 1 else 0, NETWORK.size, **how)
+
+
+def test_hiding_messages_takes_memory_for_one_more_unit():
+    alone, ahead = (
+        advise(question(method=Method(1, overlap=w))).choice(4).needed for w in (0, 0.1)
+    )
+    assert ahead - alone == NETWORK.size.parameter * NETWORK.units[0]
+
+
 def test_nothing_is_recommended_if_nothing_fits():
     advice = advise(question(memory=1.0))
     assert advice.recommended is None and advice.fastest is None
@@ -291,7 +256,7 @@ def test_collectives_of_a_row_are_the_fastest_that_can_run():
 
 def test_higher_stages_keep_less_state():
     for choice in advise(question()).choices[1:]:
-        kept = [m.total - m.work for m in choice.memory.values()]
+        kept = [m.states for m in choice.memory.values()]
         assert kept[0] > kept[1] > kept[2]
 
 
