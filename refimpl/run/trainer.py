@@ -23,7 +23,8 @@ from refimpl.run.folder import RunFolder
 from refimpl.run.modelfile import ModelFile
 from refimpl.run.steplog import StepLog
 from refimpl.support.errors import Diverged, UserError
-from refimpl.support.progress import Progress, size
+from refimpl.support.progress import Progress
+from refimpl.support.text import size
 from refimpl.tasks import table as tasks
 from refimpl.tasks.batches import Batches
 from refimpl.tasks.scoring import CHUNK, Examples

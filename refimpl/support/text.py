@@ -53,6 +53,18 @@ def size(nbytes: float) -> str:
     return amount(nbytes, "B")
 
 
+def binary(nbytes: int) -> str:
+    """Return the exact number of bytes of a vector that is measured; a KiB is 1024 of them.
+
+    >>> binary(4096), binary(64 << 20), binary(1000)
+    ('4 KiB', '64 MiB', '1000 B')
+    """
+    for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
+        if nbytes >= unit and nbytes % unit == 0:
+            return f"{nbytes // unit} {name}"
+    return f"{nbytes} B"
+
+
 def plural(n: int, word: str) -> str:
     """Return how many there are of something.
 

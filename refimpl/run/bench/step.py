@@ -8,7 +8,6 @@ parts are timed alone, in turn with the whole step, in one run.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,9 @@ import numpy as np
 from refimpl import collectives, nn, optim
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.numerics.rng import stream
+from refimpl.run.bench.timing import slowest
+from refimpl.support import text
+from refimpl.support.text import plural
 from refimpl.world.groups import Groups
 from refimpl.world.topology import Grid
 
@@ -63,14 +65,6 @@ def products(widths: tuple[int, ...], batch: int) -> Callable[[], None]:
     return run
 
 
-def timed(comm: Communicator, work: Callable[[], Any]) -> float:
-    """Return the seconds from a common start until the last rank is done."""
-    comm.barrier()
-    start = time.perf_counter()
-    work()
-    return max(comm.allgather_object(time.perf_counter() - start))
-
-
 def measure(comm: Communicator, repeats: int = 30, collective: str = "ring") -> dict[str, Any]:
     """Return times of a ddp step and of its necessary parts, and their ratio.  Collective.
 
@@ -99,7 +93,7 @@ def measure(comm: Communicator, repeats: int = 30, collective: str = "ring") -> 
     }
     for work in parts.values():
         work()
-    rounds = [{name: timed(comm, work) for name, work in parts.items()} for _ in range(repeats)]
+    rounds = [{name: slowest(comm, work) for name, work in parts.items()} for _ in range(repeats)]
     ratios = [r["step"] / (r["products"] + r["all-reduce"]) for r in rounds]
     return {
         "ranks": comm.size,
@@ -117,12 +111,13 @@ def table(result: dict[str, Any]) -> str:
     """Return the result as lines for a person."""
     widths = "-".join(map(str, result["widths"]))
     low, high = result["ratio_quartiles"]
-    lines = [
-        f"{result['ranks']} rank{'s' * (result['ranks'] > 1)}, {widths}, "
-        f"batch {result['batch']} per rank, {result['collective']} all-reduce of "
-        f"{result['parameters']:,} float32"
-    ]
-    lines += [f"  {name:<12}{1e3 * s:8.2f} ms" for name, s in result["seconds"].items()]
-    ratio = f"{result['ratio']:.3f} (quartiles {low:.3f}, {high:.3f})"
-    lines.append(f"  step / (products + all-reduce) = {ratio}")
-    return "\n".join(lines)
+    seconds = [(name, f"{1e3 * s:.2f} ms") for name, s in result["seconds"].items()]
+    return "\n".join(
+        [
+            f"{plural(result['ranks'], 'rank')}, {widths}, batch {result['batch']} per rank, "
+            f"{result['collective']} all-reduce of {result['parameters']:,} float32",
+            text.table((), seconds, indent=2),
+            f"  step / (products + all-reduce) = {result['ratio']:.3f} "
+            f"(quartiles {low:.3f}, {high:.3f})",
+        ]
+    )
