@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 import box  # noqa: E402
 import report  # noqa: E402
 
-from refimpl.run.bench.step import WIDTHS  # noqa: E402
+from refimpl.run.bench.network import WIDTHS  # noqa: E402
 
 
 def methods(partition: int, ranks: int) -> dict[str, dict]:

@@ -26,7 +26,7 @@ from refimpl import optim
 from refimpl.collectives import chunks
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.numerics.rng import stream
-from refimpl.run.bench.step import network
+from refimpl.run.bench.network import network
 from refimpl.support.errors import require
 from refimpl.world.communicator import Communicator
 from refimpl.world.groups import Groups

@@ -17,7 +17,7 @@ from refimpl import collectives
 from refimpl.methods.traffic import step_traffic
 from refimpl.nn.flat import Layout
 from refimpl.plan.model import perceptron
-from refimpl.run.bench.step import network
+from refimpl.run.bench.network import network
 from refimpl.world.topology import Grid, Nodes
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "cluster"

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refimpl import collectives, nn, optim
+from refimpl import collectives, optim
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.numerics.rng import stream
+from refimpl.run.bench.network import BATCH, WIDTHS, network, products
 from refimpl.run.bench.timing import slowest
 from refimpl.support import text
 from refimpl.support.text import plural
@@ -24,45 +25,6 @@ from refimpl.world.topology import Grid
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
-
-WIDTHS = (440, 1024, 1024, 1024, 128)
-BATCH = 64
-
-
-def network(widths: tuple[int, ...] = WIDTHS, seed: int = 0) -> nn.Sequential:
-    """Return the MLP that is measured."""
-    layers: list[nn.Layer] = []
-    for i, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-        layers.append(nn.Affine(f"layer{i}", inputs, outputs, seed))
-        if i < len(widths) - 2:
-            layers.append(nn.Relu())
-    return nn.Sequential(*layers)
-
-
-def products(widths: tuple[int, ...], batch: int) -> Callable[[], None]:
-    """Return a function that does the matrix products of one step and nothing else.
-
-    Per layer x (B, i), w (i, o), dy (B, o): the output x w, the weight gradient x' dy and, but
-    for the first layer, the input gradient dy w'.
-    """
-    rng = stream(0, "bench")
-    layers = [
-        tuple(
-            rng.normal(size=shape).astype(np.float32)
-            for shape in ((batch, i), (i, o), (batch, o), (batch, o), (i, o), (batch, i))
-        )
-        for i, o in zip(widths[:-1], widths[1:], strict=True)
-    ]
-
-    def run() -> None:
-        for x, w, _, y, _, _ in layers:
-            np.matmul(x, w, out=y)
-        for number, (x, w, dy, _, dw, dx) in reversed(list(enumerate(layers))):
-            np.matmul(x.T, dy, out=dw)
-            if number:
-                np.matmul(dy, w.T, out=dx)
-
-    return run
 
 
 def measure(comm: Communicator, repeats: int = 30, collective: str = "ring") -> dict[str, Any]:
