@@ -77,7 +77,9 @@ def test_collectives_stand_beside_the_predicted_time_and_volume(report):
     assert row["ratio"] == pytest.approx(2.0)
     assert row["volume_ratio"] == 1.5
     assert flat["overhead"] == pytest.approx(0.01)
-    assert "0.750 0.500" in report.collective_text([row])
+    head, line = report.collective_text([row]).splitlines()
+    assert line.split()[:6] == ["2", "x", "2", "all-gather", "40.0", "34.5"]
+    assert line.split()[-2:] == ["0.750", "0.500"] and len(line) == len(head)
 
 
 METHODS = {
