@@ -59,6 +59,7 @@ def method(preset: Preset, run: Run, ranks: int, overlap: float) -> Method:
         calls=1 if run.coalesced else int(preset.calls.value),
         overlap=overlap if run.overlap is None else run.overlap,
         every_microstep=run.every_microstep,
+        gathers_only=run.gathers_only,
     )
 
 

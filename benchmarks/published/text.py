@@ -164,13 +164,15 @@ def _results(evaluated: Evaluated) -> str:
         "messages: all-gathers and reduce-scatters, of which part is hidden behind compute",
         "scaling: TFLOPS over those on the fewest ranks    ratio: over zero3's on as many",
     ]
+    if evaluated.preset.chosen:
+        notes.append("conditional: nothing further is fitted, but it hangs on what was chosen")
     if derived:
         found = "; ".join(f"{text}: {source}" for text, source in derived.items())
         notes.append(f"d derived: {found}")
     return "\n".join(
         [
-            f"PREDICTED: seconds of a step, TFLOPS per GPU ({growth})",
-            textwrap.indent(table(head.split(","), rows, left=2), "  "),
+            f"RESULTS: seconds of a step, TFLOPS per GPU ({growth})",
+            table(head.split(","), rows, left=2, indent=2),
             *(f"  {note}" for note in notes),
         ]
     )
@@ -196,7 +198,7 @@ def _sensitivity(preset: Preset, varied: Sequence[Varied]) -> str:
         rows.append([*cells, f"{row.states / 1e9:.1f}{' ' if row.fits else '!'}"])
     return (
         "SENSITIVITY: TFLOPS per GPU with one assumption changed at a time\n"
-        + textwrap.indent(table(head, rows), "  ")
+        + table(head, rows, indent=2)
         + "\n  * the preset's own value    ! more than the memory of a GPU\n"
         + "  b, M, p, Bx: fitted again to the same published numbers; alpha and w: set, not fitted"
     )

@@ -10,7 +10,8 @@ step (`refimpl.methods.traffic.partition_calls`: 2 M and M in stage 3)::
 
 q: the calls into which a unit's collective is split (1: coalesced), each with an overhead of
 ``call`` seconds beside its messages; w: the part of the compute time that communication can hide
-behind, 0 to 1.  The second hop is not hidden.  T is `refimpl.plan.steps`', for all groups at once.
+behind, 0 to 1; with ``gathers_only`` it hides all-gathers, and reduce-scatters are waited for.
+The second hop is not hidden.  T is `refimpl.plan.steps`', for all groups at once.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ class Cluster:
 class Method:
     """How the model states are cut and how they travel; see the module's equations.
 
-    ``family``: the collectives.  ``calls``: q.  ``overlap``: w.  ``every_microstep``: the second
-    hop in every micro-step, what two-hop synchronisation improves on.
+    ``family``: the collectives.  ``calls``: q.  ``overlap``: w; with ``gathers_only`` that of
+    gathers, and reduce-scatters are waited for.  ``every_microstep``: the second hop in every
+    micro-step, what two-hop synchronisation improves on.
     """
 
     partition: int
@@ -79,6 +81,7 @@ class Method:
     calls: int = 1
     overlap: float = 0.0
     every_microstep: bool = False
+    gathers_only: bool = False
 
 
 class Split(NamedTuple):
@@ -137,7 +140,8 @@ def predict(model: Model, cluster: Cluster, method: Method) -> Split | None:
         compute += count * computing
         gather += count * gathering
         reduce_scatter += count * scattering
-        hidden += count * min(gathering + scattering, method.overlap * computing)
+        hiding = gathering + (0.0 if method.gathers_only else scattering)
+        hidden += count * min(hiding, method.overlap * computing)
 
     block = shard(model.units, p) * size.gradient * p / n
     hops = method.microsteps if method.every_microstep else 1
