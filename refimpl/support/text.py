@@ -8,11 +8,17 @@ WIDTH = 96  # characters of a paragraph
 
 
 def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, indent: int = 0
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int = 1,
+    *,
+    indent: int = 0,
+    even: bool = False,
 ) -> str:
     """Return columns, the first ``left`` of them flush left, the others flush right.
 
-    Every column is as wide as its widest cell; ``head`` may be empty.
+    A column is as wide as its widest cell; with ``even`` all but the first are equally wide.
+    ``head`` may be empty.
 
     >>> print(table(["n", "x"], [["a", "1.5"], ["bcd", "10"]]))
     n      x
@@ -21,6 +27,8 @@ def table(
     """
     lines = [*filter(None, [head]), *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if even:
+        widths[1:] = [max(widths[1:])] * (len(widths) - 1)
     return "\n".join(
         " " * indent
         + "  ".join(
