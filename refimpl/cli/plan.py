@@ -16,6 +16,7 @@ from typing import Any
 
 from refimpl.cli.arguments import positive, positive_number
 from refimpl.support.errors import UserError, require
+from refimpl.support.text import plural
 
 
 def fraction(text: str) -> float:
@@ -55,7 +56,7 @@ def comma(kind: Callable, length: int | None = None) -> Callable:
         parts = text.split(",")
         if length is not None and len(parts) != length:
             raise argparse.ArgumentTypeError(
-                f"{text!r} has {len(parts)} value{'s' * (len(parts) != 1)} where {length} are "
+                f"{text!r} has {plural(len(parts), 'value')} where {length} are "
                 f"needed, with commas between them"
             )
         return tuple(kind(part) for part in parts)
