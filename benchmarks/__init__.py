@@ -4,6 +4,7 @@
     torch_hsdp.py     training beside PyTorch's
     compare_mpi.py    MPIs beside each other
     surroundings.py   the environment variables of the ranks of both
+    crossovers.py     from which length on the ring is the faster
     cluster/          a cluster in a box: slow links on one machine
     published/        published runs beside what the cost functions say about them
 

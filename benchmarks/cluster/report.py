@@ -79,8 +79,8 @@ def overhead(figure: dict) -> float:
 
     The ledger's bytes are those of all hosts; here every host sends and receives as many.
 
-    >>> overhead({"ledger": 200.0, "entered": [101.0, 100.0], "left": [100.0, 104.0]})
-    0.04
+    >>> overhead({"ledger": 200.0, "entered": [101.0, 100.0], "left": [100.0, 125.0]})
+    0.25
     """
     share = figure["ledger"] / len(figure["entered"])
     return max(abs(n / share - 1) for n in figure["entered"] + figure["left"])

@@ -1,5 +1,6 @@
 """benchmarks/published: what is fitted and what is predicted, and `refimpl plan --preset`."""
 
+import doctest
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.published import presets
+from benchmarks.published import presets, text
 from benchmarks.published.calibrate import evaluate, fit
 from benchmarks.published.comparison import evaluate_preset
 from benchmarks.published.quantities import KINDS
@@ -149,6 +150,11 @@ def test_every_number_has_a_known_kind_and_stands_under_it(preset):
         assert any(quantity.what in line for line in section)
     for heading in ("FITTED", "RESULTS", "SENSITIVITY", "HOW TO READ THIS", "SOURCES"):
         assert any(line.startswith(heading) for line in lines)
+
+
+def test_sessions_of_the_modules_are_true():
+    found = doctest.testmod(text)
+    assert found.attempted and not found.failed
 
 
 # --- the command ---------------------------------------------------------------------------

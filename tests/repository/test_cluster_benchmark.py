@@ -1,5 +1,6 @@
 """benchmarks/cluster: its arithmetic, what it refuses and, on request, that it leaves nothing."""
 
+import doctest
 import importlib
 import json
 import math
@@ -50,6 +51,11 @@ def links(intra=(0.0, 0.0), inter=(0.001, 4e-8)):
         for size, (nbytes, times) in {"small": (1 << 10, 8), "large": (1 << 20, 3)}.items():
             figures[f"{name} {size}"] = figure([times * (alpha + nbytes * beta)] * 3)
     return figures
+
+
+def test_sessions_of_the_report_are_true(report):
+    found = doctest.testmod(report)
+    assert found.attempted and not found.failed
 
 
 def test_alpha_and_beta_are_found_again(report):

@@ -1,5 +1,8 @@
 """What `bench` prints, from figures that were not measured."""
 
+import doctest
+
+from benchmarks import crossovers
 from refimpl.run.bench import collectives, gtc, step
 
 
@@ -17,6 +20,11 @@ def test_each_operation_has_a_table_with_a_row_for_each_size():
     assert large.split()[:5] == ["1", "MiB", "1.000", "ms", "0.50"]
     assert len(head) == len(small) == len(large) and head.endswith("auto takes")
     assert second.startswith("reduce,") and "2.00" in second
+
+
+def test_sessions_of_the_crossovers_are_true():
+    found = doctest.testmod(crossovers)
+    assert found.attempted and not found.failed
 
 
 def test_a_step_stands_beside_its_parts():
