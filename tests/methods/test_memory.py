@@ -1,5 +1,6 @@
 """The closed formula of a rank's memory is what its partition's states allocate, to the byte."""
 
+import re
 from itertools import pairwise, product
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 from loopback import spawn
 
 from refimpl import collectives
+from refimpl.methods.formulas import Given, table
 from refimpl.methods.partition.memory import Bytes, per_rank
 from refimpl.methods.partition.zero import ModelStates
 from refimpl.nn import Affine, Sequential
 from refimpl.numerics.exact import FixedPoint
 from refimpl.optim import SGD, Adam
+from refimpl.world.topology import Grid, Nodes
 
 WIDTHS = (5, 7, 3, 1, 1)  # units of 42, 24, 4 and 2 numbers: padded for p = 3 and 4
 UNITS = [(inputs + 1) * outputs for inputs, outputs in pairwise(WIDTHS)]
@@ -83,3 +86,16 @@ def test_each_kind_is_the_array_that_it_names():
 
 def test_a_network_without_parameters_takes_nothing():
     assert per_rank([], p=2, stage=3, exact=True).total == 0
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("p", [1, 4])
+def test_topology_prints_the_formula_and_its_value(p, exact):
+    given = Given(100, stage=3 if p > 1 else 0, states=2, exact=exact)
+    text = table(Grid(1, 2, p), Nodes.of(2 * p), given)
+    rows = re.findall(r"^  stage (\d) +V (.*?)  +([\d,]+) bytes", text, re.MULTILINE)
+    assert [int(stage) for stage, _, _ in rows] == ([1, 2, 3] if p > 1 else [0])
+    for stage, formula, number in rows:
+        said = 400 * eval(formula, {"m": 2, "p": p})
+        want = per_rank([100], p, int(stage), Bytes(4, 4, 8), exact=exact).states
+        assert int(number.replace(",", "")) == want == said
