@@ -160,6 +160,18 @@ def test_second_hop_comes_once_a_step_or_in_every_microstep():
     assert once[0] == once[1] and every == pytest.approx(4 * once[0])
 
 
+def test_parameters_are_gathered_and_gradients_reduced_each_with_its_own_bytes():
+    links = Links(Link(0, 0), Link(0, 1e-9))
+    cluster = Cluster(8, 1, 1e12, links)
+    plain, wide = (
+        predict(replace(NETWORK, size=Bytes(*each)), cluster, Method(4))
+        for each in ((2, 2, 12), (2, 8, 12))
+    )
+    assert wide.gather == plain.gather
+    assert wide.reduce_scatter == pytest.approx(4 * plain.reduce_scatter)
+    assert wide.second_hop == pytest.approx(4 * plain.second_hop)
+
+
 def test_stages_gather_and_scatter_as_often_as_training_does():
     one, two, three = (predict(NETWORK, CLUSTER, Method(4, 4, stage)) for stage in (1, 2, 3))
     assert three.gather == pytest.approx(8 * one.gather) and two.gather == one.gather
