@@ -84,10 +84,9 @@ def advise(question: Question, partition: int | None = None) -> Advice:
 def weigh(question: Question, p: int) -> Choice:
     """Return what groups of p cost."""
     model, cluster, asked = question.model, question.cluster, question.method
-    stage = asked.stage if p > 1 else 0
     splits = {}
     for family in FAMILIES:
-        split = predict(model, cluster, replace(asked, partition=p, family=family, stage=stage))
+        split = predict(model, cluster, replace(asked, partition=p, family=family))
         if split is not None:
             splits[family] = split
     best = min(splits, key=lambda family: splits[family].step)

@@ -20,6 +20,7 @@ from refimpl.methods.partition.memory import Bytes, per_rank
 from refimpl.plan import steps as plan_steps
 from refimpl.plan.advise import Question, advise
 from refimpl.plan.model import Cluster, Method, Model, predict, transformer
+from refimpl.support.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plan.md"
 
@@ -229,6 +230,19 @@ def test_smallest_group_that_fits_is_recommended():
             c.fits for c in advice.choices if c.partition < advice.recommended.partition
         )
     assert advise(question()).recommended.partition == 1
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_what_has_to_fit_is_the_stage_that_was_asked_for(stage):
+    for choice in advise(question(method=Method(1, stage=stage), activations=5)).choices:
+        assert choice.needed == choice.memory[stage].total + 5
+    needed = {choice.needed for choice in advise(question(method=Method(1, stage=1))).choices}
+    assert len(needed) == 5
+
+
+def test_groups_that_do_not_divide_the_world_are_refused():
+    with pytest.raises(UserError, match="cannot cut 16 ranks into partition groups of 3"):
+        predict(NETWORK, CLUSTER, Method(3))
 
 
 def test_activations_count_against_the_memory():
