@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 
 from benchmarks.published.presets import PRESETS
 from refimpl import collectives
-from refimpl.cli import main
+from refimpl.cli import main, parser
+from refimpl.cli.plan import units_of
 from refimpl.collectives.cost import Cost, Link, Links
 from refimpl.methods.partition.memory import Bytes, per_rank
 from refimpl.plan import steps as plan_steps
 from refimpl.plan.advise import Question, advise
 from refimpl.plan.model import Cluster, Method, Model, predict, transformer
+from refimpl.plan.text import advice_text, command
 from refimpl.support.errors import UserError
+from refimpl.support.text import size
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plan.md"
 
@@ -313,14 +316,95 @@ def test_json_says_what_the_text_says(capsys):
     assert f"{1e3 * seconds['step']:.4g}" in text and "p = 8, as asked" in text
 
 
+def planned(capsys, more):
+    """Return the data of `OWN` with more options."""
+    _, out, _ = run(capsys, f"{OWN} {more} --json")
+    return json.loads(out)
+
+
+def test_every_option_reaches_the_prediction(capsys):
+    plain = planned(capsys, "")
+    row = plain["choices"][-1]["seconds"]
+
+    def last(more):
+        return planned(capsys, more)["choices"][-1]["seconds"]
+
+    assert last("--recompute")["compute"] == pytest.approx(row["compute"] * 8 / 6)
+    assert last("--call 1e-3")["gather"] == pytest.approx(row["gather"] + 4 * 2 * 24 * 1e-3)
+    assert row["hidden"] == 0 and last("--overlap 1")["hidden"] > 0
+    assert last("--zero-stage 1")["gather"] == pytest.approx(row["gather"] / 8)
+    assert planned(capsys, "--activations 5")["choices"][0]["needed"] == (
+        plain["choices"][0]["needed"] + 5
+    )
+    _, out, _ = run(capsys, OWN)
+    assert "inside a node: 3e-06 s + bytes / 200 GB/s" in out
+    assert "between nodes: 1.4e-05 s + bytes / 25 GB/s" in out
+    pairs = plain["choices"][1]["seconds"]["gather"] + 4 * 2 * 24 * (1e-3 - 3e-6)
+    slow = planned(capsys, "--intra 1e-3,5e-12")["choices"][1]["seconds"]
+    assert slow["gather"] == pytest.approx(pairs)
+
+
+def test_parameters_are_cut_into_units_that_are_as_equal_as_can_be():
+    args = parser().parse_args(
+        ["plan", "--parameters", "11", "--units", "4", "-n", "1", "--flops", "1"]
+    )
+    assert units_of(args) == (3, 3, 3, 2)
+
+
+def text_of(**changes):
+    return advice_text(advise(question(**changes)), None, [])
+
+
+def test_a_group_size_is_called_faster_if_a_hundredth_is_won():
+    advice = advise(question())
+    best = advice.recommended
+    for factor, said in ((0.995, False), (0.98, True)):
+        split = best.split._replace(compute=best.split.compute - (1 - factor) * best.split.step)
+        fast = best._replace(partition=16, split=split)
+        text = advice_text(advice._replace(fastest=fast), None, [])
+        assert ("p = 16 is predicted to be faster" in text) is said
+
+
+def test_a_command_says_what_the_choice_needs_and_no_more():
+    def said(p, **method):
+        advice = advise(question(method=Method(1, **method)))
+        words = command(advice, advice.choice(p)).split(" --collectives")[0]
+        return words.removeprefix("./run_mpi.sh -n 16 train MODEL --strategy ")
+
+    assert said(1) == "ddp" and said(1, microsteps=2) == "ddp --microsteps 2"
+    assert said(16) == "zero3" and said(16, stage=1) == "zero1"
+    assert said(4, stage=2) == "mics --partition 4 --zero-stage 2"
+
+
+def test_the_recommendation_names_the_next_smaller_group_and_what_it_lacks():
+    needed = {c.partition: c.needed for c in advise(question()).choices}
+    text = text_of(memory=needed[4])
+    assert f"the smallest p that fits: {size(needed[4])} of {size(needed[4])}" in text
+    assert f"p = 2 needs {size(needed[2])}" in text
+    assert f"needs at least {size(needed[16])} (p = 16) of 1 B" in text_of(memory=1.0)
+    assert f"every rank can hold all of it: {size(needed[1])}" in text_of()
+
+
+def test_families_that_cannot_run_are_named():
+    refused = "hierarchical: groups fill no nodes"
+    asked = question(cluster=replace(CLUSTER, ranks=12))
+    advice = advise(asked)
+    assert refused in advice_text(advice, 6, []) and refused not in advice_text(advice, 4, [])
+
+
+def test_a_group_size_that_was_asked_for_is_compared_with_the_recommended_one():
+    advice = advise(question())
+    asked, best = advice.choice(16), advice.recommended
+    ratio = f"{asked.split.step / best.split.step:.3g} times that of p = {best.partition}"
+    assert ratio in advice_text(advice, 16, []) and asked.split.step > best.split.step
+
+
 def test_exit_code_tells_that_nothing_fits(capsys):
     code, out, _ = run(capsys, OWN.replace("12e9", "1e8"))
     assert code == 1 and "recommended: none" in out
 
 
 def test_recommended_command_is_one_that_train_knows(capsys):
-    from refimpl.cli import parser
-
     _, out, _ = run(capsys, OWN + " --json")
     words = json.loads(out)["recommended"]["command"].split()
     assert words[:3] == ["./run_mpi.sh", "-n", "32"]
@@ -352,6 +436,7 @@ SHORT = "plan --parameters 1e6 -n 8 --flops 1e9 "
         (SHORT + "--bytes 2,2", "has 2 values where 3 are needed", "commas"),
         (SHORT + "--overlap 1.5", "'1.5'", "from 0 to 1"),
         (SHORT + "--memory -1", "'-1'", "positive number"),
+        (SHORT + "--memory 10 --activations 10", "leave nothing of --memory", "smaller batch"),
         (SHORT + "--memory 10 --activations 20", "leave nothing of --memory", "smaller batch"),
         ("plan --widths 5 -n 8 --flops 1e9", "--widths 5 is no layer", "at least two"),
         ("plan --widths 5,6 --units 2 -n 8 --flops 1e9", "--units", "goes with --parameters"),
