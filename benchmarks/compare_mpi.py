@@ -32,6 +32,11 @@ import time
 from pathlib import Path
 from statistics import median
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout
+
+from benchmarks.surroundings import surroundings
+from refimpl.support.text import table
+
 LAUNCHED = "COMPARE_MPI_LAUNCHED"
 FIGURES = {
     "start": "s",
@@ -149,19 +154,6 @@ def launch(environment: Path, ranks: int, kilobytes: int, limit: float) -> dict:
     return {**json.loads(out.splitlines()[-1]), "whole": time.time() - start}
 
 
-def environment_variables(settings: list[str]) -> dict[str, str]:
-    """Return what run_mpi.sh sets as well, and the --set NAME=VALUE."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    open_mpi = {
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-        "PRTE_MCA_hwloc_default_binding_policy": "none",
-        "OMPI_MCA_btl": "self,sm",
-    }
-    return {**threads, **open_mpi, **dict(setting.split("=", 1) for setting in settings)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("environments", nargs="*", type=Path, metavar="ENVIRONMENT")
@@ -176,7 +168,7 @@ def main() -> None:
         return on_a_rank(given.kilobytes)
     if not given.environments:
         parser.error("name at least one environment folder, e.g. .venv")
-    os.environ.update(environment_variables(given.set))
+    os.environ.update(surroundings(), **dict(setting.split("=", 1) for setting in given.set))
 
     print(f"{os.cpu_count()} cores, ring of {given.kilobytes} KB; {' '.join(given.set)}")
     for ranks in map(int, given.ranks.split(",")):
@@ -184,19 +176,22 @@ def main() -> None:
         for _ in range(given.repeats):
             for where in given.environments:
                 runs[where].append(launch(where, ranks, given.kilobytes, given.limit))
+        head, rows = [f"{ranks} ranks", *(f"{name} {unit}" for name, unit in FIGURES.items())], []
         for where, results in runs.items():
             done = [result for result in results if "failed" not in result]
             for result in results:
                 if "failed" in result:
-                    print(f"{ranks:4d} ranks  {where}: {result['failed']}", flush=True)
+                    print(f"{ranks} ranks, {where}: {result['failed']}", flush=True)
             if done:
-                cells = []
-                for name, unit in FIGURES.items():
-                    values = sorted(result[name] for result in done)
-                    cells.append(
-                        f"{name} {median(values):.4g} {unit} ({values[0]:.3g}-{values[-1]:.3g})"
-                    )
-                print(f"{ranks:4d} ranks  {done[0]['library']:24s}", "  ".join(cells), flush=True)
+                columns = [sorted(result[name] for result in done) for name in FIGURES]
+                rows.append(
+                    [
+                        done[0]["library"],
+                        *(f"{median(c):.4g} ({c[0]:.3g}-{c[-1]:.3g})" for c in columns),
+                    ]
+                )
+        if rows:
+            print(table(head, rows), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,24 +12,23 @@ ratios within a round.
 import argparse
 import os
 import statistics
+import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy loads its BLAS
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's refimpl
 
 import numpy as np
 
 from refimpl import nn, optim
+from refimpl.run.bench.network import BATCH, WIDTHS, network, products
+from refimpl.support.text import table
 
-WIDTHS = (440, 1024, 1024, 1024, 128)
-BATCH = 64
 
-
-def network():
+def bound():
     """Return the network, planned and bound, its loss, parameters and gradients."""
-    layers = []
-    for i, (inputs, outputs) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False)):
-        layers += [nn.Affine(f"affine{i}", inputs, outputs, seed=1), nn.Relu()]
-    net, loss = nn.Sequential(*layers[:-1]), nn.SoftmaxCrossEntropy()
+    net, loss = network(), nn.SoftmaxCrossEntropy()
     net.plan(BATCH, np.float32)
     loss.plan(BATCH, net.outputs, np.float32)
     layout = nn.Layout(net.units)
@@ -40,37 +39,14 @@ def network():
     return net, loss, w, g
 
 
-def products():
-    """Return a function that does the step's matrix products and nothing else."""
-    draw = np.random.default_rng(1)
-
-    def array(*shape):
-        return draw.standard_normal(shape).astype(np.float32)
-
-    y = [array(BATCH, width) for width in WIDTHS]
-    d = [array(BATCH, width) for width in WIDTHS]
-    w = [array(m, n) for m, n in zip(WIDTHS, WIDTHS[1:], strict=False)]
-    g = [array(m, n) for m, n in zip(WIDTHS, WIDTHS[1:], strict=False)]
-
-    def run():
-        for i in range(len(w)):
-            np.matmul(y[i], w[i], out=y[i + 1])
-        for i in reversed(range(len(w))):
-            np.matmul(y[i].T, d[i + 1], out=g[i])
-            if i:
-                np.matmul(d[i + 1], w[i].T, out=d[i])
-
-    return run
-
-
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=60)
     rounds = parser.parse_args().rounds
 
-    net, loss, w, g = network()
-    bare = products()
+    net, loss, w, g = bound()
+    bare = products(WIDTHS, BATCH)
     sgd = optim.SGD(momentum=0.9)
     states = sgd.allocate(w.size, w.dtype)
     x = np.random.default_rng(2).standard_normal((BATCH, WIDTHS[0])).astype(np.float32)
@@ -97,10 +73,11 @@ def main():
 
     times = {name: values[3:] for name, values in times.items()}
     print(f"{'-'.join(map(str, WIDTHS))}, batch {BATCH}, {w.size} parameters, one thread")
-    for name, values in times.items():
-        print(
-            f"{name:9} {1e3 * statistics.median(values):8.3f} ms   best {1e3 * min(values):8.3f}"
-        )
+    rows = [
+        (name, f"{1e3 * statistics.median(values):.3f} ms", f"best {1e3 * min(values):.3f}")
+        for name, values in times.items()
+    ]
+    print(table((), rows))
     ratios = [s / p for s, p in zip(times["step"], times["products"], strict=True)]
     best = min(times["step"]) / min(times["products"])
     print(f"step / products: median {statistics.median(ratios):.3f}, of the best times {best:.3f}")

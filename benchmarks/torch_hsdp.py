@@ -37,10 +37,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from torch_hsdp_ranks import BATCH, CONTESTS, MOMENTUM, WIDTHS
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout
+
+from benchmarks.surroundings import surroundings
+from benchmarks.torch_hsdp_ranks import BATCH, CONTESTS, MOMENTUM, WIDTHS
+from refimpl.support.text import plural, table
 
 RANKS = Path(__file__).with_name("torch_hsdp_ranks.py")
-PACKAGE = Path(__file__).resolve().parents[1]
 SIDES = ("ours", "theirs")
 
 
@@ -155,14 +158,21 @@ def compare(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 def text(name: str, result: dict[str, Any]) -> str:
     """Return one contest as lines for a person."""
-    lines = [f"{name}: {result['ranks']} ranks, load {result['load'][0]:.1f} before"]
+    rows = []
     for side in SIDES:
         time, cpu = result["seconds"][side], result["cpu_seconds"][side]["median"]
-        lines.append(
-            f"  {result[side]:<10}{1e3 * time['median']:8.1f} ms a step "
-            f"({1e3 * time['low']:.1f}-{1e3 * time['high']:.1f}), CPU of all ranks "
-            f"{1e3 * cpu:.1f} ms, loss {result['losses'][side]:.6f}   {result['versions'][side]}"
+        rows.append(
+            [
+                result[side],
+                f"{1e3 * time['median']:.1f} ms a step",
+                f"({1e3 * time['low']:.1f}-{1e3 * time['high']:.1f})",
+                f"CPU of all ranks {1e3 * cpu:.1f} ms",
+                f"loss {result['losses'][side]:.6f}",
+                result["versions"][side],
+            ]
         )
+    title = f"{name}: {plural(result['ranks'], 'rank')}, load {result['load'][0]:.1f} before"
+    lines = [title, table((), rows, indent=2)]
     ratio, bar = result["ratio"], result["bar"]
     verdict = (
         "" if bar is None else f"; bar {bar}: {'met' if ratio['median'] <= bar else 'missed'}"
@@ -219,20 +229,6 @@ def main() -> None:
             json.dumps(machine | network | setting | {"contests": found}, indent=1)
         )
     sys.exit(not all(result["same"] for result in found.values()))
-
-
-def surroundings() -> dict[str, str]:
-    """Return the environment variables of all ranks: one thread each, and what run_mpi.sh sets."""
-    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    open_mpi = {
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-        "PRTE_MCA_hwloc_default_binding_policy": "none",
-        "OMPI_MCA_btl": "self,sm",
-    }
-    path = str(PACKAGE) + os.pathsep + os.environ.get("PYTHONPATH", "")
-    return {**dict.fromkeys(threads, "1"), **open_mpi, "PYTHONPATH": path.rstrip(os.pathsep)}
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-WIDTHS = (440, 1024, 1024, 1024, 128)
-BATCH, LR, MOMENTUM = 64, 1e-3, 0.9
+from refimpl.run.bench.network import BATCH, WIDTHS, network
+
+LR, MOMENTUM = 1e-3, 0.9
 
 
 class Contest(NamedTuple):
@@ -79,7 +80,6 @@ def ours(contest: Contest, given: argparse.Namespace) -> Job:
     from refimpl.methods.partition.stages import Sharded, Whole
     from refimpl.methods.step import LOSS_UNIT, Loss, Replica, StepOptions
     from refimpl.methods.strategies import Methods
-    from refimpl.run.bench.step import network
     from refimpl.world.communicator import Communicator
     from refimpl.world.groups import Groups
     from refimpl.world.topology import Grid

@@ -24,7 +24,8 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 import box  # noqa: E402
 import report  # noqa: E402
 
-from refimpl.run.bench.step import WIDTHS  # noqa: E402
+from refimpl.run.bench.network import WIDTHS  # noqa: E402
+from refimpl.support.text import binary  # noqa: E402
 
 
 def methods(partition: int, ranks: int) -> dict[str, dict]:
@@ -142,7 +143,7 @@ def _print(todo: list, runs: list, collective: list, steps: list, found: list) -
     for run in runs:
         print("  " + report.links_text(run["figures"]))
     nbytes, job = todo[0]["bytes"], todo[-1]
-    print(f"\n{nbytes >> 20} MB of float32, hosts x ranks")
+    print(f"\n{binary(nbytes)} of float32, hosts x ranks")
     print(report.collective_text(collective))
     widths = "-".join(map(str, job["widths"]))
     print(

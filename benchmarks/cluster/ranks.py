@@ -29,7 +29,7 @@ from refimpl.methods.partition.stages import Sharded
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.methods.strategies import Methods
 from refimpl.numerics.rng import stream
-from refimpl.run.bench.step import network
+from refimpl.run.bench.network import network
 from refimpl.support.errors import require
 from refimpl.world.communicator import Communicator
 from refimpl.world.groups import Groups

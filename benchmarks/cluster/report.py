@@ -18,13 +18,24 @@ from messages import ADDED, MESSAGES, Message
 
 from refimpl import collectives
 from refimpl.collectives.cost import Link, Links
-from refimpl.methods.traffic import entering_fraction
 from refimpl.plan import model
+from refimpl.support.text import table
 
 HEADLINE = 2.82  # "up to 2.82x": MiCS beside ZeRO-3, amazon.science blog post of its authors
 DEVIATION, OVERHEAD = 0.20, 0.10  # what is allowed: of a prediction, of a byte counter
 
 WORDS = {"allgather": "all-gather", "reduce_scatter": "reduce-scatter"}
+
+
+def entering_fraction(p: int, k: int, hierarchical: bool) -> float:
+    """Return the share of a gathered vector that enters each node, p ranks on nodes of k.
+
+    >>> entering_fraction(4, 2, hierarchical=False), entering_fraction(4, 2, hierarchical=True)
+    (0.75, 0.5)
+    """
+    if p <= k:
+        return 0.0
+    return (p - k) / p if hierarchical else (p - 1) / p
 
 
 def links_of(run: dict) -> Links:
@@ -78,8 +89,8 @@ def overhead(figure: dict) -> float:
 
     The ledger's bytes are those of all hosts; here every host sends and receives as many.
 
-    >>> overhead({"ledger": 200.0, "entered": [101.0, 100.0], "left": [100.0, 104.0]})
-    0.04
+    >>> overhead({"ledger": 200.0, "entered": [101.0, 100.0], "left": [100.0, 125.0]})
+    0.25
     """
     share = figure["ledger"] / len(figure["entered"])
     return max(abs(n / share - 1) for n in figure["entered"] + figure["left"])
@@ -212,39 +223,39 @@ def link_text(link: Link) -> str:
 
 def collective_text(rows: list[dict]) -> str:
     """Return the rows of the collectives as a table."""
-    times = f"{'ms  predicted':>22}"
-    lines = [
-        f"{'':<20}{'flat ring':^22}  {'hierarchical':^22}   flat / hierarchical   entering a host",
-        f"{'':<20}{times}  {times}    ms predicted volume    flat   two",
-    ]
+    head = ["ms", "flat", "predicted", "off", "two-level", "predicted", "off"]
+    head += ["flat / two-level", "predicted", "volume", "enters, flat", "two-level"]
+    lines = []
     for row in rows:
         flat, two = row["ring"], row["hierarchical"]
         label = f"{row['hosts']} x {row['ranks_per_host']} {WORDS[row['operation']]}"
-        ratios = f"{row['ratio']:6.2f} {row['predicted_ratio']:9.2f} {row['volume_ratio']:6.2f}"
-        entering = f"{flat['counted']:.3f} {two['counted']:.3f}"
-        times = f"{_times(flat, 1e3, 1)}  {_times(two, 1e3, 1)}"
-        lines.append(f"{label:<20}{times}{ratios}   {entering}")
-    return "\n".join(lines)
+        cells = [label, *_times(flat, 1e3, 1), *_times(two, 1e3, 1)]
+        cells += [f"{row[key]:.2f}" for key in ("ratio", "predicted_ratio", "volume_ratio")]
+        lines.append([*cells, f"{flat['counted']:.3f}", f"{two['counted']:.3f}"])
+    return table(head, lines)
 
 
 def step_text(rows: list[dict]) -> str:
     """Return the rows of the steps as a table."""
-    first = rows[0]["method"]
+    head = ["s", "measured", "predicted", "off", "computing", "MB from a host", "counted"]
     lines = [
-        f"{'':<24}       s   predicted       computing   MB from a host   counted   {first} / this"
+        [
+            row["method"],
+            *_times(row, 1, 3),
+            f"{row['computing']:.3f}",
+            f"{row['megabytes']:.1f}",
+            f"{1 + row['overhead']:.3f}",
+            f"{row['ratio']:.2f}",
+        ]
+        for row in rows
     ]
-    for row in rows:
-        lines.append(
-            f"{row['method']:<24}{_times(row, 1, 3)}     {row['computing']:7.3f}"
-            f"   {row['megabytes']:14.1f}   {1 + row['overhead']:7.3f}   {row['ratio']:12.2f}"
-        )
-    return "\n".join(lines)
+    return table([*head, f"{rows[0]['method']} / this"], lines)
 
 
-def _times(timed: dict, unit: float, digits: int) -> str:
+def _times(timed: dict, unit: float, digits: int) -> list[str]:
     """Return a time, its prediction and how far that is off."""
     seconds, predicted = unit * timed["seconds"], unit * timed["predicted"]
-    return f"{seconds:8.{digits}f} {predicted:7.{digits}f} {timed['deviation']:+5.0%}"
+    return [f"{seconds:.{digits}f}", f"{predicted:.{digits}f}", f"{timed['deviation']:+.0%}"]
 
 
 def verdict_text(found: list[dict]) -> str:

@@ -6,12 +6,17 @@ With ``--preset``, a published cluster and its runs; else the user's own model.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from refimpl.cli.arguments import positive, positive_number
 from refimpl.support.errors import UserError, require
+from refimpl.support.text import plural
 
 
 def fraction(text: str) -> float:
@@ -51,7 +56,7 @@ def comma(kind: Callable, length: int | None = None) -> Callable:
         parts = text.split(",")
         if length is not None and len(parts) != length:
             raise argparse.ArgumentTypeError(
-                f"{text!r} has {len(parts)} value{'s' * (len(parts) != 1)} where {length} are "
+                f"{text!r} has {plural(len(parts), 'value')} where {length} are "
                 f"needed, with commas between them"
             )
         return tuple(kind(part) for part in parts)
@@ -67,7 +72,7 @@ def add(commands: Any) -> None:
     command.add_argument("--json", action="store_true", help="print plain data")
 
     preset = command.add_argument_group("a published cluster")
-    preset.add_argument("--preset", metavar="NAME", help="p4d-100b, p4d-50b or p3dn-10b")
+    preset.add_argument("--preset", metavar="NAME", help="p4d-100b for example")
     preset.add_argument("--ranks", type=comma(positive), metavar="N,N,...", help="world sizes")
 
     model = command.add_argument_group("your model, one of")
@@ -120,9 +125,6 @@ def run(args: Any) -> int:
 def published(args: Any) -> int:
     """Print what a preset predicts."""
     from refimpl.cli import say
-    from refimpl.plan import presets
-    from refimpl.plan.published import evaluate_preset
-    from refimpl.plan.text import preset_data, preset_text
 
     given = [name for name in OWN if getattr(args, name) not in (None, False)]
     if given:
@@ -131,16 +133,40 @@ def published(args: Any) -> int:
             f"{option} does not go with --preset, whose numbers are published: leave it out, or "
             f"describe your own model without --preset"
         )
-    evaluated = evaluate_preset(presets.get(args.preset), args.ranks)
-    say(json.dumps(preset_data(evaluated), indent=1) if args.json else preset_text(evaluated))
+    say(presets().output(args.preset, args.ranks, args.json))
     return 0
+
+
+def presets() -> ModuleType:
+    """Return `benchmarks.published.text`, which lies beside the package in a checkout.
+
+    It is found there by its place: what else is called ``benchmarks`` on the path is not it.
+
+    Raises
+    ------
+    UserError
+        If the package is installed without its checkout.
+    """
+    name = "benchmarks.published"
+    if name not in sys.modules:
+        file = Path(__file__).resolve().parents[2] / "benchmarks" / "published" / "__init__.py"
+        require(
+            file.is_file(),
+            "--preset needs benchmarks/published, which is not installed with the package: take "
+            "a checkout of refimpl's repository and run `python -m benchmarks.published` there",
+        )
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return importlib.import_module(f"{name}.text")
 
 
 def own(args: Any) -> int:
     """Print the table over all p and the recommendation for the user's own model."""
     from refimpl.cli import say
-    from refimpl.plan.advice_text import advice_data, advice_text
     from refimpl.plan.advise import advise
+    from refimpl.plan.text import advice_data, advice_text
 
     question, assumed = read(args)
     advice = advise(question, args.partition)
@@ -155,8 +181,8 @@ def read(args: Any) -> tuple[Any, list[str]]:
     """Return the question that the arguments ask, and what was assumed to complete it."""
     from refimpl.collectives.auto import ASSUMED
     from refimpl.collectives.cost import Link, Links
+    from refimpl.methods.partition.memory import Bytes
     from refimpl.plan.advise import Question
-    from refimpl.plan.memory import Bytes
     from refimpl.plan.model import FORWARD_BACKWARD, RECOMPUTED, Cluster, Method, Model
 
     require(

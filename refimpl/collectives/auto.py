@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Bytes of the vector up to which halving-doubling is chosen among this many ranks of one node;
 # above, the ring is.  Between two numbers of ranks the smaller one's row holds.  Two ranks send
 # the same messages in both.  Four were measured on two cores, where every step costs a turn of
-# the scheduler, with MPICH 5.0.2: `refimpl.run.bench.collectives.crossovers`, docs/collectives.md.
+# the scheduler, with MPICH 5.0.2: `benchmarks/crossovers.py`, docs/collectives.md.
 CROSSOVER: Mapping[str, Mapping[int, int]] = {
     "allgather": {2: 0, 4: 1 << 26},
     "reduce_scatter": {2: 0, 4: 1 << 22},

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from refimpl.collectives.order import Order, formula
+from refimpl.support import text
 
 
 def table(head: str, rows: Sequence[tuple[str, Sequence[str]]], names: Sequence[str]) -> str:
     """Return right-aligned columns under ``names``, after a column of labels under ``head``."""
-    width = max(len(cell) for cells in [names, *(cells for _, cells in rows)] for cell in cells)
-    left = max(len(label) for label in [head, *(label for label, _ in rows)])
-    numbered = all(label.isdigit() for label, _ in rows)
-    lines = []
-    for label, cells in [(head, names), *rows]:
-        start = label.rjust(left) if numbered else label.ljust(left)
-        lines.append((start + "".join("  " + cell.rjust(width) for cell in cells)).rstrip())
-    return "\n".join(lines)
+    left = 0 if all(label.isdigit() for label, _ in rows) else 1
+    lines = [[label, *cells] for label, cells in rows]
+    return text.table([head, *names], lines, left, even=True)
 
 
 def ranks(p: int) -> list[str]:

@@ -1,18 +1,14 @@
 """What a training step would take on a cluster that is not here: arithmetic, no MPI.
 
-    steps.py        all groups of a grid communicate side by side: the schedules of
-                    `refimpl.collectives`, equal steps written once; their time
-    model.py        from the size of the units, the speed of a rank and the links to one step's
-                    compute, gather, reduce-scatter and second hop
-    memory.py       bytes per rank for every stage
-    advise.py       a user's own model: a table over all p, and which p to take
-    quantities.py   a number with its provenance; a preset is made of them
-    presets.py      published clusters and runs, as data
-    calibrate.py    the numbers of a preset that are fitted
-    published.py    what is assumed, fitted and predicted, side by side with what was published
-    sensitivity.py  how far the result hangs on each assumption
-    text.py         all of it as text
+    steps.py    all groups of a grid communicate side by side: the schedules of
+                `refimpl.collectives`, equal steps written once; their time
+    model.py    from the size of the units, the speed of a rank and the links to one step's
+                compute, gather, reduce-scatter and second hop
+    memory.py   bytes per rank for every stage
+    advise.py   a user's own model: a table over all p, and which p to take
+    text.py     the advice as text
 
 The times come from the cost functions that the collectives state (`refimpl.collectives.cost`);
-nothing here knows how long a message takes.
+nothing here knows how long a message takes.  Published clusters and runs, to which the same
+equations are held, are in benchmarks/published, beside the package.
 """

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from refimpl.plan.memory import Memory
-from refimpl.plan.model import Cluster, Method, Model, Split, predict, state_bytes
+from refimpl.methods.partition.memory import Memory
+from refimpl.plan.model import Cluster, Method, Model, Split, memory, predict
 from refimpl.plan.steps import FAMILIES
 from refimpl.world.topology import Grid, divisors
 
@@ -84,22 +84,21 @@ def advise(question: Question, partition: int | None = None) -> Advice:
 def weigh(question: Question, p: int) -> Choice:
     """Return what groups of p cost."""
     model, cluster, asked = question.model, question.cluster, question.method
-    stage = asked.stage if p > 1 else 0
     splits = {}
     for family in FAMILIES:
-        split = predict(model, cluster, replace(asked, partition=p, family=family, stage=stage))
+        split = predict(model, cluster, replace(asked, partition=p, family=family))
         if split is not None:
             splits[family] = split
     best = min(splits, key=lambda family: splits[family].step)
-    memory = {s: state_bytes(model, p, s, asked.microsteps) for s in STAGES}
-    needed = memory[asked.stage].total + question.activations
+    kept = {s: memory(model, replace(asked, partition=p, stage=s)) for s in STAGES}
+    needed = kept[asked.stage].total + question.activations
     return Choice(
         partition=p,
         replicas=cluster.ranks // p,
         family=best,
         split=splits[best],
         times={family: split.step for family, split in splits.items()},
-        memory=memory,
+        memory=kept,
         needed=needed,
         fits=question.memory is None or needed <= question.memory,
     )

@@ -2,7 +2,7 @@
 
 For every unit u of P_u parameters, with F operations per second, B rows per rank and micro-step,
 f operations per parameter and row, M micro-steps, and G all-gathers and S reduce-scatters per
-step (`refimpl.methods.traffic.partition_calls`: 2 M and M in stage 3)::
+step (`refimpl.methods.partition.stages`: 2 M and M in stage 3)::
 
     c_u    = f P_u B / F                            compute of one micro-step
     comm_u = G q T_allgather(P_u / q) + S q T_reduce_scatter(P_u / q)
@@ -10,7 +10,8 @@ step (`refimpl.methods.traffic.partition_calls`: 2 M and M in stage 3)::
 
 q: the calls into which a unit's collective is split (1: coalesced), each with an overhead of
 ``call`` seconds beside its messages; w: the part of the compute time that communication can hide
-behind, 0 to 1.  The second hop is not hidden.  T is `refimpl.plan.steps`', for all groups at once.
+behind, 0 to 1; with ``gathers_only`` it hides all-gathers, and reduce-scatters are waited for.
+The second hop is not hidden.  T is `refimpl.plan.steps`', for all groups at once.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.collectives.cost import Links
-from refimpl.methods.traffic import partition_calls
-from refimpl.plan import memory, steps
-from refimpl.plan.memory import FLOAT32, Bytes
+from refimpl.methods.partition.memory import FLOAT32, Bytes, Memory, per_rank
+from refimpl.methods.partition.stages import partition_calls
+from refimpl.plan import steps
 from refimpl.support.errors import UserError
 
 FORWARD_BACKWARD = 6  # operations per parameter and row: 2 forward, 4 backward
@@ -68,8 +69,9 @@ class Cluster:
 class Method:
     """How the model states are cut and how they travel; see the module's equations.
 
-    ``family``: the collectives.  ``calls``: q.  ``overlap``: w.  ``every_microstep``: the second
-    hop in every micro-step, what two-hop synchronisation improves on.
+    ``family``: the collectives.  ``calls``: q.  ``overlap``: w; with ``gathers_only`` that of
+    gathers, and reduce-scatters are waited for.  ``every_microstep``: the second hop in every
+    micro-step, what two-hop synchronisation improves on.
     """
 
     partition: int
@@ -79,6 +81,7 @@ class Method:
     calls: int = 1
     overlap: float = 0.0
     every_microstep: bool = False
+    gathers_only: bool = False
 
 
 class Split(NamedTuple):
@@ -137,7 +140,8 @@ def predict(model: Model, cluster: Cluster, method: Method) -> Split | None:
         compute += count * computing
         gather += count * gathering
         reduce_scatter += count * scattering
-        hidden += count * min(gathering + scattering, method.overlap * computing)
+        hiding = gathering + (0.0 if method.gathers_only else scattering)
+        hidden += count * min(hiding, method.overlap * computing)
 
     block = shard(model.units, p) * size.gradient * p / n
     hops = method.microsteps if method.every_microstep else 1
@@ -162,9 +166,20 @@ def tflops(model: Model, method: Method, seconds: float) -> float:
     return work / seconds / 1e12
 
 
-def state_bytes(model: Model, p: int, stage: int, microsteps: int = 1) -> memory.Memory:
-    """Return the bytes per rank; p = 1 shards nothing, whatever the stage."""
-    return memory.per_rank(model.units, p, stage if p > 1 else 0, model.size, microsteps)
+def memory(model: Model, method: Method) -> Memory:
+    """Return the bytes per rank: p = 1 shards nothing, and hiding messages needs a second buffer.
+
+    While a unit computes, the messages that it hides make the next one whole.
+    """
+    p, stage = method.partition, method.stage if method.partition > 1 else 0
+    return per_rank(
+        model.units,
+        p,
+        stage,
+        model.size,
+        microsteps=method.microsteps,
+        prefetch=method.overlap > 0,
+    )
 
 
 def transformer(layers: int, hidden: int) -> tuple[int, ...]:

@@ -1,247 +1,179 @@
-"""A preset's evaluation as text and as plain data."""
+"""Advice on a user's own model as text and as plain data."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
-from refimpl.plan.presets import SOURCES
-from refimpl.plan.published import Evaluated
-from refimpl.plan.quantities import KINDS, Preset, Quantity
-from refimpl.plan.sensitivity import Varied, vary
-
-WIDTH = 96
-
-LEFT_OUT = (
-    "embeddings, the optimizer's time, copies and additions of messages, activations, and ranks "
-    "that are not equally fast"
-)
+from refimpl.plan.advise import STAGES, Advice, Choice
+from refimpl.support.text import WIDTH, amount, plural, size, table
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Return columns, the first ``left`` of them flush left, the others flush right.
+def advice_text(advice: Advice, partition: int | None, assumed: list[str]) -> str:
+    """Return the output of ``refimpl plan`` for a user's own model.
 
-    >>> print(table(["n", "x"], [["a", "1.5"], ["bcd", "10"]]))
-    n      x
-    a    1.5
-    bcd   10
+    ``assumed`` names what the user has not given.
     """
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = []
-    for row in [head, *rows]:
-        cells = [
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    parts = [_asked(advice, assumed), _table(advice), _recommendation(advice)]
+    if partition is not None:
+        parts.append(_about(advice, advice.choice(partition)))
+    return "\n\n".join(parts)
+
+
+def _asked(advice: Advice, assumed: list[str]) -> str:
+    asked = advice.question
+    model, cluster, method = asked.model, asked.cluster, asked.method
+    each, links = model.size, cluster.links
+    nodes = -(-cluster.ranks // cluster.ranks_per_node)
+    lines = [
+        f"{cluster.ranks} ranks on {plural(nodes, 'node')} of {cluster.ranks_per_node}, "
+        f"{amount(cluster.flops, 'FLOPS')} each",
+        f"{amount(model.parameters, '')} parameters in {len(model.units)} units; bytes of "
+        f"each: parameter {each.parameter:g} + gradient {each.gradient:g} + state {each.state:g}",
+        f"stage {method.stage}, {plural(method.microsteps, 'micro-step')} of {model.rows:g} rows "
+        f"a rank, {model.operations:g} operations per parameter and row, "
+        f"overlap {method.overlap:g}",
+        f"a message inside a node: {links.intra.alpha:.3g} s + bytes / "
+        f"{size(1 / links.intra.beta)}/s",
+        f"a message between nodes: {links.inter.alpha:.3g} s + bytes / "
+        f"{size(1 / links.inter.beta)}/s, the node's ranks together",
+        "memory per rank: "
+        + ("any" if asked.memory is None else size(asked.memory))
+        + f", of which activations take {size(asked.activations)}",
+    ]
+    if assumed:
+        lines.append(textwrap.fill("assumed, not given: " + ", ".join(assumed), WIDTH))
     return "\n".join(lines)
 
 
-def quantity(q: Quantity) -> str:
-    """Return a value and its unit, with a prefix where there is one for it.
-
-    >>> quantity(Quantity(37e9, "B/s", "", "", "")), quantity(Quantity(14e-6, "s", "", "", ""))
-    ('37 GB/s', '14 us')
-    """
-    value, unit = q.value, q.unit
-    if unit == "s":
-        return f"{value * 1e6:g} us"
-    for scale, prefix in ((1e12, "T"), (1e9, "G")):
-        if value >= scale:
-            return f"{value / scale:g} {prefix}{'B' if unit == 'bytes' else unit}"
-    return f"{value:g} {unit}".strip()
-
-
-def preset_text(evaluated: Evaluated) -> str:
-    """Return the whole output of ``refimpl plan --preset``."""
-    preset = evaluated.preset
-    return "\n\n".join(
-        [
-            f"{preset.name}: {preset.title}",
-            *_inputs(preset),
-            _fitted(evaluated),
-            _results(evaluated),
-            _sensitivity(preset, vary(preset)),
-            _reading(preset),
-            _sources(preset),
-        ]
-    )
-
-
-def _inputs(preset: Preset) -> list[str]:
-    parts = []
-    for kind, heading in KINDS.items():
-        rows = [[q.what, quantity(q), q.source] for q in preset.quantities() if q.kind == kind]
-        if rows:
-            widths = [max(len(row[i]) for row in rows) for i in range(2)]
-            lines = [
-                _hanging(f"  {what.ljust(widths[0])}  {value.rjust(widths[1])}    ", source)
-                for what, value, source in rows
-            ]
-            if kind == "assumed":
-                lines.append(_hanging("  left out: ", LEFT_OUT))
-            parts.append("\n".join([heading.upper(), *lines]))
-    return parts
-
-
-def _hanging(start: str, text: str) -> str:
-    """Return text after ``start``, its further lines below its first."""
-    lines = textwrap.wrap(text, WIDTH - len(start)) or [""]
-    return ("\n" + " " * len(start)).join([start + lines[0], *lines[1:]]).rstrip()
-
-
-def _sources(preset: Preset) -> str:
-    used = " ".join(
-        [q.source for q in preset.quantities()]
-        + [point.source for point in (*preset.published, *(preset.like or preset).fit_to)]
-        + list(preset.reading)
-    )
-    named = {name: text for name, text in SOURCES.items() if name in used}
-    width = max(map(len, named))
-    return "\n".join(
-        ["SOURCES", *(_hanging(f"  {n.ljust(width)}    ", text) for n, text in named.items())]
-    )
-
-
-def _fitted(evaluated: Evaluated) -> str:
-    preset, fitted = evaluated.preset, evaluated.fitted
-    source = preset.like or preset
-    where = f"fitted in {preset.like.name}" if preset.like else "fitted"
-    points = ", ".join(f"{p.text} on {p.ranks} ({p.source})" for p in source.fit_to)
-    q = preset.calls.value
-    rows = [
-        (
-            "q alpha",
-            f"{fitted.latency * q * 1e6:.0f} us",
-            f"latency of a ring step, ZeRO-3: alpha = {fitted.latency * 1e6:.1f} us if q = {q:g}; "
-            f"{where} to zero3: {points}",
-        ),
-    ]
-    if any(run.overlap is None for run in preset.runs):
-        rows.append(("w", f"{fitted.overlap:.2f}", "overlap of ZeRO-3; from the same two numbers"))
-    if preset.speed_from is not None:
-        point = preset.speed_from
-        rows.insert(
-            0,
-            (
-                "F",
-                f"{fitted.flops / 1e12:.1f} TFLOPS",
-                f"speed of a GPU, all messages hidden; from {point.run} on {point.ranks}: "
-                f"{point.text} ({point.source})",
-            ),
-        )
-    lines = [_hanging(f"  {name:<7}  {value:>12}    ", text) for name, value, text in rows]
-    return "\n".join(["FITTED", *lines])
-
-
-def _results(evaluated: Evaluated) -> str:
-    rows, derived = [], {}
-    for row in evaluated.rows:
-        split, said = row.split, row.published
-        words = ""
-        if said is not None:
-            words = said.text
-            if said.kind != "published":
-                words += " d"
-                derived[said.text] = said.source
-            if said.scaling:
-                words += f", {said.scaling}"
+def _table(advice: Advice) -> str:
+    head = ["p", "replicas", *(f"stage {s}" for s in STAGES), "fits", "collectives"]
+    head += ["step ms", "compute", "gather", "reduce-sc.", "hidden", "hop 2"]
+    rows = []
+    for c in advice.choices:
+        split = c.split
+        parts = (split.step, split.compute, split.gather, split.reduce_scatter, split.hidden)
         rows.append(
             [
-                row.run.name,
-                row.status,
-                str(row.ranks),
-                f"{split.step:.1f}",
-                f"{split.compute:.1f}",
-                f"{split.gather + split.reduce_scatter:.1f}",
-                f"{split.hidden:.1f}",
-                f"{split.second_hop:.2f}",
-                f"{row.tflops:.1f}",
-                f"{row.scaling:.1%}",
-                f"{row.ratio:.2f}",
-                words,
+                f"{c.partition}{'*' if c is advice.recommended else ' '}",
+                str(c.replicas),
+                *(size(c.memory[s].total) for s in STAGES),
+                "yes" if c.fits else "no",
+                c.family,
+                *(f"{1e3 * seconds:.4g}" for seconds in (*parts, split.second_hop)),
             ]
         )
-    head = "run,,n,step s,compute,messages,hidden,hop 2,TFLOPS,scaling,ratio,published"
-    growth = "weak scaling, M fixed" if evaluated.preset.microsteps else "global batch fixed"
-    notes = [
-        "messages: all-gathers and reduce-scatters, of which part is hidden behind compute",
-        "scaling: TFLOPS over those on the fewest ranks    ratio: over zero3's on as many",
-    ]
-    if derived:
-        found = "; ".join(f"{text}: {source}" for text, source in derived.items())
-        notes.append(f"d derived: {found}")
-    return "\n".join(
-        [
-            f"PREDICTED: seconds of a step, TFLOPS per GPU ({growth})",
-            textwrap.indent(table(head.split(","), rows, left=2), "  "),
-            *(f"  {note}" for note in notes),
-        ]
-    )
+    note = "memory: model states and work space of the three ZeRO stages, without activations"
+    return table(head, rows, left=0) + "\n" + note
 
 
-def _sensitivity(preset: Preset, varied: Sequence[Varied]) -> str:
-    first, last = preset.ranks[0], preset.ranks[-1]
-    head = ["varied", "value", "q alpha us", "w", "fit misses"]
-    for name in preset.shown:
-        head += [f"{name} {first}", f"{last}", "scaling"]
-    head.append("states GB")
-    rows = []
-    for row in varied:
-        cells = [
-            row.label,
-            f"{row.value:g}{'*' if row.base else ' '}",
-            f"{row.fitted.latency * preset.calls.value * 1e6:.0f}",
-            f"{row.fitted.overlap:.2f}",
-            f"{row.fitted.error:.0%}",
-        ]
-        for few, many in row.tflops.values():
-            cells += [f"{few:.1f}", f"{many:.1f}", f"{many / few:.1%}"]
-        rows.append([*cells, f"{row.states / 1e9:.1f}{' ' if row.fits else '!'}"])
+def _recommendation(advice: Advice) -> str:
+    best, asked = advice.recommended, advice.question
+    if best is None:
+        least = min(advice.choices, key=lambda c: c.needed)
+        return (
+            f"recommended: none, no p fits; stage {asked.method.stage} needs at least "
+            f"{size(least.needed)} (p = {least.partition}) of {size(asked.memory)}\n"
+            f"  take more ranks, a higher --zero-stage, smaller units or less for --activations"
+        )
+    lines = [f"recommended: p = {best.partition}{_how(best)}"]
+    smaller = [c for c in advice.choices if c.partition < best.partition]
+    if smaller:
+        lines.append(
+            f"  the smallest p that fits: {size(best.needed)} of {size(asked.memory)}; "
+            f"p = {smaller[-1].partition} needs {size(smaller[-1].needed)}"
+        )
+    else:
+        lines.append(f"  every rank can hold all of it: {size(best.needed)}")
+    lines.append("  " + _families(best))
+    fast = advice.fastest
+    if 1.01 * fast.split.step < best.split.step:  # less than a hundredth is no difference
+        lines.append(
+            f"  p = {fast.partition} is predicted to be faster: {1e3 * fast.split.step:.4g} ms "
+            f"instead of {1e3 * best.split.step:.4g} ms"
+        )
+    lines.append("  " + command(advice, best))
+    return "\n".join(lines)
+
+
+def _how(choice: Choice) -> str:
+    if choice.partition == 1:
+        return f", data parallel on {choice.replicas} ranks, {choice.family} collectives"
     return (
-        "SENSITIVITY: TFLOPS per GPU with one assumption changed at a time\n"
-        + textwrap.indent(table(head, rows), "  ")
-        + "\n  * the preset's own value    ! more than the memory of a GPU\n"
-        + "  b, M, p, Bx: fitted again to the same published numbers; alpha and w: set, not fitted"
+        f", {plural(choice.replicas, 'replica')} x {choice.partition} shards, "
+        f"{choice.family} collectives"
     )
 
 
-def _reading(preset: Preset) -> str:
-    lines = [
-        textwrap.fill(text, WIDTH, initial_indent="  - ", subsequent_indent="    ")
-        for text in preset.reading
-    ]
-    return "\n".join(["HOW TO READ THIS", *lines])
+def _families(choice: Choice) -> str:
+    times = ", ".join(f"{name} {1e3 * seconds:.4g} ms" for name, seconds in choice.times.items())
+    refused = "" if "hierarchical" in choice.times else "; hierarchical: groups fill no nodes"
+    return f"a step with each of the collectives: {times}{refused}"
 
 
-def preset_data(evaluated: Evaluated) -> dict[str, Any]:
+def command(advice: Advice, choice: Choice) -> str:
+    """Return the command that trains like this; MODEL is the user's."""
+    n, method = advice.question.cluster.ranks, advice.question.method
+    strategy = f"zero{method.stage}" if choice.partition == n else "mics"
+    words = [f"./run_mpi.sh -n {n} train MODEL --strategy"]
+    if choice.partition == 1:
+        words.append("ddp")
+    else:
+        words.append(strategy)
+        if strategy == "mics":
+            words.append(f"--partition {choice.partition} --zero-stage {method.stage}")
+    if method.microsteps > 1:
+        words.append(f"--microsteps {method.microsteps}")
+    words.append(f"--collectives {choice.family}")
+    return " ".join(words)
+
+
+def _about(advice: Advice, choice: Choice) -> str:
+    best = advice.recommended
+    text = (
+        f"p = {choice.partition}, as asked: {size(choice.needed)} a rank, "
+        f"{'fits' if choice.fits else 'does not fit'}; {1e3 * choice.split.step:.4g} ms a step"
+        f"{_how(choice)}"
+    )
+    if best is not None and best is not choice:
+        text += f", {choice.split.step / best.split.step:.3g} times that of p = {best.partition}"
+    return text + "\n" + textwrap.indent(_families(choice), "  ")
+
+
+def advice_data(advice: Advice, partition: int | None, assumed: list[str]) -> dict[str, Any]:
     """Return the same as plain data, for ``--json``."""
-    preset, fitted = evaluated.preset, evaluated.fitted
+
+    def plain(choice: Choice | None) -> dict[str, Any] | None:
+        if choice is None:
+            return None
+        return {
+            "partition": choice.partition,
+            "replicas": choice.replicas,
+            "collectives": choice.family,
+            "seconds": {"step": choice.split.step, **choice.split._asdict()},
+            "step_by_collectives": choice.times,
+            "memory": {
+                f"stage{s}": {"total": m.total, **m._asdict()} for s, m in choice.memory.items()
+            },
+            "needed": choice.needed,
+            "fits": choice.fits,
+        }
+
+    asked = advice.question
+    recommended = plain(advice.recommended)
+    if advice.recommended is not None:
+        recommended["command"] = command(advice, advice.recommended)
     return {
-        "preset": preset.name,
-        "title": preset.title,
-        "inputs": [q._asdict() for q in preset.quantities()],
-        "fitted": {
-            "flops": fitted.flops,
-            "latency": fitted.latency,
-            "overlap": fitted.overlap,
-            "error": fitted.error,
-            "from": preset.like.name if preset.like else preset.name,
-        },
-        "rows": [
-            {
-                "run": row.run.name,
-                "ranks": row.ranks,
-                "status": row.status,
-                "seconds": {"step": row.split.step, **row.split._asdict()},
-                "tflops": row.tflops,
-                "scaling": row.scaling,
-                "ratio": row.ratio,
-                "published": row.published._asdict() if row.published else None,
-            }
-            for row in evaluated.rows
-        ],
-        "sensitivity": [{**row._asdict(), "fitted": row.fitted._asdict()} for row in vary(preset)],
-        "reading": list(preset.reading),
+        "ranks": asked.cluster.ranks,
+        "ranks_per_node": asked.cluster.ranks_per_node,
+        "parameters": asked.model.parameters,
+        "units": len(asked.model.units),
+        "stage": asked.method.stage,
+        "microsteps": asked.method.microsteps,
+        "memory": asked.memory,
+        "assumed": assumed,
+        "choices": [plain(choice) for choice in advice.choices],
+        "recommended": recommended,
+        "fastest": advice.fastest.partition if advice.fastest else None,
+        "asked": None if partition is None else plain(advice.choice(partition)),
     }

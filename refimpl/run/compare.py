@@ -17,6 +17,7 @@ from refimpl.run.config import Run
 from refimpl.run.modelfile import ModelFile
 from refimpl.run.trainer import Trainer
 from refimpl.support.errors import Diverged, UserError
+from refimpl.support.text import table
 from refimpl.world.agree import on_first_rank
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def table_text(result: dict[str, Any]) -> str:
     words = any("wer" in row for row in result["table"])
     head = ["strategy", "FER", "over serial"] + (["WER", "over serial"] if words else [])
     head += ["intra B/frame", "inter B/frame", "frames/s", "s", "MB/rank"]
-    lines = [head]
+    lines = []
     for row in result["table"]:
         cells = [row["strategy"]]
         lines.append(cells)
@@ -202,11 +203,4 @@ def table_text(result: dict[str, Any]) -> str:
         cells.append(f"{row['resident_bytes_per_rank'] / 1e6:.0f}")
         if row["diverged"]:
             cells[0] += f" ({row['diverged']} of {row['seeds']} seeds diverged)"
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return table(head, lines)

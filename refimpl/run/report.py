@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.run.config import Run
-from refimpl.support.progress import size
+from refimpl.support.text import size
 from refimpl.world.ledger import Count
 from refimpl.world.topology import Grid
 

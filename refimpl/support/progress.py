@@ -40,16 +40,3 @@ class Progress:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
-
-
-def size(count: float) -> str:
-    """Return a number of bytes for a person.
-
-    >>> size(0), size(1536), size(10_700_000)
-    ('0 B', '1.54 kB', '10.7 MB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

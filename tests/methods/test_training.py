@@ -14,7 +14,6 @@ from refimpl import collectives
 from refimpl.collectives import chunks
 from refimpl.collectives.families import RING
 from refimpl.methods import traffic
-from refimpl.methods.partition import memory
 from refimpl.methods.partition.stages import Sharded, Whole
 from refimpl.methods.protocol import Setting
 from refimpl.methods.strategies import Methods
@@ -178,32 +177,6 @@ def test_one_micro_step_writes_the_gradient_where_it_is_kept():
     assert got[0].replica.partition.direct
     for name, value in got[0].parameters.items():
         np.testing.assert_allclose(value, want[name], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("optimizer, states", [("sgd", 0), ("momentum", 1), ("adam", 2)])
-def test_bytes_of_states_and_of_work_space_are_those_of_the_formulas(optimizer, states, exact):
-    n = 6
-    for partition, stage in cuts(n):
-        for prefetch in (False, True) if stage == 3 else (False,):
-            for micro_steps in (1, 2):
-                options = {"partition": partition, "stage": stage, "prefetch": prefetch}
-                share = {"steps": 1, "optimizer": optimizer, "micro_batches": n * micro_steps}
-                got = everywhere(n, exact=exact, **options, **share)
-                for rank in got:
-                    held = rank.replica.partition
-                    units = [unit.size for unit in held.layout.units]
-                    want = memory.per_rank(
-                        units,
-                        partition,
-                        stage,
-                        memory.Bytes(4, 4, 4 * states),
-                        microsteps=micro_steps,
-                        exact=exact,
-                        prefetch=prefetch,
-                    )
-                    assert held.state_bytes == want.states, options
-                    assert held.work_bytes == want.work, options
 
 
 def test_stage_3_binds_no_memory_that_holds_more_than_the_largest_unit():

@@ -1,5 +1,6 @@
 """benchmarks/cluster: its arithmetic, what it refuses and, on request, that it leaves nothing."""
 
+import doctest
 import importlib
 import json
 import math
@@ -17,7 +18,7 @@ from refimpl import collectives
 from refimpl.methods.traffic import step_traffic
 from refimpl.nn.flat import Layout
 from refimpl.plan.model import perceptron
-from refimpl.run.bench.step import network
+from refimpl.run.bench.network import network
 from refimpl.world.topology import Grid, Nodes
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "cluster"
@@ -52,6 +53,11 @@ def links(intra=(0.0, 0.0), inter=(0.001, 4e-8)):
     return figures
 
 
+def test_sessions_of_the_report_are_true(report):
+    found = doctest.testmod(report)
+    assert found.attempted and not found.failed
+
+
 def test_alpha_and_beta_are_found_again(report):
     run = {"figures": links(intra=(2e-6, 1e-10), inter=(3e-4, 4e-8))}
     (intra, inter, gamma), close = report.links_of(run), pytest.approx
@@ -77,7 +83,9 @@ def test_collectives_stand_beside_the_predicted_time_and_volume(report):
     assert row["ratio"] == pytest.approx(2.0)
     assert row["volume_ratio"] == 1.5
     assert flat["overhead"] == pytest.approx(0.01)
-    assert "0.750 0.500" in report.collective_text([row])
+    head, line = report.collective_text([row]).splitlines()
+    assert line.split()[:6] == ["2", "x", "2", "all-gather", "40.0", "34.5"]
+    assert line.split()[-2:] == ["0.750", "0.500"] and len(line) == len(head)
 
 
 METHODS = {

@@ -8,8 +8,9 @@ slowest rank; what is reported is the median over the repeats, and the median of
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -18,21 +19,14 @@ from numpy.typing import NDArray
 
 from refimpl.collectives import OPERATIONS, Auto, Collectives
 from refimpl.collectives.families import EXPLICIT, NATIVE
+from refimpl.run.bench.timing import slowest
+from refimpl.support import text
+from refimpl.support.text import binary, plural
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
-KB, MB = 1 << 10, 1 << 20
-SIZES = tuple(KB << i for i in range(0, 17, 2))  # 1 KB, 4 KB, ..., 64 MB
-
-
-def seconds_of(comm: Communicator, family: Collectives, operation: str, x: NDArray) -> float:
-    """Run one call and return the seconds of its slowest rank.  Collective; x is overwritten."""
-    run = getattr(family, operation)
-    comm.barrier()
-    start = time.perf_counter()
-    run(comm, x)
-    return max(comm.allgather_object(time.perf_counter() - start))
+SIZES = tuple(1 << i for i in range(10, 27, 2))  # 1 KiB, 4 KiB, ..., 64 MiB
 
 
 def timed(operation: str, nodes: tuple[int, ...]) -> list[Collectives]:
@@ -102,7 +96,7 @@ def _times(
         turn = repeat % len(families)
         for family in families[turn:] + families[:turn]:
             x[:] = 1
-            seconds = seconds_of(comm, family, operation, x)
+            seconds = slowest(comm, partial(getattr(family, operation), comm, x))
             spent += seconds
             if repeat > 0:
                 times[family.name].append(seconds)
@@ -128,68 +122,25 @@ def _row(comm: Communicator, operation: str, x: NDArray, times: dict[str, list[f
     }
 
 
-def size_text(nbytes: int) -> str:
-    """Return a number of bytes in words.
-
-    >>> size_text(4096), size_text(64 * MB), size_text(100)
-    ('4 KB', '64 MB', '100 B')
-    """
-    for unit, name in ((MB, "MB"), (KB, "KB")):
-        if nbytes >= unit and nbytes % unit == 0:
-            return f"{nbytes // unit} {name}"
-    return f"{nbytes} B"
-
-
 def table(rows: Iterable[Mapping]) -> str:
     """Return the rows of `measure` as text: milliseconds of native, ratios of the others to it."""
     names = [family.name for family in EXPLICIT]
-    lines: list[str] = []
-    last = None
-    for row in rows:
-        if row["operation"] != last:
-            last = row["operation"]
-            where = f"{row['ranks']} ranks on {row['nodes']} node{'s' * (row['nodes'] > 1)}"
-            lines += ["", f"{last}, {row['dtype']}, {where}: time / time of MPI's own"]
-            head = "".join(f"  {name:>16}" for name in names)
-            lines.append(f"{'vector':>8}  {'native':>11}{head}  auto takes")
-        cells = [f"{row['ratio'][n]:.2f}" if n in row["ratio"] else "-" for n in names]
-        native = f"{1e3 * row['seconds'][NATIVE.name]:.3f} ms"
-        ratios = "".join(f"  {cell:>16}" for cell in cells)
-        lines.append(f"{size_text(row['bytes']):>8}  {native:>11}{ratios}  {row['auto']}")
-    return "\n".join(lines[1:])
+    parts = []
+    for title, group in groupby(rows, key=_title):
+        lines = [
+            [
+                binary(row["bytes"]),
+                f"{1e3 * row['seconds'][NATIVE.name]:.3f} ms",
+                *(f"{row['ratio'][n]:.2f}" if n in row["ratio"] else "-" for n in names),
+                row["auto"],
+            ]
+            for row in group
+        ]
+        head = ["vector", NATIVE.name, *names, "auto takes"]
+        parts.append(title + "\n" + text.table(head, lines, left=0))
+    return "\n\n".join(parts)
 
 
-def crossovers(rows: Iterable[Mapping]) -> dict[str, dict[int, int]]:
-    """Return the `CROSSOVER` table of `refimpl.collectives.auto` that follows from measured rows.
-
-    For each operation and number of ranks, the size up to which halving-doubling is the better
-    choice: the one that makes the sum over all sizes of the logarithm of the chosen family's
-    best time least, so that one odd measurement does not decide.  0 if the ring always is.
-
-    >>> def row(nbytes, ring, halving):
-    ...     return {"operation": "allreduce", "ranks": 4, "bytes": nbytes,
-    ...             "best": {"ring": ring, "halving-doubling": halving}}
-    >>> crossovers([row(1024, 2.0, 1.0), row(4096, 2.0, 1.5), row(16384, 3.0, 4.0)])
-    {'allreduce': {4: 4096}}
-    """
-    gains: dict[str, dict[int, list[tuple[int, float]]]] = {}
-    for row in rows:
-        seconds = row["best"]
-        if "ring" in seconds and "halving-doubling" in seconds:
-            gain = float(np.log(seconds["ring"] / seconds["halving-doubling"]))
-            entry = gains.setdefault(row["operation"], {}).setdefault(row["ranks"], [])
-            entry.append((row["bytes"], gain))
-    return {
-        operation: {ranks: _best_cut(points) for ranks, points in sorted(table.items())}
-        for operation, table in gains.items()
-    }
-
-
-def _best_cut(points: list[tuple[int, float]]) -> int:
-    """Return the size up to which the gains add up to most; 0 if no sum is positive."""
-    best, most, total = 0, 0.0, 0.0
-    for nbytes, gain in sorted(points):
-        total += gain
-        if total > most:
-            best, most = nbytes, total
-    return best
+def _title(row: Mapping) -> str:
+    where = f"{plural(row['ranks'], 'rank')} on {plural(row['nodes'], 'node')}"
+    return f"{row['operation']}, {row['dtype']}, {where}: time / time of MPI's own"

@@ -21,6 +21,8 @@ from refimpl.methods.gradient.onebit import message as onebit
 from refimpl.numerics.rng import stream
 from refimpl.run.config import Run
 from refimpl.run.trainer import Trainer
+from refimpl.support import text
+from refimpl.support.text import plural
 
 if TYPE_CHECKING:
     from refimpl.run.modelfile import ModelFile
@@ -131,15 +133,19 @@ def traffic(comm: Communicator, model: ModelFile, blocks: int = 2) -> dict[str, 
 
 def traffic_table(result: dict[str, Any]) -> str:
     """Return the result of `traffic` as lines for a person."""
-    where = f"{result['ranks']} ranks on {result['nodes']} node{'s' * (result['nodes'] > 1)}"
-    lines = [f"{result['model']}, {where}, bytes per step of all ranks:"]
+    where = f"{plural(result['ranks'], 'rank')} on {plural(result['nodes'], 'node')}"
     sent = result["bytes_per_step"]
-    for name, links in sent.items():
-        total, dense = sum(links.values()), sum(sent["ddp"].values())
-        lines.append(
-            f"  {name:<10}{links['intra']:14,.0f} intra {links['inter']:14,.0f} inter"
-            f"   1/{dense / total:.0f} of ddp"
-        )
+    dense = sum(sent["ddp"].values())
+    rows = [
+        [
+            name,
+            *(f"{nbytes:,.0f} {link}" for link, nbytes in links.items()),
+            f"1/{dense / sum(links.values()):.0f} of ddp",
+        ]
+        for name, links in sent.items()
+    ]
+    lines = [f"{result['model']}, {where}, bytes per step of all ranks:"]
+    lines.append(text.table((), rows, indent=2))
     if result["nodes"] > 1:
         ratio = sent["gtc-bmuf"]["inter"] / sent["gtc"]["inter"]
         lines.append(f"  gtc-bmuf / gtc, between nodes = {ratio:.2f}")
@@ -148,13 +154,18 @@ def traffic_table(result: dict[str, Any]) -> str:
 
 def table(result: dict[str, Any]) -> str:
     """Return the result as lines for a person."""
-    lines = [
-        f"{result['n']:,} {result['dtype']}, tau {result['tau']:.4g}: {result['density']:.2%} sent"
-    ]
-    lines += [f"  {name:<16}{1e3 * s:9.2f} ms" for name, s in result["seconds"].items()]
     dense = result["bytes"]["dense"]
-    for name, size in result["bytes"].items():
-        lines.append(f"  {name:<16}{size:12,} bytes, 1/{dense / size:.0f} of dense")
+    seconds = [(name, f"{1e3 * s:.2f} ms") for name, s in result["seconds"].items()]
+    sizes = [
+        (name, f"{nbytes:,} bytes", f"1/{dense / nbytes:.0f} of dense")
+        for name, nbytes in result["bytes"].items()
+    ]
+    sent = f"tau {result['tau']:.4g}: {result['density']:.2%} sent"
+    lines = [
+        f"{result['n']:,} {result['dtype']}, {sent}",
+        text.table((), seconds, indent=2),
+        text.table((), sizes, indent=2),
+    ]
     for name, value in result["ratios"].items():
         low, high = result["quartiles"][name]
         lines.append(f"  {name} = {value:.2f} (quartiles {low:.2f}, {high:.2f})")

@@ -14,7 +14,7 @@ from refimpl.collectives.cost import Link, Links
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
-SIZES = tuple(1 << i for i in range(10, 25, 2))  # 1 KB, 4 KB, ..., 16 MB
+SIZES = tuple(1 << i for i in range(10, 25, 2))  # 1 KiB, 4 KiB, ..., 16 MiB
 
 
 def measure(comm: Communicator, sizes: Sequence[int] = SIZES, repeats: int = 9) -> Links:

@@ -8,68 +8,24 @@ parts are timed alone, in turn with the whole step, in one run.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refimpl import collectives, nn, optim
+from refimpl import collectives, optim
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.methods.strategies import Methods
 from refimpl.numerics.rng import stream
+from refimpl.run.bench.network import BATCH, WIDTHS, network, products
+from refimpl.run.bench.timing import slowest
+from refimpl.support import text
+from refimpl.support.text import plural
 from refimpl.world.groups import Groups
 from refimpl.world.topology import Grid
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
-
-WIDTHS = (440, 1024, 1024, 1024, 128)
-BATCH = 64
-
-
-def network(widths: tuple[int, ...] = WIDTHS, seed: int = 0) -> nn.Sequential:
-    """Return the MLP that is measured."""
-    layers: list[nn.Layer] = []
-    for i, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-        layers.append(nn.Affine(f"layer{i}", inputs, outputs, seed))
-        if i < len(widths) - 2:
-            layers.append(nn.Relu())
-    return nn.Sequential(*layers)
-
-
-def products(widths: tuple[int, ...], batch: int) -> Callable[[], None]:
-    """Return a function that does the matrix products of one step and nothing else.
-
-    Per layer x (B, i), w (i, o), dy (B, o): the output x w, the weight gradient x' dy and, but
-    for the first layer, the input gradient dy w'.
-    """
-    rng = stream(0, "bench")
-    layers = [
-        tuple(
-            rng.normal(size=shape).astype(np.float32)
-            for shape in ((batch, i), (i, o), (batch, o), (batch, o), (i, o), (batch, i))
-        )
-        for i, o in zip(widths[:-1], widths[1:], strict=True)
-    ]
-
-    def run() -> None:
-        for x, w, _, y, _, _ in layers:
-            np.matmul(x, w, out=y)
-        for number, (x, w, dy, _, dw, dx) in reversed(list(enumerate(layers))):
-            np.matmul(x.T, dy, out=dw)
-            if number:
-                np.matmul(dy, w.T, out=dx)
-
-    return run
-
-
-def timed(comm: Communicator, work: Callable[[], Any]) -> float:
-    """Return the seconds from a common start until the last rank is done."""
-    comm.barrier()
-    start = time.perf_counter()
-    work()
-    return max(comm.allgather_object(time.perf_counter() - start))
 
 
 def measure(comm: Communicator, repeats: int = 30, collective: str = "ring") -> dict[str, Any]:
@@ -101,7 +57,7 @@ def measure(comm: Communicator, repeats: int = 30, collective: str = "ring") -> 
     }
     for work in parts.values():
         work()
-    rounds = [{name: timed(comm, work) for name, work in parts.items()} for _ in range(repeats)]
+    rounds = [{name: slowest(comm, work) for name, work in parts.items()} for _ in range(repeats)]
     ratios = [r["step"] / (r["products"] + r["all-reduce"]) for r in rounds]
     return {
         "ranks": comm.size,
@@ -119,12 +75,13 @@ def table(result: dict[str, Any]) -> str:
     """Return the result as lines for a person."""
     widths = "-".join(map(str, result["widths"]))
     low, high = result["ratio_quartiles"]
-    lines = [
-        f"{result['ranks']} rank{'s' * (result['ranks'] > 1)}, {widths}, "
-        f"batch {result['batch']} per rank, {result['collective']} all-reduce of "
-        f"{result['parameters']:,} float32"
-    ]
-    lines += [f"  {name:<12}{1e3 * s:8.2f} ms" for name, s in result["seconds"].items()]
-    ratio = f"{result['ratio']:.3f} (quartiles {low:.3f}, {high:.3f})"
-    lines.append(f"  step / (products + all-reduce) = {ratio}")
-    return "\n".join(lines)
+    seconds = [(name, f"{1e3 * s:.2f} ms") for name, s in result["seconds"].items()]
+    return "\n".join(
+        [
+            f"{plural(result['ranks'], 'rank')}, {widths}, batch {result['batch']} per rank, "
+            f"{result['collective']} all-reduce of {result['parameters']:,} float32",
+            text.table((), seconds, indent=2),
+            f"  step / (products + all-reduce) = {result['ratio']:.3f} "
+            f"(quartiles {low:.3f}, {high:.3f})",
+        ]
+    )

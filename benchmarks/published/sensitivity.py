@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from refimpl.plan.calibrate import Fitted, evaluate, fit, model
-from refimpl.plan.model import state_bytes
-from refimpl.plan.quantities import Preset, Variation
+from benchmarks.published.calibrate import Fitted, evaluate, fit, model
+from benchmarks.published.quantities import Preset, Variation
+from refimpl.plan.model import Method, memory
 
 
 class Varied(NamedTuple):
@@ -63,8 +63,7 @@ def _row(preset: Preset, base: Fitted, variation: Variation, value: float) -> Va
     }
     last = changed.run(preset.shown[-1])
     p = int(changed.partition.value) if last.group else ends[0]
-    states = state_bytes(model(changed), p, stage=3)
-    kept = states.total - states.work
+    kept = memory(model(changed), Method(p)).states
     return Varied(
         variation.label,
         value / variation.scale,

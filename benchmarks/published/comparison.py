@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from refimpl.plan.calibrate import Fitted, evaluate, fit
+from benchmarks.published.calibrate import Fitted, evaluate, fit
+from benchmarks.published.quantities import Preset, Published, Run
 from refimpl.plan.model import Split
-from refimpl.plan.quantities import Preset, Published, Run
 from refimpl.support.errors import UserError
 
 
 class Row(NamedTuple):
     """One run on n ranks.
 
-    ``status``: ``fitted``, where the number went into the fit; ``predicted``; ``what if``, where
-    nobody published such a run.  ``scaling``: TFLOPS over those on the fewest ranks.  ``ratio``:
-    TFLOPS over those of the run it is compared with, on as many ranks.
+    ``status``: ``fitted``, where the number went into the fit; ``what if``, where nobody published
+    such a run; ``conditional``, where nothing further was fitted but quantities of the preset were
+    chosen so that its published numbers are met; else ``predicted``.  ``scaling``: TFLOPS over
+    those on the fewest ranks.  ``ratio``: TFLOPS over those of the run it is compared with, on as
+    many ranks.
     """
 
     run: Run
@@ -70,7 +72,9 @@ def evaluate_preset(preset: Preset, ranks: Sequence[int] | None = None) -> Evalu
         beside = run.against or preset.runs[0].name
         for n in ranks:
             split, tflops = found[run.name, n]
-            status = "fitted" if (run.name, n) in went_in else "predicted"
+            status = "conditional" if preset.chosen else "predicted"
+            if (run.name, n) in went_in:
+                status = "fitted"
             rows.append(
                 Row(
                     run,

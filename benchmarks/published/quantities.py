@@ -10,6 +10,7 @@ KINDS = {
     "published": "published, as read in the source named",
     "derived": "derived from published numbers",
     "assumed": "assumed: not published, or not for this run",
+    "chosen": "chosen: not published, and such that the published numbers are met",
     "recalled": "recalled from memory, unverified: do not cite",
 }
 
@@ -48,8 +49,9 @@ class Run(NamedTuple):
 
     ``group``: p is the preset's partition group, otherwise the world.  ``coalesced``: one call
     per unit, with the links' latency; otherwise the preset's number of calls, with the fitted
-    latency.  ``overlap``: a number, None for the fitted one.  ``what_if``: nobody published
-    such a run.  ``against``: the run that it is compared with, by default the first.
+    latency.  ``overlap``: a number, None for the fitted one; ``gathers_only``: of gathers alone.
+    ``what_if``: nobody published such a run.  ``against``: the run that it is compared with, by
+    default the first.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Run(NamedTuple):
     every_microstep: bool = False
     what_if: bool = False
     against: str = ""
+    gathers_only: bool = False
 
 
 class Variation(NamedTuple):
@@ -78,7 +81,7 @@ class Variation(NamedTuple):
 
 @dataclass(frozen=True)
 class Preset:
-    """A published cluster and the runs on it; see `refimpl.plan.presets`.
+    """A published cluster and the runs on it; see `benchmarks.published.presets`.
 
     ``speed_from``: the published point at which everything is hidden behind compute, so that it
     gives F; or ``speed``.  ``fit_to``: the points of a run that give latency and overlap; or
@@ -121,6 +124,11 @@ class Preset:
         """Return every number that goes in, in order."""
         values = [getattr(self, field.name) for field in fields(self)]
         return [value for value in values if isinstance(value, Quantity)]
+
+    @property
+    def chosen(self) -> bool:
+        """Whether results hang on quantities that were chosen to give them."""
+        return any(q.kind == "chosen" for q in self.quantities())
 
     def varied(self, field: str, value: float) -> Preset:
         """Return the preset with one quantity at another value."""

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.published.quantities import Preset, Published, Run
 from refimpl.collectives.cost import Link, Links
-from refimpl.plan.memory import Bytes
+from refimpl.methods.partition.memory import Bytes
 from refimpl.plan.model import Cluster, Method, Model, Split, predict, tflops, transformer
-from refimpl.plan.quantities import Preset, Published, Run
 
 
 class Fitted(NamedTuple):
@@ -59,6 +59,7 @@ def method(preset: Preset, run: Run, ranks: int, overlap: float) -> Method:
         calls=1 if run.coalesced else int(preset.calls.value),
         overlap=overlap if run.overlap is None else run.overlap,
         every_microstep=run.every_microstep,
+        gathers_only=run.gathers_only,
     )
 
 

@@ -1,0 +1,12 @@
+"""What stands beside the package: peers, links and published figures to hold it against.
+
+    step.py           a training step on one rank beside its matrix products
+    torch_hsdp.py     training beside PyTorch's
+    compare_mpi.py    MPIs beside each other
+    surroundings.py   the environment variables of the ranks of both
+    crossovers.py     from which length on the ring is the faster
+    cluster/          a cluster in a box: slow links on one machine
+    published/        published runs beside what the cost functions say about them
+
+Each is run from a checkout, whose refimpl it takes.
+"""
