@@ -52,7 +52,7 @@ __all__ = ["NAMES", "OPERATIONS", "Auto", "Collectives", "get"]
 NAMES = (*(family.name for family in EXPLICIT), NATIVE.name, Auto.name)
 
 
-def get(name: str) -> Collectives | Auto:
+def get(name: str) -> Collectives:
     """Return the family of this name.  ``auto`` comes with its default table and links.
 
     Raises
@@ -60,9 +60,7 @@ def get(name: str) -> Collectives | Auto:
     UserError
         If there is none; the message lists those that there are.
     """
-    if name == Auto.name:
-        return Auto()
-    for family in (*EXPLICIT, NATIVE):
+    for family in (*EXPLICIT, NATIVE, Auto()):
         if family.name == name:
             return family
     raise UserError(f"no collectives {name!r}: choose one of {listed(NAMES)}")

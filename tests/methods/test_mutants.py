@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 from checks import replicas_equal, sends_the_formula, serial, serials_bits
+from families import doing
 
 from refimpl.collectives import ring
 from refimpl.collectives.families import HIERARCHICAL
@@ -304,7 +305,7 @@ def test_a_hierarchical_gather_with_its_blocks_in_the_wrong_places_is_noticed(di
     def check():
         bits(n, ranks_per_node=2, partition=n, algorithm=Chosen.family)
 
-    dies(check, Chosen, "family", dataclasses.replace(HIERARCHICAL, allgather=bug))
+    dies(check, Chosen, "family", doing(HIERARCHICAL, allgather=bug))
 
 
 def test_hierarchical_collectives_that_are_flat_are_noticed(dies):
@@ -316,9 +317,7 @@ def test_hierarchical_collectives_that_are_flat_are_noticed(dies):
     def check():
         sent(4, ranks_per_node=2, partition=4, algorithm=Chosen.family)
 
-    flat = dataclasses.replace(
-        HIERARCHICAL, allgather=ring.allgather, reduce_scatter=ring.reduce_scatter
-    )
+    flat = doing(HIERARCHICAL, allgather=ring.allgather, reduce_scatter=ring.reduce_scatter)
     dies(check, Chosen, "family", flat)
 
 
