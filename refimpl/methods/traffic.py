@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from refimpl.collectives.hierarchical import grid as two_levels
 from refimpl.support.errors import UserError
 from refimpl.world.ledger import LINKS, Count
 from refimpl.world.topology import Grid, Nodes
@@ -137,7 +136,7 @@ def sync_traffic(
     return sent
 
 
-def check(grid: Grid, nodes: Nodes, family: Collectives | Auto, stage: int) -> None:
+def check(grid: Grid, nodes: Nodes, family: Collectives, stage: int) -> None:
     """Refuse collectives that cannot run on some group of this grid.
 
     A group that lies unevenly on nodes is known to its members only, so it is looked for here,
@@ -155,18 +154,16 @@ def check(grid: Grid, nodes: Nodes, family: Collectives | Auto, stage: int) -> N
     }
     for axis, operations in needed.items():
         for operation in operations:
-            if family.name != "native" and not family.has(operation):
+            if not family.has(operation):
                 raise UserError(
                     f"collectives {family.name} have no {operation}, which the {axis} axis needs: "
                     "use ring, halving-doubling, hierarchical or auto"
                 )
-        if family.name == "hierarchical":
             for group in groups(grid, axis):
-                try:
-                    two_levels(nodes.nodes_of(group))
-                except UserError as error:
+                refusal = family.refuses(operation, nodes.nodes_of(group))
+                if refusal is not None:
                     members = ", ".join(map(str, group))
-                    raise UserError(f"{axis} group {{{members}}}: {error}") from None
+                    raise UserError(f"{axis} group {{{members}}}: {refusal}")
 
 
 def choices(

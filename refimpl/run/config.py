@@ -131,7 +131,8 @@ class Run:
                 f"--zero-stage {self.zero_stage} does not go with strategy {self.strategy}: "
                 "use --strategy mics"
             )
-        if self.prefetch and (self.stage != 3 or self.collectives != "ring"):
+        family = collectives.get(self.collectives)
+        if self.prefetch and (self.stage != 3 or family.ahead is None):
             raise UserError(
                 f"--prefetch does not go with strategy {self.strategy}, ZeRO stage {self.stage} "
                 f"and collectives {self.collectives}: parameters must be sharded (stage 3: zero3, "
@@ -157,7 +158,7 @@ class Run:
         for name, number in (("--lr", recipe.lr), ("--clip", recipe.clip)):
             if number is not None and not 0 < number < float("inf"):
                 raise UserError(f"{name} {number}: must be a positive number")
-        self.optimizer(), self.schedule(), collectives.get(self.collectives)
+        self.optimizer(), self.schedule()
 
     def _check_methods(self) -> None:
         """Refuse options of a method that the strategy does not have, and impossible values."""

@@ -38,7 +38,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import ring
 from refimpl.nn.flat import Layout
 from refimpl.numerics.exact import FixedPoint
 
@@ -96,7 +95,7 @@ class ModelStates:
         prefetch: bool = False,
     ) -> None:
         assert stage > 0 or partition.size == 1, "stage 0 replicates: p must be 1"
-        assert not prefetch or (stage == 3 and collectives.name == "ring")
+        assert not prefetch or (stage == 3 and collectives.ahead is not None)
         self.network, self.partition, self.collectives = network, partition, collectives
         self.stage, self.microsteps, self.dtype, self.fixed = stage, microsteps, dtype, fixed
         self.layout = layout = Layout(network.units, partition.size)
@@ -200,7 +199,9 @@ class ModelStates:
             self._coming = None
         following += number
         if self.prefetch and 0 <= following < len(self.seats):
-            self._coming = following, ring.allgather_ahead(self.partition, self._seated(following))
+            assert self.collectives.ahead is not None
+            seat = self._seated(following)
+            self._coming = following, self.collectives.ahead(self.partition, seat)
             self._advance()
 
     def _seated(self, number: int) -> NDArray:
