@@ -20,8 +20,9 @@ step 1 has one member and sends nothing, so that the ring inside the node is lef
 rank on each node step 3 sends nothing, and the ring across the nodes is left.  Neither is a
 special case of the code.  The ranks of a node need not be neighbours.
 
-Both levels use the ring (`refimpl.collectives.ring`), and the tree for broadcast and reduce.
-Schedules and orders of summation are in
+Both levels use the ring (`refimpl.collectives.ring`), and the tree for broadcast and reduce.  The
+all-gather and the reduce-scatter stand here twice: plainly, stage by stage, and with the rings of
+stage 3 turning together, which is what is used.  Schedules and orders of summation are in
 `refimpl.collectives.hierarchical_steps`.
 """
 
@@ -86,6 +87,38 @@ def seat(place: list[list[int]], rank: int) -> tuple[int, int]:
     return next((i, members.index(rank)) for i, members in enumerate(place) if rank in members)
 
 
+# ------------------------------------------------------------------------ plainly, stage by stage
+
+
+def plain_allgather(comm: Communicator, x: Array, offsets: Offsets | None = None) -> None:
+    """Fill every chunk of x with that of its owner, in place, one all-gather after the other.
+
+    MiCS's three stages.  What `allgather` does, with the same messages; only those inside the
+    node come in N (k - 1) steps of one instead of k - 1 steps of N.
+    """
+    place = grid(comm.nodes)
+    within, across = comm.levels()
+    chunk = chunks.slices(x, comm.size, offsets)
+    _gather(across, x, [chunk[owner] for owner in column(place, within.rank)])  # 1, 2
+    for members in place:  # 3
+        _gather(within, x, [chunk[owner] for owner in members])
+
+
+def plain_reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None) -> Array:
+    """Sum x; return the view of x that is this rank's chunk of the sum: the stages backwards.
+
+    What `reduce_scatter` does, to the last bit, with the same messages; those inside the node
+    come in N (k - 1) steps of one.
+    """
+    place = grid(comm.nodes)
+    within, across = comm.levels()
+    chunk = chunks.slices(x, comm.size, offsets)
+    for members in place:
+        _reduce_scatter(within, x, [chunk[owner] for owner in members])
+    _reduce_scatter(across, x, [chunk[owner] for owner in column(place, within.rank)])
+    return x[chunk[comm.rank]]
+
+
 def _gather(comm: Communicator, x: Array, owned: list[slice]) -> None:
     """Fill the parts of x that the ranks of comm own, wherever they lie."""
     run, cut = _run(comm, x, owned)
@@ -108,6 +141,9 @@ def _run(comm: Communicator, x: Array, owned: list[slice]) -> tuple[Array, list[
     """Return scratch for these parts of x end to end, and the cut points between them."""
     cut = list(accumulate((part.stop - part.start for part in owned), initial=0))
     return comm.scratch(cut[-1], x.dtype, slot=1), cut
+
+
+# ------------------------------------------------------------------------------ and as it is used
 
 
 def allgather(comm: Communicator, x: Array, offsets: Offsets | None = None) -> None:

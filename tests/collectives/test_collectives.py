@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from families import addends
+from families import addends, uneven
 from loopback import spawn
 
 from refimpl import collectives
-from refimpl.collectives import chunks
+from refimpl.collectives import chunks, hierarchical
 from refimpl.support.errors import UserError
 
 WORLDS = range(1, 9)
@@ -126,3 +126,45 @@ def test_an_allgather_ahead_is_the_rings_with_other_messages_between_its_steps(p
             assert x.tobytes() == want.tobytes()
 
     spawn((0,) * p, body)
+
+
+# --------------------------------------------------------- hierarchical: the plain and the fast
+
+
+EVEN = [(0,), (0, 1), (0, 0, 1, 1), (1, 0, 1, 0), (0, 0, 0, 1, 1, 1), (0, 1, 2, 2, 1, 0), (0,) * 4]
+
+
+@pytest.mark.parametrize("nodes", EVEN, ids=str)
+@pytest.mark.parametrize("operation", ["allgather", "reduce_scatter"])
+def test_plain_and_fast_form_give_the_same_bits_with_the_same_messages(operation, nodes):
+    p = len(nodes)
+    plain, fast = getattr(hierarchical, f"plain_{operation}"), getattr(hierarchical, operation)
+
+    def outcome(algorithm, n, offsets):
+        """Return what every rank ends with, and what it sends to whom, in any order."""
+        sent = [[] for _ in nodes]
+
+        def watch(comm, dest, buf):
+            here, there = comm.members[comm.rank], comm.members[dest]
+            sent[here].append((there, buf.tobytes()))
+
+        def body(comm):
+            x = addends(p, n, np.float32)[comm.rank]
+            own = chunks.slices(x, p, offsets)[comm.rank]
+            algorithm(comm, x, offsets)
+            return (x if operation == "allgather" else x[own]).tobytes()
+
+        return spawn(nodes, body, watch), [sorted(messages) for messages in sent]
+
+    for n in (0, 1, p + 1, 101):
+        for offsets in (None, uneven(n, p)):
+            assert outcome(plain, n, offsets) == outcome(fast, n, offsets)
+
+
+def test_the_plain_forms_refuse_unequal_nodes():
+    def body(comm):
+        for plain in hierarchical.plain_allgather, hierarchical.plain_reduce_scatter:
+            with pytest.raises(UserError, match="equally many ranks on each node"):
+                plain(comm, np.zeros(6))
+
+    spawn((0, 0, 1), body)
