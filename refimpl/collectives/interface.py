@@ -105,10 +105,11 @@ class Collectives(Protocol):
         UserError
             If the family `refuses`, or does not state what it sends (``native``).
         """
-        steps = self._known(operation, n, nodes, itemsize).steps
+        call = Call.of(n, nodes, root, offsets)
+        steps = self._known(operation, call, itemsize).steps
         if steps is None:
             raise UserError(f"collectives {self.name} state no cost for {operation}")
-        return Cost(steps(Call.of(n, nodes, root, offsets)), nodes, itemsize)
+        return Cost(steps(call), nodes, itemsize)
 
     def cost_of_groups(
         self,
@@ -134,15 +135,7 @@ class Collectives(Protocol):
         ]
         return Cost(side_by_side(schedules), tuple(nodes), itemsize)
 
-    def orders(
-        self,
-        operation: str,
-        n: int,
-        nodes: tuple[int, ...],
-        itemsize: int = 4,
-        root: int = 0,
-        offsets: Offsets | None = None,
-    ) -> Orders:
+    def orders(self, operation: str, call: Call, itemsize: int = 4) -> Orders:
         """Return the order of summation of one call: parts that tile x, each with its own.
 
         Raises
@@ -150,16 +143,16 @@ class Collectives(Protocol):
         UserError
             If the family `refuses`, or states no order: ``native``, and what adds nothing.
         """
-        orders = self._known(operation, n, nodes, itemsize).orders
+        orders = self._known(operation, call, itemsize).orders
         if orders is None:
             raise UserError(f"collectives {self.name} state no order of summation for {operation}")
-        return orders(Call.of(n, nodes, root, offsets))
+        return orders(call)
 
-    def _known(self, operation: str, n: int, nodes: tuple[int, ...], itemsize: int) -> Algorithm:
-        refusal = self.refuses(operation, nodes)
+    def _known(self, operation: str, call: Call, itemsize: int) -> Algorithm:
+        refusal = self.refuses(operation, call.nodes)
         if refusal is not None:
             raise UserError(refusal)
-        return self.family(operation, n, nodes, itemsize).algorithms[operation]
+        return self.family(operation, call.n, call.nodes, itemsize).algorithms[operation]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from loopback import spawn
 
 from refimpl import collectives
 from refimpl.collectives import chunks, hierarchical
+from refimpl.collectives.chunks import Call
 from refimpl.support.errors import UserError
 
 WORLDS = range(1, 9)
@@ -95,7 +96,7 @@ def test_native_states_neither_cost_nor_order():
     with pytest.raises(UserError, match="collectives native state no cost for allreduce"):
         native.cost("allreduce", 4, (0, 0))
     with pytest.raises(UserError, match="native state no order of summation for allreduce"):
-        native.orders("allreduce", 4, (0, 0))
+        native.orders("allreduce", Call.of(4, (0, 0)))
 
 
 def test_only_the_ring_can_be_gathered_ahead():

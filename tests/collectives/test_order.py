@@ -4,6 +4,7 @@ import pytest
 
 from refimpl import collectives
 from refimpl.collectives import halving_doubling, ring, tree
+from refimpl.collectives.chunks import Call
 from refimpl.collectives.order import add_up, formula
 
 
@@ -51,7 +52,7 @@ def test_hierarchical_adds_inside_the_nodes_first():
         "reduce": ["(4 + 5 + 3) + (1 + 2 + 0)"],
     }
     for operation, formulas in want.items():
-        orders = family.orders(operation, 6, nodes, root=4 if operation == "reduce" else 0)
+        orders = family.orders(operation, Call.of(6, nodes, root=4 * (operation == "reduce")))
         assert [formula(order) for _, order in orders][:2] == formulas
 
 
