@@ -50,7 +50,8 @@ class Step(NamedTuple):
         times: int = 1,
     ) -> Step:
         """Make a step of arrays (or numbers) that broadcast to one shape."""
-        arrays = np.broadcast_arrays(source, dest, elements, adds)
+        numbers = (np.asarray(each, np.int64) for each in (source, dest, elements))
+        arrays = np.broadcast_arrays(*numbers, adds)
         source, dest, elements, adds = (array.ravel() for array in arrays)
         return cls(source, dest, elements, adds, times)
 
