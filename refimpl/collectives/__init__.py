@@ -27,10 +27,10 @@ steps inside the node have one message for each of the N nodes.  ``ring`` and
 reduce-scatter, and says so.  A message of no elements is sent and counted like any other.
 
     file                  what is in it
-    chunks.py             how n elements are cut into chunks
+    chunks.py             how n elements are cut into chunks; what a call is
     order.py              orders of summation as data
     cost.py               messages, bytes and time of a schedule
-    interface.py          what every family offers
+    interface.py          what every family offers, and where a call begins
     ring.py  halving_doubling.py  tree.py  hierarchical.py  hierarchical_steps.py  native.py
     families.py  auto.py  the families, and the one that picks among them
     explain.py            schedules as text, from the index functions of the loops
