@@ -50,7 +50,7 @@ def test_a_message_is_the_scaled_sign_of_every_value(n, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [7, 8, 9, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 9])
+@pytest.mark.parametrize("n", [7, 8, 9, STRIP - 1, STRIP, STRIP + 1, 2 * STRIP + 9])
 def test_a_long_message_is_the_plain_one_wherever_strips_end(n, dtype):
     x = stream(1, "values").normal(size=n).astype(dtype)
     x[::5] = 0
