@@ -27,10 +27,10 @@ steps inside the node have one message for each of the N nodes.  ``ring`` and
 reduce-scatter, and says so.  A message of no elements is sent and counted like any other.
 
     file                  what is in it
-    chunks.py             how n elements are cut into chunks
+    chunks.py             how n elements are cut into chunks; what a call is
     order.py              orders of summation as data
     cost.py               messages, bytes and time of a schedule
-    interface.py          what every family offers
+    interface.py          what every family offers, and where a call begins
     ring.py  halving_doubling.py  tree.py  hierarchical.py  hierarchical_steps.py  native.py
     families.py  auto.py  the families, and the one that picks among them
     explain.py            schedules as text, from the index functions of the loops
@@ -52,7 +52,7 @@ __all__ = ["NAMES", "OPERATIONS", "Auto", "Collectives", "get"]
 NAMES = (*(family.name for family in EXPLICIT), NATIVE.name, Auto.name)
 
 
-def get(name: str) -> Collectives | Auto:
+def get(name: str) -> Collectives:
     """Return the family of this name.  ``auto`` comes with its default table and links.
 
     Raises
@@ -60,9 +60,7 @@ def get(name: str) -> Collectives | Auto:
     UserError
         If there is none; the message lists those that there are.
     """
-    if name == Auto.name:
-        return Auto()
-    for family in (*EXPLICIT, NATIVE):
+    for family in (*EXPLICIT, NATIVE, Auto()):
         if family.name == name:
             return family
     raise UserError(f"no collectives {name!r}: choose one of {listed(NAMES)}")

@@ -9,22 +9,19 @@ order of summation is not documented.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from numpy.typing import NDArray
-
-from refimpl.collectives.cost import Cost, Link, Links
+from refimpl.collectives.cost import Link, Links
 from refimpl.collectives.families import EXPLICIT, HALVING_DOUBLING, RING, TREE
-from refimpl.collectives.interface import Collectives
+from refimpl.collectives.interface import ROOTED, Collectives, Family
 
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+SHORT, LONG = HALVING_DOUBLING, RING  # whom short and long vectors are given to inside a node
 
-# Bytes of the vector up to which halving-doubling is chosen among this many ranks of one node;
-# above, the ring is.  Between two numbers of ranks the smaller one's row holds.  Two ranks send
-# the same messages in both.  Four were measured on two cores, where every step costs a turn of
-# the scheduler, with MPICH 5.0.2: `benchmarks/crossovers.py`, docs/collectives.md.
+# Bytes of the vector up to which it is short, among this many ranks of one node.  Between two
+# numbers of ranks the smaller one's row holds.  Two ranks send the same messages in both.  Four
+# were measured on two cores, where every step costs a turn of the scheduler, with MPICH 5.0.2:
+# `benchmarks/crossovers.py`, docs/collectives.md.
 CROSSOVER: Mapping[str, Mapping[int, int]] = {
     "allgather": {2: 0, 4: 1 << 26},
     "reduce_scatter": {2: 0, 4: 1 << 22},
@@ -42,8 +39,8 @@ class Choice(NamedTuple):
     why: str
 
 
-class Auto:
-    """The family ``auto``: the five operations of `Collectives`, each call by the best choice.
+class Auto(Collectives):
+    """The family ``auto``: every call by the best choice, which goes by the whole length.
 
     Parameters
     ----------
@@ -59,6 +56,7 @@ class Auto:
     """
 
     name = "auto"
+    ahead = None
 
     def __init__(
         self, links: Links = ASSUMED, crossover: Mapping[str, Mapping[int, int]] = CROSSOVER
@@ -84,74 +82,41 @@ class Auto:
         self, operation: str, n: int, itemsize: int, nodes: tuple[int, ...]
     ) -> Choice:
         ranks = len(nodes)
-        if operation in ("broadcast", "reduce"):
+        if operation in ROOTED:
             return Choice(TREE.name, "the only one inside a node")
         table = self.crossover[operation]
         measured = max((r for r in table if r <= ranks), default=None)
         if measured is None:
-            return Choice(RING.name, "nothing to send")
+            return Choice(LONG.name, "nothing to send")
         nbytes, most = n * itemsize, table[measured]
-        family, sign = (HALVING_DOUBLING, "<=") if nbytes <= most else (RING, ">")
+        family, sign = (SHORT, "<=") if nbytes <= most else (LONG, ">")
         return Choice(family.name, f"{nbytes} bytes {sign} {most}, measured on {measured} ranks")
 
     def _across_nodes(
         self, operation: str, n: int, itemsize: int, nodes: tuple[int, ...]
     ) -> Choice:
-        held = [nodes.count(node) for node in set(nodes)]
-        times: dict[str, float] = {}
         # The tree's all-reduce is last: it is never better than halving-doubling but for alpha.
-        for family in EXPLICIT:
-            if family.name == "hierarchical" and len(set(held)) > 1:
-                continue
-            if family.has(operation):
-                times[family.name] = family.cost(operation, n, nodes, itemsize).time(self.links)
+        having = [family for family in EXPLICIT if family.has(operation)]
+        times = {
+            family.name: family.cost(operation, n, nodes, itemsize).time(self.links)
+            for family in having
+            if family.refuses(operation, nodes) is None
+        }
         best = min(times, key=lambda name: times[name])
         predicted = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in times.items())
-        uneven = "; nodes of unequal size exclude hierarchical" if len(set(held)) > 1 else ""
-        return Choice(best, f"predicted: {predicted}{uneven}")
+        unfit = [family.name for family in having if family.name not in times]
+        unequal = f"; nodes of unequal size exclude {', '.join(unfit)}" if unfit else ""
+        return Choice(best, f"predicted: {predicted}{unequal}")
 
-    def _family(self, operation: str, comm: Communicator, x: NDArray) -> Collectives:
-        name = self.choose(operation, x.size, comm.nodes, x.itemsize).name
+    def family(self, operation: str, n: int, nodes: tuple[int, ...], itemsize: int = 4) -> Family:
+        """Return the family that is chosen."""
+        name = self.choose(operation, n, nodes, itemsize).name
         return next(family for family in EXPLICIT if family.name == name)
-
-    def allgather(
-        self, comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
-    ) -> None:
-        """Fill every chunk of x with that of its owner; the choice goes by the whole length."""
-        self._family("allgather", comm, x).allgather(comm, x, offsets)
-
-    def reduce_scatter(
-        self, comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
-    ) -> NDArray:
-        """Sum x; return the view of x that is this rank's chunk of the sum."""
-        return self._family("reduce_scatter", comm, x).reduce_scatter(comm, x, offsets)
-
-    def allreduce(self, comm: Communicator, x: NDArray) -> None:
-        """Replace x by its sum over the ranks."""
-        self._family("allreduce", comm, x).allreduce(comm, x)
-
-    def broadcast(self, comm: Communicator, x: NDArray, root: int = 0) -> None:
-        """Replace x by the root's."""
-        self._family("broadcast", comm, x).broadcast(comm, x, root)
-
-    def reduce(self, comm: Communicator, x: NDArray, root: int = 0) -> None:
-        """Replace the root's x by the sum over the ranks; the others' is undefined."""
-        self._family("reduce", comm, x).reduce(comm, x, root)
 
     def has(self, operation: str) -> bool:
         """Tell whether there is a choice for this operation: for all five there is."""
         return any(family.has(operation) for family in EXPLICIT)
 
-    def cost(
-        self,
-        operation: str,
-        n: int,
-        nodes: tuple[int, ...],
-        itemsize: int = 4,
-        root: int = 0,
-        offsets: Sequence[int] | None = None,
-    ) -> Cost:
-        """Return the cost of the chosen algorithm; see `Collectives.cost`."""
-        name = self.choose(operation, n, nodes, itemsize).name
-        family = next(family for family in EXPLICIT if family.name == name)
-        return family.cost(operation, n, nodes, itemsize, root, offsets)
+    def refuses(self, operation: str, nodes: tuple[int, ...]) -> str | None:
+        """Return None: there is a choice on all nodes."""
+        return None

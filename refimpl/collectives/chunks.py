@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+Array: TypeAlias = NDArray[Any]
+Ints: TypeAlias = NDArray[np.int64]
+Offsets: TypeAlias = Sequence[int] | Ints  # the p + 1 cut points of p chunks
 
-def offsets(n: int, p: int) -> NDArray[np.int64]:
+
+def offsets(n: int, p: int) -> Ints:
     """Return the p + 1 cut points of ``range(n)``; chunk c is ``[off[c], off[c + 1])``.
 
     The first n % p chunks hold one element more than the others, so sizes differ by at most
@@ -27,7 +32,7 @@ def offsets(n: int, p: int) -> NDArray[np.int64]:
     return chunk * size + np.minimum(chunk, longer)
 
 
-def slices(x: NDArray, p: int, cut: Sequence[int] | NDArray | None = None) -> list[slice]:
+def slices(x: Array, p: int, cut: Offsets | None = None) -> list[slice]:
     """Return the p chunks of x as slices: `offsets` of its length, or a given cut.
 
     >>> slices(np.zeros(3), 2), slices(np.zeros(3), 2, cut=[0, 0, 3])
@@ -35,6 +40,51 @@ def slices(x: NDArray, p: int, cut: Sequence[int] | NDArray | None = None) -> li
     """
     assert x.shape == (x.size,), x.shape
     assert x.flags.c_contiguous, x.strides
-    points = (offsets(x.size, p) if cut is None else np.asarray(cut)).tolist()
+    points = offsets(x.size, p) if cut is None else cut
     assert (len(points), points[0], points[-1]) == (p + 1, 0, x.size), (points, p, x.size)
-    return [slice(first, last) for first, last in itertools.pairwise(points)]
+    return between(points)
+
+
+def between(points: Offsets) -> list[slice]:
+    """Return the slices between neighbouring cut points.
+
+    >>> between([0, 2, 2])
+    [slice(0, 2, None), slice(2, 2, None)]
+    """
+    return [slice(first, last) for first, last in itertools.pairwise(np.asarray(points).tolist())]
+
+
+class Call(NamedTuple):
+    """One call of a collective, as far as its schedule and its order of summation depend on it.
+
+    ``sizes`` (p,): the elements of each rank's chunk.  ``nodes``: the node of each rank.
+
+    >>> call = Call.of(7, nodes=(0, 0, 1))
+    >>> call.p, call.n, call.sizes.tolist()
+    (3, 7, [3, 2, 2])
+    """
+
+    sizes: Ints
+    nodes: tuple[int, ...]
+    root: int = 0
+
+    @classmethod
+    def of(cls, n: int, nodes: tuple[int, ...], root: int = 0, cut: Offsets | None = None) -> Call:
+        """Describe a call with n elements, cut by `offsets` or as given."""
+        points = offsets(n, len(nodes)) if cut is None else np.asarray(cut)
+        return cls(np.diff(points), nodes, root)
+
+    @property
+    def p(self) -> int:
+        """The number of ranks."""
+        return len(self.nodes)
+
+    @property
+    def n(self) -> int:
+        """The number of elements."""
+        return int(self.sizes.sum())
+
+    @property
+    def chunks(self) -> list[slice]:
+        """The place of each rank's chunk."""
+        return between(np.cumsum([0, *self.sizes]))

@@ -16,32 +16,80 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from refimpl.collectives.chunks import Ints
 from refimpl.world.ledger import Count
 
 
 class Step(NamedTuple):
     """The messages that may be under way at the same time: equally long arrays, one entry each.
 
-    ``adds`` says that the receivers add what arrives to what they have.
+    ``adds`` says whether the receiver adds what arrives to what it has, ``times`` how many such
+    steps follow one another: where all chunks are alike, so are the steps of a ring, and one
+    stands for them all.
     """
 
-    source: NDArray[np.int64]
-    dest: NDArray[np.int64]
-    elements: NDArray[np.int64]
-    adds: bool = False
+    source: Ints
+    dest: Ints
+    elements: Ints
+    adds: NDArray[np.bool_]
+    times: int = 1
 
     @classmethod
     def of(
-        cls, source: ArrayLike, dest: ArrayLike, elements: ArrayLike, adds: bool = False
+        cls,
+        source: ArrayLike,
+        dest: ArrayLike,
+        elements: ArrayLike,
+        adds: ArrayLike = False,
+        times: int = 1,
     ) -> Step:
-        """Make a step of arrays (or numbers) of one shape."""
-        source, dest, elements = np.broadcast_arrays(source, dest, elements)
-        return cls(source.ravel(), dest.ravel(), elements.ravel(), adds)
+        """Make a step of arrays (or numbers) that broadcast to one shape."""
+        numbers = (np.asarray(each, np.int64) for each in (source, dest, elements))
+        arrays = np.broadcast_arrays(*numbers, adds)
+        source, dest, elements, adds = (array.ravel() for array in arrays)
+        return cls(source, dest, elements, adds, times)
+
+    def among(self, ranks: ArrayLike) -> Step:
+        """Return the step as these ranks take it: (p,), or (G, p) for G groups at once.
+
+        >>> Step.of(source=[0, 1], dest=[1, 0], elements=5).among([[6, 7], [8, 9]]).dest.tolist()
+        [7, 6, 9, 8]
+        """
+        ranks = np.asarray(ranks)
+        source, dest = ranks[..., self.source], ranks[..., self.dest]
+        return self.of(source, dest, self.elements, self.adds, self.times)
+
+    def backwards(self, adds: bool = False) -> Step:
+        """Return the step with every message turned round."""
+        return self.of(self.dest, self.source, self.elements, adds, self.times)
+
+
+def side_by_side(schedules: Sequence[Sequence[Step]]) -> list[Step]:
+    """Return the steps of schedules that begin together: step s of all of them is one step.
+
+    >>> there, back = Step.of(0, 1, 5, times=2), Step.of(1, 0, 5)
+    >>> [step.source.tolist() for step in side_by_side([[there], [back]])]
+    [[0, 1], [0]]
+    """
+    if len({tuple(step.times for step in steps) for steps in schedules}) > 1:
+        schedules = [
+            [step._replace(times=1) for step in steps for _ in range(step.times)]
+            for steps in schedules
+        ]
+    joined = []
+    for together in zip_longest(*schedules):
+        steps = [step for step in together if step is not None]
+        source, dest, elements, adds = (
+            np.concatenate([step[column] for step in steps]) for column in range(4)
+        )
+        joined.append(Step(source, dest, elements, adds, steps[0].times))
+    return joined
 
 
 class Link(NamedTuple):
@@ -86,12 +134,14 @@ Count(messages=1, bytes=400))
         total = Count()
         for step in self.steps:
             which = chosen(step)
-            total += (int(which.sum()), int(step.elements[which].sum()) * self.itemsize)
+            elements = int(step.elements[which].sum())
+            total += (step.times * int(which.sum()), step.times * elements * self.itemsize)
         return total
 
     def _crosses(self, step: Step) -> NDArray[np.bool_]:
         node = np.asarray(self.nodes)
-        return node[step.source] != node[step.dest]
+        crosses: NDArray[np.bool_] = node[step.source] != node[step.dest]
+        return crosses
 
     def sent_by(self, rank: int) -> dict[str, Count]:
         """Return what one rank sends, per class of link."""
@@ -120,7 +170,7 @@ Count(messages=1, bytes=400))
         the same time; a node's link carries the bytes of all its ranks, in both directions at
         once, after one latency.  Additions come after the message that they wait for.
         """
-        return sum(self._step_time(step, links) for step in self.steps)
+        return sum(step.times * self._step_time(step, links) for step in self.steps)
 
     def _step_time(self, step: Step, links: Links) -> float:
         node = np.asarray(self.nodes)
@@ -135,7 +185,5 @@ Count(messages=1, bytes=400))
             leaves = np.bincount(node[step.source], across).max()
             enters = np.bincount(node[step.dest], across).max()
             busy.append(links.inter.alpha + max(leaves, enters))
-        adding = (
-            np.bincount(step.dest, nbytes * links.gamma).max(initial=0.0) if step.adds else 0.0
-        )
+        adding = np.bincount(step.dest, nbytes * links.gamma * step.adds).max(initial=0.0)
         return float(max(busy) + adding)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from refimpl.collectives import halving_doubling, ring, tree
+from refimpl.collectives.chunks import Call
 from refimpl.collectives.explain_hierarchical import (
     hierarchical_allgather,
     hierarchical_allreduce,
@@ -25,7 +26,7 @@ MOST = 16  # ranks; wider tables cannot be read
 # ------------------------------------------------------------------------------------------- ring
 
 
-def ring_table(p: int, sent: Callable) -> str:
+def ring_table(p: int, sent: Callable[[int, int, int], int]) -> str:
     """Return the chunk that each rank sends in each step, by an index function of the ring."""
     rows = [(str(s), [str(sent(p, rank, s)) for rank in range(p)]) for s in range(p - 1)]
     return table("step", rows, ranks(p))
@@ -145,7 +146,7 @@ def tree_table(p: int, operation: str) -> str:
     """Return who sends to whom in each step of the broadcast from, or the reduce to, rank 0."""
     make = {"broadcast": tree.broadcast_steps, "reduce": tree.reduce_steps}[operation]
     lines = []
-    for number, step in enumerate(make(1, p)):
+    for number, step in enumerate(make(Call.of(1, (0,) * p))):
         pairs = sorted(zip(step.source.tolist(), step.dest.tolist(), strict=True))
         lines.append(f"{number:>4}  " + "  ".join(f"{s}->{d}" for s, d in pairs))
     return "\n".join(["step", *lines])

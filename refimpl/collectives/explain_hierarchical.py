@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refimpl.collectives import hierarchical, ring
+from refimpl.collectives.hierarchical_steps import order
 from refimpl.collectives.order import formula
 from refimpl.collectives.text import held, orders, plural, ranks, section, table
 from refimpl.support.errors import require
@@ -74,21 +75,19 @@ def mirror(p: int, k: int) -> str:
 
 def hierarchical_reduce_scatter(p: int, k: int) -> str:
     """Return the mirror image of the all-gather, and the order of summation."""
-    nodes = _nodes(p, k)
-    place = hierarchical.grid(nodes)
+    place = hierarchical.grid(_nodes(p, k))
     return section(
         f"hierarchical reduce-scatter, p = {p} ranks on {plural(len(place), 'node')} of k = {k}",
         "the chunks that rank r still works on; [those in scratch]\n"
         "they are sums over its node from stage 1 on, and over all ranks after stage 3",
         mirror(p, k),
-        orders(lambda chunk: hierarchical.order(nodes, chunk), p),
+        orders(lambda chunk: order(place, *hierarchical.seat(place, chunk)), p),
     )
 
 
 def hierarchical_allreduce(p: int, k: int) -> str:
     """Return the two-level all-reduce: what each rank holds after each stage."""
-    nodes = _nodes(p, k)
-    place = hierarchical.grid(nodes)
+    place = hierarchical.grid(_nodes(p, k))
     count = len(place)
     rows = [
         ("1 within", [f"chunk {rank % k} (node)" for rank in range(p)]),
@@ -96,8 +95,7 @@ def hierarchical_allreduce(p: int, k: int) -> str:
         ("3 within", ["x (all)"] * p),
     ]
     lines = "\n".join(
-        f"  chunk {local}, part {node}: "
-        + formula(hierarchical.allreduce_order(nodes, local, node))
+        f"  chunk {local}, part {node}: {formula(order(place, node, local))}"
         for local in range(k)
         for node in range(count)
     )

@@ -1,4 +1,8 @@
-"""The families of collectives, assembled from the algorithms; the table is one level up."""
+"""The families of collectives, assembled from the algorithms; the table is one level up.
+
+A new one is an entry here, in `EXPLICIT`: whatever lists, counts, predicts or tests families then
+knows it.
+"""
 
 from __future__ import annotations
 
@@ -10,81 +14,75 @@ from refimpl.collectives import (
     ring,
     tree,
 )
-from refimpl.collectives.interface import Collectives, missing
+from refimpl.collectives.interface import Algorithm, Family
 
-# Schedules are called with keywords n, sizes (of the p chunks), nodes (of the p ranks) and root.
-_TREE = {
-    "broadcast": lambda n, nodes, root, **_: tree.broadcast_steps(n, len(nodes), root),
-    "reduce": lambda n, nodes, root, **_: tree.reduce_steps(n, len(nodes), root),
-}
-
-RING = Collectives(
-    "ring",
-    ring.allgather,
-    ring.reduce_scatter,
-    ring.allreduce,
-    tree.broadcast,
-    tree.reduce,
-    _TREE
-    | {
-        "allgather": lambda sizes, **_: ring.allgather_steps(sizes),
-        "reduce_scatter": lambda sizes, **_: ring.reduce_scatter_steps(sizes),
-        "allreduce": lambda sizes, **_: ring.allreduce_steps(sizes),
-    },
-)
-
-HALVING_DOUBLING = Collectives(
-    "halving-doubling",
-    halving_doubling.allgather,
-    halving_doubling.reduce_scatter,
-    halving_doubling.allreduce,
-    tree.broadcast,
-    tree.reduce,
-    _TREE
-    | {
-        "allgather": lambda sizes, **_: halving_doubling.allgather_steps(sizes),
-        "reduce_scatter": lambda sizes, **_: halving_doubling.reduce_scatter_steps(sizes),
-        "allreduce": lambda sizes, **_: halving_doubling.allreduce_steps(sizes),
-    },
-)
-
-TREE = Collectives(
+TREE = Family(
     "tree",
-    missing("tree", "all-gather", "ring, halving-doubling or auto"),
-    missing("tree", "reduce-scatter", "ring, halving-doubling or auto"),
-    tree.allreduce,
-    tree.broadcast,
-    tree.reduce,
-    _TREE | {"allreduce": lambda n, nodes, **_: tree.allreduce_steps(n, len(nodes))},
-)
-
-HIERARCHICAL = Collectives(
-    "hierarchical",
-    hierarchical.allgather,
-    hierarchical.reduce_scatter,
-    hierarchical.allreduce,
-    hierarchical.broadcast,
-    hierarchical.reduce,
     {
-        "allgather": lambda sizes, nodes, **_: hierarchical_steps.allgather_steps(sizes, nodes),
-        "reduce_scatter": lambda sizes, nodes, **_: hierarchical_steps.reduce_scatter_steps(
-            sizes, nodes
-        ),
-        "allreduce": lambda n, nodes, **_: hierarchical_steps.allreduce_steps(n, nodes),
-        "broadcast": lambda n, nodes, root, **_: hierarchical_steps.broadcast_steps(
-            n, nodes, root
-        ),
-        "reduce": lambda n, nodes, root, **_: hierarchical_steps.reduce_steps(n, nodes, root),
+        "allreduce": Algorithm(tree.allreduce, tree.allreduce_steps, tree.orders),
+        "broadcast": Algorithm(tree.broadcast, tree.broadcast_steps),
+        "reduce": Algorithm(tree.reduce, tree.reduce_steps, tree.orders),
     },
 )
 
-NATIVE = Collectives(
+RING = Family(
+    "ring",
+    TREE.algorithms
+    | {
+        "allgather": Algorithm(ring.allgather, ring.allgather_steps),
+        "reduce_scatter": Algorithm(ring.reduce_scatter, ring.reduce_scatter_steps, ring.orders),
+        "allreduce": Algorithm(ring.allreduce, ring.allreduce_steps, ring.orders),
+    },
+    ahead=ring.allgather_ahead,
+)
+
+HALVING_DOUBLING = Family(
+    "halving-doubling",
+    TREE.algorithms
+    | {
+        "allgather": Algorithm(halving_doubling.allgather, halving_doubling.allgather_steps),
+        "reduce_scatter": Algorithm(
+            halving_doubling.reduce_scatter,
+            halving_doubling.reduce_scatter_steps,
+            halving_doubling.orders,
+        ),
+        "allreduce": Algorithm(
+            halving_doubling.allreduce, halving_doubling.allreduce_steps, halving_doubling.orders
+        ),
+    },
+)
+
+HIERARCHICAL = Family(
+    "hierarchical",
+    {
+        "allgather": Algorithm(hierarchical.allgather, hierarchical_steps.allgather_steps),
+        "reduce_scatter": Algorithm(
+            hierarchical.reduce_scatter,
+            hierarchical_steps.reduce_scatter_steps,
+            hierarchical_steps.reduce_scatter_orders,
+        ),
+        "allreduce": Algorithm(
+            hierarchical.allreduce,
+            hierarchical_steps.allreduce_steps,
+            hierarchical_steps.allreduce_orders,
+        ),
+        "broadcast": Algorithm(hierarchical.broadcast, hierarchical_steps.broadcast_steps),
+        "reduce": Algorithm(
+            hierarchical.reduce, hierarchical_steps.reduce_steps, hierarchical_steps.reduce_orders
+        ),
+    },
+    unfit=hierarchical.uneven,
+)
+
+NATIVE = Family(
     "native",
-    native.allgather,
-    native.reduce_scatter,
-    native.allreduce,
-    native.broadcast,
-    native.reduce,
+    {
+        "allgather": Algorithm(native.allgather),
+        "reduce_scatter": Algorithm(native.reduce_scatter),
+        "allreduce": Algorithm(native.allreduce),
+        "broadcast": Algorithm(native.broadcast),
+        "reduce": Algorithm(native.reduce),
+    },
 )
 
 # The families whose messages are written out, in the order in which ties are decided.

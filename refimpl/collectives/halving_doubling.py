@@ -18,15 +18,12 @@ MPICH does; Thakur, Rabenseifner and Gropp 2005).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from refimpl.collectives import chunks
+from refimpl.collectives.chunks import Array, Call, Offsets
 from refimpl.collectives.cost import Step
-from refimpl.collectives.order import Order
+from refimpl.collectives.order import Order, Orders
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -88,9 +85,12 @@ def order(p: int, chunk: int) -> Order:
     return held(chunk, len(levels(p, chunk)))
 
 
-def reduce_scatter(
-    comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
-) -> NDArray:
+def orders(call: Call) -> Orders:
+    """Return the order of summation of every chunk, for `reduce_scatter` and `allreduce`."""
+    return [(place, order(call.p, chunk)) for chunk, place in enumerate(call.chunks)]
+
+
+def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None) -> Array:
     """Sum x over the ranks; return the view of x that is this rank's chunk of the sum.
 
     Order of summation: `order`.  At each level a rank adds its partner's partial sum to its own,
@@ -135,7 +135,7 @@ def reduce_scatter(
     return x[chunk[r]]
 
 
-def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None) -> None:
+def allgather(comm: Communicator, x: Array, offsets: Offsets | None = None) -> None:
     """Fill every chunk of x with that of its owner, in place; x (n,) of any dtype.
 
     The levels of `reduce_scatter` backwards, every message turned round.  For p = 4, the chunks
@@ -156,7 +156,7 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
         comm.wait([receiving, *sending])
 
 
-def allreduce(comm: Communicator, x: NDArray) -> None:
+def allreduce(comm: Communicator, x: Array) -> None:
     """Replace x by its sum over the ranks, in place: halving, then doubling.
 
     Order of summation: chunk by chunk, that of `reduce_scatter`; so all ranks get equal bits.
@@ -167,30 +167,29 @@ def allreduce(comm: Communicator, x: NDArray) -> None:
     allgather(comm, x)
 
 
-def _chunks(x: NDArray, chunk: list[slice], run: tuple[int, int]) -> NDArray:
+def _chunks(x: Array, chunk: list[slice], run: tuple[int, int]) -> Array:
     """Return the chunks [first, last) of x, which are neighbours, as one view."""
     first, last = run
     return x[chunk[first].start : chunk[last - 1].stop]
 
 
-def reduce_scatter_steps(sizes: NDArray) -> list[Step]:
-    """Return the schedule of `reduce_scatter`, chunks of ``sizes`` elements; a step is a level."""
-    p, cut = len(sizes), np.concatenate(([0], np.cumsum(sizes)))
-    parts = [levels(p, rank) for rank in range(p)]
+def reduce_scatter_steps(call: Call) -> list[Step]:
+    """Return the schedule of `reduce_scatter`; a step is a level."""
+    parts = [levels(call.p, rank) for rank in range(call.p)]
     steps = []
     for depth in range(max(map(len, parts))):
         here = [(rank, part[depth]) for rank, part in enumerate(parts) if depth < len(part)]
-        elements = [cut[level.give[1]] - cut[level.give[0]] for _, level in here]
+        elements = [call.sizes[slice(*level.give)].sum() for _, level in here]
         source, dest = [rank for rank, _ in here], [level.to for _, level in here]
         steps.append(Step.of(source, dest, elements, adds=True))
     return steps
 
 
-def allgather_steps(sizes: NDArray) -> list[Step]:
+def allgather_steps(call: Call) -> list[Step]:
     """Return the schedule of `allgather`: that of `reduce_scatter` backwards."""
-    return [Step.of(s.dest, s.source, s.elements) for s in reversed(reduce_scatter_steps(sizes))]
+    return [step.backwards() for step in reversed(reduce_scatter_steps(call))]
 
 
-def allreduce_steps(sizes: NDArray) -> list[Step]:
+def allreduce_steps(call: Call) -> list[Step]:
     """Return the schedule of `allreduce`."""
-    return reduce_scatter_steps(sizes) + allgather_steps(sizes)
+    return reduce_scatter_steps(call) + allgather_steps(call)

@@ -20,25 +20,36 @@ step 1 has one member and sends nothing, so that the ring inside the node is lef
 rank on each node step 3 sends nothing, and the ring across the nodes is left.  Neither is a
 special case of the code.  The ranks of a node need not be neighbours.
 
-Both levels use the ring (`refimpl.collectives.ring`), and the tree for broadcast and reduce; the
-schedules, from which the costs follow, are in `refimpl.collectives.hierarchical_steps`.
+Both levels use the ring (`refimpl.collectives.ring`), and the tree for broadcast and reduce.  The
+all-gather and the reduce-scatter stand here twice: plainly, stage by stage, and with the rings of
+stage 3 turning together, which is what is used.  Schedules and orders of summation are in
+`refimpl.collectives.hierarchical_steps`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from numpy.typing import NDArray
-
 from refimpl.collectives import chunks, ring, tree
-from refimpl.collectives.order import Order, around, left_to_right
+from refimpl.collectives.chunks import Array, Offsets
 from refimpl.support.errors import UserError
 from refimpl.world.topology import node_members
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
+
+
+def uneven(nodes: tuple[int, ...]) -> str | None:
+    """Return why the collectives cannot run on ranks that lie on these nodes; None if they can."""
+    held = [len(members) for members in node_members(nodes)]
+    if len(set(held)) == 1:
+        return None
+    return (
+        f"hierarchical collectives need equally many ranks on each node, but of these "
+        f"{len(nodes)} ranks the nodes hold {', '.join(map(str, held))}: choose a number of "
+        f"ranks that fills the nodes, or the collectives ring or halving-doubling"
+    )
 
 
 def grid(nodes: tuple[int, ...]) -> list[list[int]]:
@@ -52,15 +63,10 @@ def grid(nodes: tuple[int, ...]) -> list[list[int]]:
     UserError
         If the nodes hold unequal numbers of ranks.
     """
-    place = node_members(nodes)
-    held = [len(members) for members in place]
-    if len(set(held)) > 1:
-        raise UserError(
-            f"hierarchical collectives need equally many ranks on each node, but of these "
-            f"{len(nodes)} ranks the nodes hold {', '.join(map(str, held))}: choose a number of "
-            f"ranks that fills the nodes, or the collectives ring or halving-doubling"
-        )
-    return place
+    refusal = uneven(nodes)
+    if refusal is not None:
+        raise UserError(refusal)
+    return node_members(nodes)
 
 
 def column(place: list[list[int]], local: int) -> list[int]:
@@ -72,38 +78,75 @@ def column(place: list[list[int]], local: int) -> list[int]:
     return [members[local] for members in place]
 
 
-def order(nodes: tuple[int, ...], chunk: int) -> Order:
-    """Return the order of summation of a chunk of the reduce-scatter.
+def seat(place: list[list[int]], rank: int) -> tuple[int, int]:
+    """Return (i, j) of a rank.
 
-    Inside each node round the ring to the owner's local index; then those sums, from the node
-    after the owner's round to the owner's.
-
-    >>> order((0, 0, 1, 1), chunk=0)
-    ((3, 2), (1, 0))
+    >>> seat([[0, 1], [2, 3]], rank=2)
+    (1, 0)
     """
-    place = grid(nodes)
-    i, j = next((i, m.index(chunk)) for i, m in enumerate(place) if chunk in m)
-    return _order(place, i, j)
+    return next((i, members.index(rank)) for i, members in enumerate(place) if rank in members)
 
 
-def _order(place: list[list[int]], i: int, j: int) -> Order:
-    k = len(place[0])
-    inside = [left_to_right([members[local] for local in around(k, j)]) for members in place]
-    return left_to_right([inside[node] for node in around(len(place), i)])
+# ------------------------------------------------------------------------ plainly, stage by stage
 
 
-def allreduce_order(nodes: tuple[int, ...], local: int, node: int) -> Order:
-    """Return the order of summation in part ``node`` of chunk ``local`` of the all-reduce.
+def plain_allgather(comm: Communicator, x: Array, offsets: Offsets | None = None) -> None:
+    """Fill every chunk of x with that of its owner, in place, one all-gather after the other.
 
-    The vector is cut into k chunks, one per local index, and each of these into N parts.
-
-    >>> allreduce_order((0, 0, 1, 1), local=1, node=0)
-    ((2, 3), (0, 1))
+    MiCS's three stages.  What `allgather` does, with the same messages; only those inside the
+    node come in N (k - 1) steps of one instead of k - 1 steps of N.
     """
-    return _order(grid(nodes), node, local)
+    place = grid(comm.nodes)
+    within, across = comm.levels()
+    chunk = chunks.slices(x, comm.size, offsets)
+    _gather(across, x, [chunk[owner] for owner in column(place, within.rank)])  # 1, 2
+    for members in place:  # 3
+        _gather(within, x, [chunk[owner] for owner in members])
 
 
-def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None) -> None:
+def plain_reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None) -> Array:
+    """Sum x; return the view of x that is this rank's chunk of the sum: the stages backwards.
+
+    What `reduce_scatter` does, to the last bit, with the same messages; those inside the node
+    come in N (k - 1) steps of one.
+    """
+    place = grid(comm.nodes)
+    within, across = comm.levels()
+    chunk = chunks.slices(x, comm.size, offsets)
+    for members in place:
+        _reduce_scatter(within, x, [chunk[owner] for owner in members])
+    _reduce_scatter(across, x, [chunk[owner] for owner in column(place, within.rank)])
+    return x[chunk[comm.rank]]
+
+
+def _gather(comm: Communicator, x: Array, owned: list[slice]) -> None:
+    """Fill the parts of x that the ranks of comm own, wherever they lie."""
+    run, cut = _run(comm, x, owned)
+    place_in_run = chunks.between(cut)
+    run[place_in_run[comm.rank]] = x[owned[comm.rank]]
+    ring.allgather(comm, run, cut)
+    for there, here in zip(owned, place_in_run, strict=True):  # stage 2: each to its place
+        x[there] = run[here]
+
+
+def _reduce_scatter(comm: Communicator, x: Array, owned: list[slice]) -> None:
+    """Set the part of x that this rank owns to its sum over comm; the others' are undefined."""
+    run, cut = _run(comm, x, owned)
+    for there, here in zip(owned, chunks.between(cut), strict=True):
+        run[here] = x[there]
+    x[owned[comm.rank]] = ring.reduce_scatter(comm, run, cut)
+
+
+def _run(comm: Communicator, x: Array, owned: list[slice]) -> tuple[Array, list[int]]:
+    """Return scratch for these parts of x end to end, and the cut points between them."""
+    cut = list(accumulate((part.stop - part.start for part in owned), initial=0))
+    return comm.scratch(cut[-1], x.dtype, slot=1), cut
+
+
+# ------------------------------------------------------------------------------ and as it is used
+
+
+def allgather(comm: Communicator, x: Array, offsets: Offsets | None = None) -> None:
     """Fill every chunk of x with that of its owner, in place, in MiCS's three stages.
 
     Parameters
@@ -141,17 +184,8 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
     j, k = within.rank, within.size
     left, right = (j - 1) % k, (j + 1) % k
 
-    # 1. Our peers' chunks, in order of nodes: a run in scratch, every k-th chunk in x.
-    theirs = column(place, j)
-    cuts = _cuts(chunk, theirs)
-    gathered = comm.scratch(cuts[-1], x.dtype)
-    run = chunks.slices(gathered, across.size, cuts)
-    gathered[run[across.rank]] = x[chunk[comm.rank]]
-    ring.allgather(across, gathered, cuts)
-
-    # 2. Each to its place.
-    for place_in_run, owner in zip(run, theirs, strict=True):
-        x[chunk[owner]] = gathered[place_in_run]
+    # 1. Our peers' chunks, a run in scratch; 2. each to its place, every k-th chunk of x.
+    _gather(across, x, [chunk[owner] for owner in column(place, j)])
 
     # 3. The chunks of all nodes go round inside this node, one ring for each, together.
     for step in range(k - 1):
@@ -162,15 +196,13 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
         within.wait(receiving + sending)
 
 
-def reduce_scatter(
-    comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
-) -> NDArray:
+def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None) -> Array:
     """Sum x over the ranks; return the view of x that is this rank's chunk of the sum.
 
     The stages of `allgather` backwards: N reduce-scatters inside the node, one for the chunks of
-    each node; re-order; k parallel reduce-scatters among peers.  Order of summation: `order`.
-    Parameters, errors and cost are those of `allgather`; x has no defined content afterwards
-    but for the returned chunk.
+    each node; re-order; k parallel reduce-scatters among peers.  Parameters, errors and cost are
+    those of `allgather`; x has no defined content afterwards but for the returned chunk.  Order of
+    summation: `hierarchical_steps.order`.
 
     For p = 4 on 2 nodes of 2, the chunks that rank r still works on, and [those in scratch];
     sums over its node from stage 1 on, over all ranks after stage 3::
@@ -192,9 +224,9 @@ def reduce_scatter(
     for step in range(k - 1):
         incoming = [x[chunk[owner]] for owner in column(place, ring.reduced(k, left, step))]
         outgoing = [x[chunk[owner]] for owner in column(place, ring.reduced(k, j, step))]
-        cuts = list(accumulate((partial.size for partial in incoming), initial=0))
-        arrived = comm.scratch(cuts[-1], x.dtype)
-        arrived = [arrived[run] for run in chunks.slices(arrived, len(incoming), cuts)]
+        cut = list(accumulate((partial.size for partial in incoming), initial=0))
+        scratch = comm.scratch(cut[-1], x.dtype)
+        arrived = [scratch[part] for part in chunks.between(cut)]
         receiving = [within.Irecv(part, left) for part in arrived]
         sending = [within.Isend(partial, right) for partial in outgoing]
         for request, part, partial in zip(receiving, arrived, incoming, strict=True):
@@ -202,26 +234,16 @@ def reduce_scatter(
             partial += part
         within.wait(sending)
 
-    # 2. Together, in order of nodes.
-    theirs = column(place, j)
-    cuts = _cuts(chunk, theirs)
-    gathered = comm.scratch(cuts[-1], x.dtype)
-    for place_in_run, owner in zip(
-        chunks.slices(gathered, across.size, cuts), theirs, strict=True
-    ):
-        gathered[place_in_run] = x[chunk[owner]]
-
-    # 3. Our peers' parts, and ours.
-    own = x[chunk[comm.rank]]
-    own[:] = ring.reduce_scatter(across, gathered, cuts)
-    return own
+    # 2. Together, in order of nodes; 3. our peers' parts, and ours.
+    _reduce_scatter(across, x, [chunk[owner] for owner in column(place, j)])
+    return x[chunk[comm.rank]]
 
 
-def allreduce(comm: Communicator, x: NDArray) -> None:
+def allreduce(comm: Communicator, x: Array) -> None:
     """Replace x by its sum over the ranks, in place, on two levels.
 
     x is cut into k chunks, one per local index; k all-reduces of one chunk each cross the nodes
-    side by side.  Order of summation: `allreduce_order`.
+    side by side.  Order of summation: `hierarchical_steps.order`.
 
     Cost per rank: 2 (k - 1) messages and 2 n (k - 1)/k elements inside the node, 2 (N - 1)
     messages and 2 (n/k) (N - 1)/N elements between nodes, where k and N divide n.
@@ -233,7 +255,7 @@ def allreduce(comm: Communicator, x: NDArray) -> None:
     ring.allgather(within, x)
 
 
-def broadcast(comm: Communicator, x: NDArray, root: int = 0) -> None:
+def broadcast(comm: Communicator, x: Array, root: int = 0) -> None:
     """Replace x by the root's, in place: to the root's peers across nodes, then inside each node.
 
     N - 1 messages of n elements cross between nodes, one into each node.
@@ -245,42 +267,14 @@ def broadcast(comm: Communicator, x: NDArray, root: int = 0) -> None:
     tree.broadcast(within, x, local)
 
 
-def reduce(comm: Communicator, x: NDArray, root: int = 0) -> None:
+def reduce(comm: Communicator, x: Array, root: int = 0) -> None:
     """Replace the root's x by the sum over the ranks, in place; the others' x is undefined.
 
     Inside each node to the root's peer, then across the nodes.  Order of summation:
-    `reduce_order`.
+    `hierarchical_steps.reduce_order`.
     """
     node, local = seat(grid(comm.nodes), root)
     within, across = comm.levels()
     tree.reduce(within, x, local)
     if within.rank == local:
         tree.reduce(across, x, node)
-
-
-def reduce_order(nodes: tuple[int, ...], root: int = 0) -> Order:
-    """Return the order of summation of `reduce`: a tree in each node, then a tree of these sums.
-
-    >>> reduce_order((0, 0, 1, 1), root=3)
-    ((3, 2), (1, 0))
-    """
-    place = grid(nodes)
-    node, local = seat(place, root)
-
-    def seated(order: Order, leaves: list) -> Order:
-        if isinstance(order, int):
-            return leaves[order]
-        return seated(order[0], leaves), seated(order[1], leaves)
-
-    inside = tree.order(len(place[0]), local)
-    return seated(tree.order(len(place), node), [seated(inside, members) for members in place])
-
-
-def seat(place: list[list[int]], rank: int) -> tuple[int, int]:
-    """Return (i, j) of a rank."""
-    return next((i, members.index(rank)) for i, members in enumerate(place) if rank in members)
-
-
-def _cuts(chunk: list[slice], chosen: list[int]) -> list[int]:
-    """Return the cut points of the chosen chunks laid end to end."""
-    return list(accumulate((chunk[c].stop - chunk[c].start for c in chosen), initial=0))

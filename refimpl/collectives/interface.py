@@ -2,48 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from refimpl.collectives import chunks
-from refimpl.collectives.cost import Cost, Step
+from refimpl.collectives.chunks import Array, Call, Offsets
+from refimpl.collectives.cost import Cost, Step, side_by_side
+from refimpl.collectives.order import Orders
 from refimpl.support.errors import UserError
 
+if TYPE_CHECKING:
+    from refimpl.world.communicator import Communicator
+
 OPERATIONS = ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce")
+ROOTED = ("broadcast", "reduce")  # those that have a root
 
 
-@dataclass(frozen=True)
-class Collectives:
+class Algorithm(NamedTuple):
+    """How one operation is done, and what is known of it without doing it.
+
+    ``run(comm, x, offsets)``, ``run(comm, x)`` or ``run(comm, x, root)`` sends the messages,
+    ``steps(call)`` is their schedule, ``orders(call)`` the order of summation of an operation
+    that adds.  None: not known.
+    """
+
+    run: Callable[..., Any]
+    steps: Callable[[Call], list[Step]] | None = None
+    orders: Callable[[Call], Orders] | None = None
+
+
+class Collectives(Protocol):
     """A family of collectives: ``collectives.allreduce(comm, x)`` and its four siblings.
 
     x is a contiguous array (n,), the same length and dtype on all ranks of comm; all of them
     call.  It is cut into p chunks, chunk r rank r's, by `chunks.offsets` or by ``offsets``.
-
-        allgather(comm, x, offsets=None)        all chunks are filled with their owners'
-        reduce_scatter(comm, x, offsets=None)   returns the view of x that is this rank's chunk of
-                                                the sum; the rest of x is undefined
-        allreduce(comm, x)                      x is the sum
-        broadcast(comm, x, root=0)              x is the root's
-        reduce(comm, x, root=0)                 the root's x is the sum; the others' is undefined
-
     Any n, 0 included, and any number of ranks.  All-gather and broadcast take any dtype, the
     others those that can be added.
+
+    A family says which it `has`, what it `refuses`, and which `family` does the work.
+    ``ahead(comm, x)`` is an all-gather in steps that the caller takes, `ring.allgather_ahead`;
+    None where there is none.
     """
 
     name: str
-    allgather: Callable[..., None]
-    reduce_scatter: Callable[..., NDArray]
-    allreduce: Callable[..., None]
-    broadcast: Callable[..., None]
-    reduce: Callable[..., None]
-    schedules: Mapping[str, Callable[..., list[Step]]] = field(default_factory=dict, repr=False)
+    ahead: Callable[[Communicator, Array], Iterator[None]] | None
 
     def has(self, operation: str) -> bool:
-        """Tell whether the family states a schedule for this operation."""
-        return operation in self.schedules
+        """Tell whether there is such an operation."""
+
+    def refuses(self, operation: str, nodes: tuple[int, ...]) -> str | None:
+        """Return why ranks that lie on these nodes cannot call it; None if they can."""
+
+    def family(self, operation: str, n: int, nodes: tuple[int, ...], itemsize: int = 4) -> Family:
+        """Return the family whose algorithm does a call with n elements: this one, or a choice."""
+
+    # ---------------------------------------------------------------------- the five operations
+
+    def allgather(self, comm: Communicator, x: Array, offsets: Offsets | None = None) -> None:
+        """Fill all chunks of x with their owners'."""
+        self._call("allgather", comm, x, offsets)
+
+    def reduce_scatter(
+        self, comm: Communicator, x: Array, offsets: Offsets | None = None
+    ) -> Array:
+        """Return the view of x that is our chunk of the sum; the rest of x is undefined."""
+        own: Array = self._call("reduce_scatter", comm, x, offsets)
+        return own
+
+    def allreduce(self, comm: Communicator, x: Array) -> None:
+        """Replace x by the sum."""
+        self._call("allreduce", comm, x)
+
+    def broadcast(self, comm: Communicator, x: Array, root: int = 0) -> None:
+        """Replace x by the root's."""
+        self._call("broadcast", comm, x, root)
+
+    def reduce(self, comm: Communicator, x: Array, root: int = 0) -> None:
+        """Replace the root's x by the sum; the others' are undefined."""
+        self._call("reduce", comm, x, root)
+
+    def _call(self, operation: str, comm: Communicator, x: Array, *more: Any) -> Any:
+        family = self.family(operation, x.size, comm.nodes, x.itemsize)
+        if not family.has(operation):
+            raise UserError(family.refuses(operation, comm.nodes))
+        with comm.events.during("collective", f"{family.name} {operation}", x, x.nbytes):
+            return family.algorithms[operation].run(comm, x, *more)
+
+    # ------------------------------------------------------------------- what is known beforehand
 
     def cost(
         self,
@@ -52,27 +97,88 @@ class Collectives:
         nodes: tuple[int, ...],
         itemsize: int = 4,
         root: int = 0,
-        offsets: Sequence[int] | None = None,
+        offsets: Offsets | None = None,
     ) -> Cost:
         """Return the cost of one call with n elements, on ranks that lie on these nodes.
 
         Raises
         ------
         UserError
-            If the family does not have the operation, or does not state what it sends
-            (``native``), or cannot run on these nodes.
+            If the family `refuses`, or does not state what it sends (``native``).
         """
-        if operation not in self.schedules:
+        call = Call.of(n, nodes, root, offsets)
+        steps = self._known(operation, call, itemsize).steps
+        if steps is None:
             raise UserError(f"collectives {self.name} state no cost for {operation}")
-        cut = chunks.offsets(n, len(nodes)) if offsets is None else np.asarray(offsets)
-        steps = self.schedules[operation](n=n, sizes=np.diff(cut), nodes=nodes, root=root)
-        return Cost(steps, nodes, itemsize)
+        return Cost(steps(call), nodes, itemsize)
+
+    def cost_of_groups(
+        self,
+        operation: str,
+        n: int,
+        groups: Iterable[Sequence[int]],
+        nodes: Sequence[int],
+        itemsize: int = 4,
+    ) -> Cost:
+        """Return the cost of one call in all these groups of ranks, begun at the same moment.
+
+        ``nodes`` are those of all ranks of the world; a rank stands in one group.  Step s of
+        every group is under way together, and the groups on a node share its link.
+        """
+        alike: dict[tuple[int, ...], list[Sequence[int]]] = {}
+        for group in groups:
+            where = [nodes[rank] for rank in group]
+            order = {node: i for i, node in enumerate(sorted(set(where)))}
+            alike.setdefault(tuple(order[node] for node in where), []).append(group)
+        schedules = [
+            [step.among(members) for step in self.cost(operation, n, where, itemsize).steps]
+            for where, members in alike.items()
+        ]
+        return Cost(side_by_side(schedules), tuple(nodes), itemsize)
+
+    def orders(self, operation: str, call: Call, itemsize: int = 4) -> Orders:
+        """Return the order of summation of one call: parts that tile x, each with its own.
+
+        Raises
+        ------
+        UserError
+            If the family `refuses`, or states no order: ``native``, and what adds nothing.
+        """
+        orders = self._known(operation, call, itemsize).orders
+        if orders is None:
+            raise UserError(f"collectives {self.name} state no order of summation for {operation}")
+        return orders(call)
+
+    def _known(self, operation: str, call: Call, itemsize: int) -> Algorithm:
+        refusal = self.refuses(operation, call.nodes)
+        if refusal is not None:
+            raise UserError(refusal)
+        return self.family(operation, call.n, call.nodes, itemsize).algorithms[operation]
 
 
-def missing(name: str, operation: str, instead: str) -> Callable:
-    """Return what stands for an operation that a family does not have: it says so."""
+@dataclass(frozen=True)
+class Family(Collectives):
+    """A family with algorithms of its own, or of another's: operation -> how it is done.
 
-    def refuse(*_args, **_kwargs):
-        raise UserError(f"collectives {name} have no {operation}: use {instead}")
+    ``unfit(nodes)`` is why it cannot run on ranks that lie on these nodes; None if it can.
+    """
 
-    return refuse
+    name: str
+    algorithms: dict[str, Algorithm] = field(repr=False)
+    unfit: Callable[[tuple[int, ...]], str | None] = lambda nodes: None
+    ahead: Callable[[Communicator, Array], Iterator[None]] | None = None
+
+    def has(self, operation: str) -> bool:
+        """Tell whether there is such an operation."""
+        return operation in self.algorithms
+
+    def refuses(self, operation: str, nodes: tuple[int, ...]) -> str | None:
+        """Return why ranks that lie on these nodes cannot call it; None if they can."""
+        if self.has(operation):
+            return self.unfit(nodes)
+        what = operation.replace("all", "all-").replace("_", "-")
+        return f"collectives {self.name} have no {what}: use ring, halving-doubling or auto"
+
+    def family(self, operation: str, n: int, nodes: tuple[int, ...], itemsize: int = 4) -> Family:
+        """Return this family: it does its work itself."""
+        return self

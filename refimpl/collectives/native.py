@@ -7,18 +7,16 @@ length of its vector, apart from the counted messages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from numpy.typing import NDArray
-
 from refimpl.collectives import chunks
+from refimpl.collectives.chunks import Array, Offsets
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
 
-def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None) -> None:
+def allgather(comm: Communicator, x: Array, offsets: Offsets | None = None) -> None:
     """Fill every chunk of x with that of its owner, in place: ``MPI_Allgather``.
 
     Chunks of unequal length need ``MPI_Allgatherv``, which some libraries run much more slowly.
@@ -31,9 +29,7 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
         comm.Allgatherv(comm.IN_PLACE, x, counts)
 
 
-def reduce_scatter(
-    comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
-) -> NDArray:
+def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None) -> Array:
     """Sum x; return this rank's chunk of the sum, a view of x: ``MPI_Reduce_scatter``."""
     chunk = chunks.slices(x, comm.size, offsets)
     own = x[chunk[comm.rank]]
@@ -44,17 +40,17 @@ def reduce_scatter(
     return own
 
 
-def allreduce(comm: Communicator, x: NDArray) -> None:
+def allreduce(comm: Communicator, x: Array) -> None:
     """Replace x by its sum over the ranks, in place: ``MPI_Allreduce``."""
     comm.Allreduce(comm.IN_PLACE, x)
 
 
-def broadcast(comm: Communicator, x: NDArray, root: int = 0) -> None:
+def broadcast(comm: Communicator, x: Array, root: int = 0) -> None:
     """Replace x by the root's, in place: ``MPI_Bcast``."""
     comm.Bcast(x, root)
 
 
-def reduce(comm: Communicator, x: NDArray, root: int = 0) -> None:
+def reduce(comm: Communicator, x: Array, root: int = 0) -> None:
     """Replace the root's x by the sum, in place; the others' is left alone: ``MPI_Reduce``."""
     if comm.rank == root:
         comm.Reduce(comm.IN_PLACE, x, root=root)

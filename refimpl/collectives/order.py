@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from numpy.typing import NDArray
+from refimpl.collectives.chunks import Array
 
 Order: TypeAlias = "int | tuple[Order, Order]"
+# The order of a whole vector: parts that tile it, each added in an order of its own.
+Orders: TypeAlias = list[tuple[slice, Order]]
 
 
 def left_to_right(terms: Sequence[Order]) -> Order:
@@ -64,7 +66,7 @@ def _bracketed(order: Order) -> str:
     return str(order) if isinstance(order, int) else f"({formula(order)})"
 
 
-def add_up(order: Order, addends: Sequence[NDArray]) -> NDArray:
+def add_up(order: Order, addends: Sequence[Array]) -> Array:
     """Return the sum of the addends, one per rank, in this order: what an algorithm must give.
 
     >>> import numpy as np
@@ -74,4 +76,5 @@ def add_up(order: Order, addends: Sequence[NDArray]) -> NDArray:
     if isinstance(order, int):
         return addends[order]
     left, right = order
-    return add_up(left, addends) + add_up(right, addends)
+    total: Array = add_up(left, addends) + add_up(right, addends)
+    return total

@@ -10,23 +10,25 @@ its left neighbour sends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.collectives import chunks
+from refimpl.collectives.chunks import Array, Call, Ints, Offsets
 from refimpl.collectives.cost import Step
-from refimpl.collectives.order import Order, around, left_to_right
+from refimpl.collectives.order import Order, Orders, around, left_to_right
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
+Rank = TypeVar("Rank", int, Ints)
+
 AHEAD = 1  # the tag of messages of `allgather_ahead`; all others have 0
 
 
-def gathered(p: int, rank, step):
+def gathered(p: int, rank: Rank, step: int) -> Rank:
     """Return the chunk that a rank sends in a step of the all-gather: first its own.
 
     >>> [gathered(4, rank=0, step=step) for step in range(3)]
@@ -35,7 +37,7 @@ def gathered(p: int, rank, step):
     return (rank - step) % p
 
 
-def reduced(p: int, rank, step):
+def reduced(p: int, rank: Rank, step: int) -> Rank:
     """Return the chunk that a rank sends in a step of the reduce-scatter: its own comes last.
 
     >>> [reduced(4, rank=0, step=step) for step in range(3)]
@@ -53,7 +55,12 @@ def order(p: int, chunk: int) -> Order:
     return left_to_right(around(p, chunk))
 
 
-def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None) -> None:
+def orders(call: Call) -> Orders:
+    """Return the order of summation of every chunk, for `reduce_scatter` and `allreduce`."""
+    return [(place, order(call.p, chunk)) for chunk, place in enumerate(call.chunks)]
+
+
+def allgather(comm: Communicator, x: Array, offsets: Offsets | None = None) -> None:
     """Fill every chunk of x with that of its owner, in place.
 
     Parameters
@@ -85,7 +92,7 @@ def allgather(comm: Communicator, x: NDArray, offsets: Sequence[int] | None = No
         comm.Sendrecv(outgoing, right, recvbuf=incoming, source=left)
 
 
-def allgather_ahead(comm: Communicator, x: NDArray) -> Iterator[None]:
+def allgather_ahead(comm: Communicator, x: Array) -> Iterator[None]:
     """Do `allgather` in steps that the caller takes, and may compute or communicate between.
 
     The first ``next`` starts the messages of the first step, every further one waits for those
@@ -105,9 +112,7 @@ def allgather_ahead(comm: Communicator, x: NDArray) -> Iterator[None]:
         comm.wait(under_way)
 
 
-def reduce_scatter(
-    comm: Communicator, x: NDArray, offsets: Sequence[int] | None = None
-) -> NDArray:
+def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None) -> Array:
     r"""Sum x over the ranks; return the view of x that is this rank's chunk of the sum.
 
     With :math:`x^{(r)}` the vector of rank r, chunk c of the sum is
@@ -156,7 +161,7 @@ def reduce_scatter(
     return x[chunk[r]]
 
 
-def allreduce(comm: Communicator, x: NDArray) -> None:
+def allreduce(comm: Communicator, x: Array) -> None:
     """Replace x by its sum over the ranks, in place: a reduce-scatter, then an all-gather.
 
     Order of summation: chunk by chunk, that of `reduce_scatter`; so all ranks get equal bits.
@@ -167,22 +172,37 @@ def allreduce(comm: Communicator, x: NDArray) -> None:
     allgather(comm, x)
 
 
-def allgather_steps(sizes: NDArray) -> list[Step]:
-    """Return the schedule of `allgather`, chunks of ``sizes`` elements."""
-    p = len(sizes)
-    rank = np.arange(p)
-    return [Step.of(rank, (rank + 1) % p, sizes[gathered(p, rank, s)]) for s in range(p - 1)]
+def steps_around(
+    ranks: Ints, sizes: Ints, sent: Callable[[int, Ints, int], Ints], adds: bool
+) -> list[Step]:
+    """Return the schedule of rings that turn at the same time, one per row of ``ranks`` (..., p).
 
-
-def reduce_scatter_steps(sizes: NDArray) -> list[Step]:
-    """Return the schedule of `reduce_scatter`."""
-    p = len(sizes)
-    rank = np.arange(p)
+    ``sizes`` (..., p) are their chunks, ``sent`` is `gathered` or `reduced`.
+    """
+    p = ranks.shape[-1]
+    alike = len(np.unique(sizes)) == 1
     return [
-        Step.of(rank, (rank + 1) % p, sizes[reduced(p, rank, s)], adds=True) for s in range(p - 1)
+        Step.of(
+            ranks,
+            np.roll(ranks, -1, axis=-1),
+            sizes[..., sent(p, np.arange(p), step)],
+            adds,
+            times=p - 1 if alike else 1,
+        )
+        for step in range(min(1, p - 1) if alike else p - 1)
     ]
 
 
-def allreduce_steps(sizes: NDArray) -> list[Step]:
+def allgather_steps(call: Call) -> list[Step]:
+    """Return the schedule of `allgather`."""
+    return steps_around(np.arange(call.p), call.sizes, gathered, adds=False)
+
+
+def reduce_scatter_steps(call: Call) -> list[Step]:
+    """Return the schedule of `reduce_scatter`."""
+    return steps_around(np.arange(call.p), call.sizes, reduced, adds=True)
+
+
+def allreduce_steps(call: Call) -> list[Step]:
     """Return the schedule of `allreduce`."""
-    return reduce_scatter_steps(sizes) + allgather_steps(sizes)
+    return reduce_scatter_steps(call) + allgather_steps(call)

@@ -20,10 +20,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from numpy.typing import NDArray
-
+from refimpl.collectives.chunks import Array, Call
 from refimpl.collectives.cost import Step
-from refimpl.collectives.order import Order
+from refimpl.collectives.order import Order, Orders
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -60,7 +59,12 @@ def order(p: int, root: int = 0, v: int = 0) -> Order:
     return total
 
 
-def broadcast(comm: Communicator, x: NDArray, root: int = 0) -> None:
+def orders(call: Call) -> Orders:
+    """Return the order of summation of the whole vector, for `reduce` and `allreduce`."""
+    return [(slice(0, call.n), order(call.p, call.root))]
+
+
+def broadcast(comm: Communicator, x: Array, root: int = 0) -> None:
     """Replace x by the root's, in place; x (n,) of any dtype.
 
     The far children are served first, because they have most to pass on.  Every rank but the
@@ -75,7 +79,7 @@ def broadcast(comm: Communicator, x: NDArray, root: int = 0) -> None:
         comm.Send(x, dest=(child + root) % p)
 
 
-def reduce(comm: Communicator, x: NDArray, root: int = 0) -> None:
+def reduce(comm: Communicator, x: Array, root: int = 0) -> None:
     """Replace the root's x (n,) by the sum over the ranks, in place; the others' are undefined.
 
     Order of summation: `order`; with v = (rank - root) mod p and s(v) the sum that node v sends
@@ -92,7 +96,7 @@ def reduce(comm: Communicator, x: NDArray, root: int = 0) -> None:
         comm.Send(x, dest=(parent(v) + root) % p)
 
 
-def allreduce(comm: Communicator, x: NDArray) -> None:
+def allreduce(comm: Communicator, x: Array) -> None:
     """Replace x by its sum over the ranks, in place: `reduce` to rank 0, then `broadcast`.
 
     Order of summation: that of `reduce`.  2 ceil(log2 p) steps, all of n elements: for short
@@ -102,22 +106,23 @@ def allreduce(comm: Communicator, x: NDArray) -> None:
     broadcast(comm, x)
 
 
-def reduce_steps(n: int, p: int, root: int = 0) -> list[Step]:
+def reduce_steps(call: Call) -> list[Step]:
     """Return the schedule of `reduce`: children at distance 1, then 2, then 4, ..."""
+    p, root = call.p, call.root
     steps = []
     for distance in (1 << i for i in range((p - 1).bit_length())):
         senders = [v for v in range(p) if v & -v == distance]
         source = [(v + root) % p for v in senders]
         dest = [(parent(v) + root) % p for v in senders]
-        steps.append(Step.of(source, dest, n, adds=True))
+        steps.append(Step.of(source, dest, call.n, adds=True))
     return steps
 
 
-def broadcast_steps(n: int, p: int, root: int = 0) -> list[Step]:
+def broadcast_steps(call: Call) -> list[Step]:
     """Return the schedule of `broadcast`: that of `reduce` backwards."""
-    return [Step.of(s.dest, s.source, n) for s in reversed(reduce_steps(n, p, root))]
+    return [step.backwards() for step in reversed(reduce_steps(call))]
 
 
-def allreduce_steps(n: int, p: int) -> list[Step]:
+def allreduce_steps(call: Call) -> list[Step]:
     """Return the schedule of `allreduce`."""
-    return reduce_steps(n, p) + broadcast_steps(n, p)
+    return reduce_steps(call) + broadcast_steps(call)

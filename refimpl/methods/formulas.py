@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 from refimpl import collectives
+from refimpl.collectives.families import HIERARCHICAL, RING
 from refimpl.methods import traffic
 from refimpl.methods.partition import memory
 from refimpl.methods.protocol import Call, Setting, Statistics
@@ -75,24 +76,26 @@ def _gather(setting: Setting) -> Iterator[str]:
         nodes.nodes_of(group).count(node) for group in spanning for node in nodes.nodes_of(group)
     }
     k = held.pop() if len(held) == 1 else None
-    for name, family, part in (
-        ("flat ring", "ring", "V (p-1)/p"),
-        ("hierarchical", "hierarchical", "V (p-k)/p"),
+    for name, family, part, own in (
+        ("flat ring", RING, "V (p-1)/p", 1),
+        ("hierarchical", HIERARCHICAL, "V (p-k)/p", k),
     ):
-        if k is None and family == "hierarchical":
-            yield "  hierarchical              refused: the nodes hold unequal parts of a group"
+        if any(family.refuses("allgather", nodes.nodes_of(group)) for group in spanning):
+            yield f"  {name:<26}refused: the nodes hold unequal parts of a group"
             continue
         enters = max(entering(g, nodes, family, n, setting.itemsize) for g in spanning)
         share = Fraction(enters, n * setting.itemsize)
-        note = f" = {share} V" + (f", k = {k}" if family == "hierarchical" else "")
-        assert k is None or share == Fraction(p - (k if family == "hierarchical" else 1), p)
+        note = f" = {share} V" + (f", k = {k}" if k and "k" in part else "")
+        assert k is None or share == Fraction(p - own, p)
         yield _row(name, part, enters, note)
 
 
-def entering(group: list[int], nodes: Nodes, family: str, n: int, itemsize: int) -> int:
+def entering(
+    group: list[int], nodes: Nodes, family: collectives.Collectives, n: int, itemsize: int
+) -> int:
     """Return the most bytes that an all-gather of n values in a group brings into one node."""
     where = nodes.nodes_of(group)
-    cost = collectives.get(family).cost("allgather", n, where, itemsize)
+    cost = family.cost("allgather", n, where, itemsize)
     return max(cost.entering(node).bytes for node in set(where))
 
 

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from refimpl.collectives import Auto
-from refimpl.collectives.hierarchical import grid as two_levels
 from refimpl.methods.protocol import Call, Setting, Statistics
 from refimpl.methods.strategies import Methods
 from refimpl.support.errors import UserError
@@ -74,17 +73,15 @@ def check(methods: Methods, setting: Setting) -> None:
         if call.own is not None or case in seen:
             continue
         seen.add(case)
-        if family.name != "native" and not family.has(call.operation):
+        if not family.has(call.operation):
             raise UserError(
                 f"collectives {family.name} have no {call.operation}, which the {call.axis} axis "
                 "needs: use ring, halving-doubling, hierarchical or auto"
             )
-        if family.name == "hierarchical":
-            try:
-                two_levels(call.where)
-            except UserError as error:
-                members = ", ".join(map(str, call.group))
-                raise UserError(f"{call.axis} group {{{members}}}: {error}") from None
+        refusal = family.refuses(call.operation, call.where)
+        if refusal is not None:
+            members = ", ".join(map(str, call.group))
+            raise UserError(f"{call.axis} group {{{members}}}: {refusal}")
 
 
 def choices(methods: Methods, setting: Setting) -> list[str]:

@@ -154,7 +154,9 @@ def full(family: str, operation: str, block: int, groups: NDArray, nodes: NDArra
     chosen: Collectives = FAMILIES[family]
     local = chosen.cost(operation, p * block, tuple(nodes[groups[0]].tolist()), itemsize=1)
     return [
-        Step.of(groups[:, s.source], groups[:, s.dest], s.elements, s.adds) for s in local.steps
+        Step.of(groups[:, s.source], groups[:, s.dest], s.elements, s.adds)
+        for s in local.steps
+        for _ in range(s.times)
     ]
 
 

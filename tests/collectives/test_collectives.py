@@ -1,222 +1,17 @@
-"""Every algorithm gives the documented sum to the last bit, and sends what its cost says.
-
-Ranks are threads here (`loopback`), so that many world sizes, lengths and nodes can be tried.
-Inputs are a function of (seed, rank): every rank computes everybody's, and with that the
-expected result, alone.
-"""
+"""What each algorithm costs, as the tables say it, and what hierarchical gathers save."""
 
 import numpy as np
 import pytest
+from families import addends, uneven
 from loopback import spawn
 
 from refimpl import collectives
-from refimpl.collectives import chunks, halving_doubling, hierarchical, order, ring, tree
+from refimpl.collectives import chunks, hierarchical
+from refimpl.collectives.chunks import Call
 from refimpl.support.errors import UserError
+from refimpl.world.events import Listener
 
 WORLDS = range(1, 9)
-DTYPES = [np.float32, np.float64, np.int64]
-EXPLICIT = ["ring", "halving-doubling", "tree", "hierarchical"]
-SCATTERING = ["ring", "halving-doubling", "hierarchical"]
-
-
-def lengths(p):
-    return sorted({0, 1, max(p - 1, 0), p, p + 1, 101})
-
-
-def equal_nodes(p):
-    """All nodes of k ranks, and two nodes whose ranks are not neighbours."""
-    found = [tuple(rank // k for rank in range(p)) for k in range(1, p + 1) if p % k == 0]
-    return found + ([(1, 0) * (p // 2)] if p % 2 == 0 else [])
-
-
-def placements(name, p):
-    """Nodes to try: the order of summation depends on them for hierarchical alone."""
-    return equal_nodes(p) if name == "hierarchical" else [(0,) * p]
-
-
-def uneven(n, p):
-    """Cut points of chunks of very unequal length, some of them empty."""
-    inner = np.random.default_rng([n, p]).integers(0, n + 1, p - 1)
-    return [0, *np.sort(inner).tolist(), n]
-
-
-def cuts(n, p):
-    return [None, uneven(n, p)]
-
-
-def addend(rank, n, dtype):
-    """A vector whose sum over ranks depends on the order of its terms."""
-    rng = np.random.default_rng([11, rank, n])
-    if np.issubdtype(dtype, np.integer):
-        return rng.integers(-(1 << 60), 1 << 60, n).astype(dtype)
-    return (rng.standard_normal(n) * 10.0 ** rng.integers(-4, 5, n)).astype(dtype)
-
-
-def addends(p, n, dtype):
-    return [addend(rank, n, dtype) for rank in range(p)]
-
-
-def chunk_order(name, nodes, chunk):
-    p = len(nodes)
-    return {
-        "ring": lambda: ring.order(p, chunk),
-        "halving-doubling": lambda: halving_doubling.order(p, chunk),
-        "tree": lambda: tree.order(p),
-        "hierarchical": lambda: hierarchical.order(nodes, chunk),
-    }[name]()
-
-
-def expected_sum(name, nodes, vectors):
-    """The all-reduce of the vectors, computed from the documented order alone."""
-    p, n = len(nodes), vectors[0].size
-    total = np.empty_like(vectors[0])
-    if name == "hierarchical":
-        place = hierarchical.grid(nodes)
-        for local, outer in enumerate(chunks.slices(total, len(place[0]))):
-            for node, inner in enumerate(chunks.slices(total[outer], len(place))):
-                part = slice(outer.start + inner.start, outer.start + inner.stop)
-                how = hierarchical.allreduce_order(nodes, local, node)
-                total[part] = order.add_up(how, [v[part] for v in vectors])
-        return total
-    for chunk, part in enumerate(chunks.slices(np.empty(n), p)):
-        how = chunk_order(name, nodes, chunk)
-        total[part] = order.add_up(how, [v[part] for v in vectors])
-    return total
-
-
-@pytest.mark.parametrize("p", WORLDS)
-@pytest.mark.parametrize("name", EXPLICIT)
-def test_allreduce_is_the_documented_sum_to_the_last_bit(name, p):
-    def body(comm):
-        for dtype in DTYPES:
-            for n in lengths(p):
-                vectors = addends(p, n, dtype)
-                x = vectors[comm.rank].copy()
-                collectives.get(name).allreduce(comm, x)
-                want = expected_sum(name, comm.nodes, vectors)
-                np.testing.assert_array_equal(x, want, strict=True)
-
-    for nodes in placements(name, p):
-        spawn(nodes, body)
-
-
-@pytest.mark.parametrize("p", WORLDS)
-@pytest.mark.parametrize("name", SCATTERING)
-def test_own_chunk_is_the_documented_sum_to_the_last_bit(name, p):
-    def body(comm):
-        how = chunk_order(name, comm.nodes, comm.rank)
-        for dtype in DTYPES:
-            for n in lengths(p):
-                for offsets in cuts(n, p):
-                    own = chunks.slices(np.empty(n), p, offsets)[comm.rank]
-                    vectors = addends(p, n, dtype)
-                    want = order.add_up(how, [v[own] for v in vectors])
-                    x = vectors[comm.rank].copy()
-                    got = collectives.get(name).reduce_scatter(comm, x, offsets)
-                    np.testing.assert_array_equal(got, want, strict=True)
-                    assert got.base is x
-                    assert np.array_equal(x[own], want)
-
-    for nodes in placements(name, p):
-        spawn(nodes, body)
-
-
-@pytest.mark.parametrize("p", WORLDS)
-@pytest.mark.parametrize("name", SCATTERING)
-def test_everybody_gets_every_chunk_of_an_allgather(name, p):
-    def body(comm):
-        for dtype in (np.uint8, np.float16, np.int64, "i4,f8"):
-            for n in lengths(p):
-                for offsets in cuts(n, p):
-                    want = np.random.default_rng(n).bytes(n * np.dtype(dtype).itemsize)
-                    x = np.zeros(n, dtype)
-                    own = chunks.slices(x, p, offsets)[comm.rank]
-                    x[own] = np.frombuffer(want, dtype)[own]
-                    collectives.get(name).allgather(comm, x, offsets)
-                    assert x.tobytes() == want
-
-    for nodes in placements(name, p):
-        spawn(nodes, body)
-
-
-@pytest.mark.parametrize("p", WORLDS)
-@pytest.mark.parametrize("name", ["tree", "hierarchical"])
-def test_broadcast_gives_everybody_the_roots_vector(name, p):
-    def body(comm):
-        for root in range(p):
-            for n in (0, 1, 101):
-                x = addend(comm.rank, n, np.float32)
-                collectives.get(name).broadcast(comm, x, root)
-                np.testing.assert_array_equal(x, addend(root, n, np.float32), strict=True)
-
-    for nodes in placements(name, p):
-        spawn(nodes, body)
-
-
-@pytest.mark.parametrize("p", WORLDS)
-@pytest.mark.parametrize("name", ["tree", "hierarchical"])
-def test_root_of_a_reduce_gets_the_documented_sum_to_the_last_bit(name, p):
-    def body(comm):
-        for root in range(p):
-            if name == "hierarchical":
-                how = hierarchical.reduce_order(comm.nodes, root)
-            else:
-                how = tree.order(p, root)
-            for n in (0, 1, 101):
-                vectors = addends(p, n, np.float32)
-                x = vectors[comm.rank].copy()
-                collectives.get(name).reduce(comm, x, root)
-                if comm.rank == root:
-                    np.testing.assert_array_equal(x, order.add_up(how, vectors), strict=True)
-
-    for nodes in placements(name, p):
-        spawn(nodes, body)
-
-
-def run(family, operation, comm, x, root=0, offsets=None):
-    keywords = {} if offsets is None else {"offsets": offsets}
-    if operation in ("broadcast", "reduce"):
-        keywords["root"] = root
-    getattr(family, operation)(comm, x, **keywords)
-
-
-@pytest.mark.parametrize("p", WORLDS)
-@pytest.mark.parametrize("name", [*EXPLICIT, "auto"])
-def test_ledger_equals_the_cost_exactly(name, p):
-    family = collectives.get(name)
-
-    def body(comm):
-        for operation in filter(family.has, collectives.OPERATIONS):
-            rooted = operation in ("broadcast", "reduce")
-            cut = operation in ("allgather", "reduce_scatter")
-            for n in lengths(p):
-                for root in {0, p // 2, p - 1} if rooted else {0}:
-                    for offsets in cuts(n, p) if cut else [None]:
-                        comm.ledger.clear()
-                        run(family, operation, comm, np.zeros(n, np.float64), root, offsets)
-                        cost = family.cost(operation, n, comm.nodes, 8, root, offsets)
-                        assert comm.ledger.totals() == cost.sent_by(comm.rank)
-
-    for nodes in equal_nodes(p):
-        spawn(nodes, body)
-    if name != "hierarchical" and p > 2:
-        spawn((0,) * (p - 1) + (1,), body)
-
-
-@pytest.mark.parametrize("p", WORLDS)
-def test_total_is_the_sum_over_ranks_and_what_enters_the_nodes(p):
-    for nodes in equal_nodes(p):
-        for name in EXPLICIT:
-            family = collectives.get(name)
-            for operation in filter(family.has, collectives.OPERATIONS):
-                cost = family.cost(operation, 101, nodes, root=p - 1)
-                ranks = [cost.sent_by(rank) for rank in range(p)]
-                total = cost.total()
-                for link in ("intra", "inter"):
-                    assert sum(r[link].bytes for r in ranks) == total[link].bytes
-                    assert sum(r[link].messages for r in ranks) == total[link].messages
-                enter = sum(cost.entering(node).bytes for node in set(nodes))
-                assert enter == total["inter"].bytes
 
 
 def cost_per_rank(name, operation, n, nodes):
@@ -283,43 +78,101 @@ def test_hierarchical_allgather_brings_a_node_p_minus_k_chunks_and_the_ring_p_mi
     assert sent["inter"] == (2 * (n_nodes - 1), 2 * n * (n_nodes - 1) // (n_nodes * k))
 
 
-def test_unequal_nodes_are_refused_before_any_message():
+def test_what_cannot_be_done_is_refused_in_words_that_help():
     def body(comm):
-        family = collectives.get("hierarchical")
-        for operation in collectives.OPERATIONS:
-            with pytest.raises(UserError, match="of these 5 ranks the nodes hold 2, 2, 1: choose"):
-                run(family, operation, comm, np.zeros(10))
-            with pytest.raises(UserError, match="equally many ranks on each node"):
-                family.cost(operation, 10, comm.nodes)
-        assert comm.ledger.counts == {}
+        with pytest.raises(UserError, match="collectives tree have no all-gather: use ring, halv"):
+            collectives.get("tree").allgather(comm, np.zeros(4))
+        with pytest.raises(UserError, match="collectives tree have no reduce-scatter: use ring"):
+            collectives.get("tree").reduce_scatter(comm, np.zeros(4))
+        with pytest.raises(UserError, match="of these 5 ranks the nodes hold 2, 2, 1: choose a"):
+            collectives.get("hierarchical").allreduce(comm, np.zeros(4))
 
     spawn((0, 0, 1, 1, 2), body)
 
 
-def test_what_tree_does_not_have_is_refused_in_words():
-    for operation, word in ("allgather", "all-gather"), ("reduce_scatter", "reduce-scatter"):
-        with pytest.raises(UserError, match=f"collectives tree have no {word}: use ring"):
-            run(collectives.get("tree"), operation, None, np.zeros(4))
+def test_native_states_neither_cost_nor_order():
+    native = collectives.get("native")
+    assert all(native.has(operation) for operation in collectives.OPERATIONS)
+    assert native.refuses("allreduce", (0, 0, 1)) is None
+    with pytest.raises(UserError, match="collectives native state no cost for allreduce"):
+        native.cost("allreduce", 4, (0, 0))
+    with pytest.raises(UserError, match="native state no order of summation for allreduce"):
+        native.orders("allreduce", Call.of(4, (0, 0)))
 
 
-def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="no collectives 'rung': choose one of auto, halving-doub"):
-        collectives.get("rung")
+def test_only_the_ring_can_be_gathered_ahead():
+    assert [name for name in collectives.NAMES if collectives.get(name).ahead] == ["ring"]
 
 
-def test_native_states_no_cost():
-    with pytest.raises(UserError, match="native state no cost for allreduce"):
-        collectives.get("native").cost("allreduce", 4, (0, 0))
+@pytest.mark.parametrize("p", WORLDS)
+def test_an_allgather_ahead_is_the_rings_with_other_messages_between_its_steps(p):
+    ring = collectives.get("ring")
 
-
-def test_same_call_needs_no_new_work_space():
     def body(comm):
-        x = np.zeros(101, np.float32)
-        for name in EXPLICIT:
-            collectives.get(name).allreduce(comm, x)
-        before = comm.scratch(1, np.uint8).__array_interface__["data"]
-        for name in EXPLICIT:
-            collectives.get(name).allreduce(comm, x)
-        assert comm.scratch(1, np.uint8).__array_interface__["data"] == before
+        for n in (0, 1, p, 101):
+            x, want = np.zeros(n), np.zeros(n)
+            own = chunks.slices(x, p)[comm.rank]
+            x[own] = want[own] = addends(p, n, float)[comm.rank][own]
+            comm.ledger.clear()
+            steps = 0
+            for _ in ring.ahead(comm, x):
+                steps += 1
+                between = np.full(3, comm.rank)
+                ring.allreduce(comm, between)
+                assert (between == sum(range(p))).all()
+            gathered = ring.cost("allgather", n, comm.nodes, 8).sent_by(comm.rank)["intra"]
+            summed = ring.cost("allreduce", 3, comm.nodes, 8).sent_by(comm.rank)["intra"]
+            assert comm.ledger.total() == gathered + tuple(steps * count for count in summed)
+            assert steps == p - 1
+            ring.allgather(comm, want)
+            assert x.tobytes() == want.tobytes()
 
-    spawn((0, 0, 1, 1), body)
+    spawn((0,) * p, body)
+
+
+# --------------------------------------------------------- hierarchical: the plain and the fast
+
+
+EVEN = [(0,), (0, 1), (0, 0, 1, 1), (1, 0, 1, 0), (0, 0, 0, 1, 1, 1), (0, 1, 2, 2, 1, 0), (0,) * 4]
+
+
+@pytest.mark.parametrize("nodes", EVEN, ids=str)
+@pytest.mark.parametrize("operation", ["allgather", "reduce_scatter"])
+def test_plain_and_fast_form_give_the_same_bits_with_the_same_messages(operation, nodes):
+    p = len(nodes)
+    plain, fast = getattr(hierarchical, f"plain_{operation}"), getattr(hierarchical, operation)
+
+    def outcome(algorithm, n, offsets):
+        """Return what every rank ends with, and what it sends to whom, in any order."""
+
+        class Sent(Listener):
+            kinds = frozenset({"send"})
+
+            def __init__(self):
+                self.messages = []
+
+            def begin(self, event):
+                self.messages.append((event.peer, event.value.tobytes()))
+
+        def body(comm):
+            x = addends(p, n, np.float32)[comm.rank]
+            own = chunks.slices(x, p, offsets)[comm.rank]
+            heard = Sent()
+            with comm.events.listen(heard):
+                algorithm(comm, x, offsets)
+            return (x if operation == "allgather" else x[own]).tobytes(), sorted(heard.messages)
+
+        return spawn(nodes, body)
+
+    for n in (0, 1, p + 1, 101):
+        for offsets in (None, uneven(n, p)):
+            assert outcome(plain, n, offsets) == outcome(fast, n, offsets)
+
+
+def test_the_plain_forms_refuse_unequal_nodes():
+    def body(comm):
+        for plain in hierarchical.plain_allgather, hierarchical.plain_reduce_scatter:
+            with pytest.raises(UserError, match="equally many ranks on each node"):
+                plain(comm, np.zeros(6))
+
+    spawn((0, 0, 1), body)

@@ -179,3 +179,10 @@ def test_pictures_in_the_docs_are_those_that_explain_prints():
     assert len(fences) >= 8
     for name, p, k, shown in fences:
         assert shown.rstrip() == explain.explain(name, int(p), int(k) if k else None), name
+
+
+def test_quoted_lines_of_code_stand_in_their_file_in_this_order():
+    quotes = re.findall(r"^```python (\S+)\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    assert quotes
+    for path, shown in quotes:
+        assert shown in (PAGE.parents[1] / path).read_text(), path

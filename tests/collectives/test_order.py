@@ -3,7 +3,8 @@
 import pytest
 
 from refimpl import collectives
-from refimpl.collectives import halving_doubling, hierarchical, ring, tree
+from refimpl.collectives import halving_doubling, ring, tree
+from refimpl.collectives.chunks import Call
 from refimpl.collectives.order import add_up, formula
 
 
@@ -44,11 +45,15 @@ def test_tree_adds_near_children_first(p, root, text):
 
 def test_hierarchical_adds_inside_the_nodes_first():
     nodes = (0, 0, 0, 1, 1, 1)
-    assert formula(hierarchical.order(nodes, chunk=1)) == "(5 + 3 + 4) + (2 + 0 + 1)"
-    assert formula(hierarchical.allreduce_order(nodes, local=1, node=0)) == (
-        "(5 + 3 + 4) + (2 + 0 + 1)"
-    )
-    assert formula(hierarchical.reduce_order(nodes, root=4)) == "(4 + 5 + 3) + (1 + 2 + 0)"
+    family = collectives.get("hierarchical")
+    want = {
+        "reduce_scatter": ["(4 + 5 + 3) + (1 + 2 + 0)", "(5 + 3 + 4) + (2 + 0 + 1)"],
+        "allreduce": ["(4 + 5 + 3) + (1 + 2 + 0)", "(1 + 2 + 0) + (4 + 5 + 3)"],
+        "reduce": ["(4 + 5 + 3) + (1 + 2 + 0)"],
+    }
+    for operation, formulas in want.items():
+        orders = family.orders(operation, Call.of(6, nodes, root=4 * (operation == "reduce")))
+        assert [formula(order) for _, order in orders][:2] == formulas
 
 
 def test_order_of_a_float_sum_decides_its_bits():

@@ -5,7 +5,6 @@ the same check fail.  Where a bug is known from, its docstring says.  What the c
 is what no crash and no warning shows: most of these train, and the loss goes down.
 """
 
-import dataclasses
 from functools import partial
 
 import loopback
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 from checks import replicas_equal, sends_the_formula, serial, serials_bits
+from families import doing
 
 from refimpl.collectives import ring
 from refimpl.collectives.families import HIERARCHICAL
@@ -317,7 +317,7 @@ def test_a_hierarchical_gather_with_its_blocks_in_the_wrong_places_is_noticed(di
     def check():
         bits(n, ranks_per_node=2, partition=n, algorithm=Chosen.family)
 
-    dies(check, Chosen, "family", dataclasses.replace(HIERARCHICAL, allgather=bug))
+    dies(check, Chosen, "family", doing(HIERARCHICAL, allgather=bug))
 
 
 def test_hierarchical_collectives_that_are_flat_are_noticed(dies):
@@ -329,9 +329,7 @@ def test_hierarchical_collectives_that_are_flat_are_noticed(dies):
     def check():
         sent(4, ranks_per_node=2, partition=4, algorithm=Chosen.family)
 
-    flat = dataclasses.replace(
-        HIERARCHICAL, allgather=ring.allgather, reduce_scatter=ring.reduce_scatter
-    )
+    flat = doing(HIERARCHICAL, allgather=ring.allgather, reduce_scatter=ring.reduce_scatter)
     dies(check, Chosen, "family", flat)
 
 

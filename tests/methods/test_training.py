@@ -3,12 +3,11 @@
 Ranks are threads here (`loopback`); tests/parallel/test_training.py shows that MPI agrees.
 """
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tiny
 from checks import everywhere, replicas_equal, sends_the_formula, serial, serials_bits
+from families import doing
 
 from refimpl import collectives
 from refimpl.collectives import chunks
@@ -161,7 +160,7 @@ def littering(scatter):
 
 @pytest.mark.parametrize("micro_steps", [1, 2])
 def test_what_a_reduce_scatter_leaves_undefined_is_never_read(micro_steps):
-    litterer = dataclasses.replace(RING, reduce_scatter=littering(RING.reduce_scatter))
+    litterer = doing(RING, reduce_scatter=littering(RING.reduce_scatter))
     share = {"micro_batches": 3 * micro_steps, "steps": 3}
     for stage in (1, 2, 3):
         for exact in (False, True):

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 
 from numpy.typing import NDArray
 
-from refimpl.collectives import ring
 from refimpl.world.communicator import Communicator
 
 
@@ -28,6 +27,8 @@ class Prefetch:
     ----------
     partition : Communicator
         The partition group.
+    ahead : function
+        The all-gather in steps, of the collectives (`Collectives.ahead`).
     seated : function
         number of a unit -> its gather buffer, with this rank's piece in its place.
     units : int
@@ -35,9 +36,13 @@ class Prefetch:
     """
 
     def __init__(
-        self, partition: Communicator, seated: Callable[[int], NDArray], units: int
+        self,
+        partition: Communicator,
+        ahead: Callable[[Communicator, NDArray], Iterator[None]],
+        seated: Callable[[int], NDArray],
+        units: int,
     ) -> None:
-        self.partition, self.seated, self.units = partition, seated, units
+        self.partition, self.ahead, self.seated, self.units = partition, ahead, seated, units
         self._coming: tuple[int, Iterator[None]] | None = None
 
     @property
@@ -48,7 +53,7 @@ class Prefetch:
     def start(self, number: int) -> None:
         """Start to gather a unit, if there is one of this number."""
         if 0 <= number < self.units:
-            self._coming = number, ring.allgather_ahead(self.partition, self.seated(number))
+            self._coming = number, self.ahead(self.partition, self.seated(number))
             self.advance()
 
     def advance(self) -> None:

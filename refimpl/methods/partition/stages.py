@@ -92,7 +92,7 @@ class Sharded(PartitionMethod):
 
     def refusal(self, collectives: Collectives) -> str | None:
         """Prefetching needs something to gather, by collectives that can be taken step by step."""
-        if self.prefetch and (self.stage != 3 or collectives.name != "ring"):
+        if self.prefetch and (self.stage != 3 or collectives.ahead is None):
             return (
                 f"--prefetch does not go with ZeRO stage {self.stage} and collectives "
                 f"{collectives.name}: parameters must be sharded (stage 3: zero3, mics) and "

@@ -90,7 +90,11 @@ class ModelStates(PartitionAxis):
                 for i, unit in enumerate(layout.units)
             ]
             self.pieces = [self.shard[unit.shard_place] for unit in layout.units]
-        self.ahead = Prefetch(partition, self._seated, len(self.seats)) if prefetch else None
+        self.ahead: Prefetch | None = None
+        if prefetch:
+            assert self.collectives.ahead is not None
+            in_steps, units = self.collectives.ahead, len(self.seats)
+            self.ahead = Prefetch(partition, in_steps, self._seated, units)
 
         # Gradients: backward writes one unit at a time into the bucket; what is kept is the
         # accumulator.  Where the two would be equal, backward writes to the accumulator itself.

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.collectives import OPERATIONS, Auto, Collectives
-from refimpl.collectives.families import EXPLICIT, NATIVE
+from refimpl.collectives.families import EXPLICIT, NATIVE, TREE
 from refimpl.run.bench.timing import slowest
 from refimpl.support import text
 from refimpl.support.text import binary, plural
@@ -33,13 +33,11 @@ def timed(operation: str, nodes: tuple[int, ...]) -> list[Collectives]:
     """Return the families to time: every algorithm once, MPI's own first.
 
     ``auto`` is left out, because it is one of the others; so are ring and halving-doubling where
-    they are the tree, and hierarchical where the nodes are unequal.
+    they are the tree, and who cannot run on these nodes.
     """
-    unequal = len({nodes.count(node) for node in nodes}) > 1
-    rooted = operation in ("broadcast", "reduce")
-    left_out = {"hierarchical"} if unequal else set()
-    left_out |= {"ring", "halving-doubling"} if rooted else set()
-    return [NATIVE, *(f for f in EXPLICIT if f.has(operation) and f.name not in left_out)]
+    able = [family for family in EXPLICIT if family.refuses(operation, nodes) is None]
+    trees = TREE.algorithms.get(operation)
+    return [NATIVE, *(f for f in able if f is TREE or f.algorithms[operation] is not trees)]
 
 
 def measure(

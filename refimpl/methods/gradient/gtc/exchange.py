@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.collectives import ring
+from refimpl.collectives.chunks import Call
 from refimpl.collectives.cost import Cost
 from refimpl.methods.gradient.gtc import wire
 from refimpl.methods.gradient.gtc.threshold import Counts
@@ -130,7 +131,6 @@ def cost(lengths: Sequence[int], nodes: tuple[int, ...]) -> Cost:
     >>> cost([104, 24, 64], nodes=(0, 0, 0)).sent_by(2)["intra"]
     Count(messages=4, bytes=104)
     """
-    p = len(lengths)
-    each = np.full(p, LENGTH.itemsize)
-    steps = ring.allgather_steps(each) + ring.allgather_steps(np.asarray(lengths))
-    return Cost(steps, nodes, itemsize=1)
+    each = np.full(len(lengths), LENGTH.itemsize)
+    rings = [Call(sizes, nodes) for sizes in (each, np.asarray(lengths))]
+    return Cost([step for call in rings for step in ring.allgather_steps(call)], nodes, itemsize=1)

@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.collectives import chunks, ring
+from refimpl.collectives.chunks import Call
 from refimpl.collectives.cost import Cost, Step
 from refimpl.methods.gradient.gtc.bits import room
 from refimpl.methods.gradient.gtc.header import MessageError
@@ -218,4 +219,4 @@ def cost(n: int, nodes: tuple[int, ...]) -> Cost:
     rank = np.arange(p)
     owners = [(rank + d) % p for d in range(1, p)]
     steps = [Step.of(rank, owner, sizes[owner]) for owner in owners]
-    return Cost(steps + ring.allgather_steps(sizes), nodes, itemsize=1)
+    return Cost(steps + ring.allgather_steps(Call(sizes, nodes)), nodes, itemsize=1)
