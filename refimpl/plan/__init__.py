@@ -1,10 +1,7 @@
 """What a training step would take on a cluster that is not here: arithmetic, no MPI.
 
-    steps.py    all groups of a grid communicate side by side: the schedules of
-                `refimpl.collectives`, equal steps written once; their time
     model.py    from the size of the units, the speed of a rank and the links to one step's
-                compute, gather, reduce-scatter and second hop
-    memory.py   bytes per rank for every stage
+                compute, gather, reduce-scatter and second hop; bytes per rank
     advise.py   a user's own model: a table over all p, and which p to take
     text.py     the advice as text
 

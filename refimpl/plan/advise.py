@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from refimpl.collectives.families import EXPLICIT
 from refimpl.methods.partition.memory import Memory
 from refimpl.plan.model import Cluster, Method, Model, Split, memory, predict
-from refimpl.plan.steps import FAMILIES
 from refimpl.world.topology import Grid, divisors
 
 STAGES = (1, 2, 3)
+NEEDED = ("allgather", "reduce_scatter", "allreduce")
+FAMILIES = [f.name for f in EXPLICIT if all(f.has(operation) for operation in NEEDED)]
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,23 @@ step (`refimpl.methods.partition.stages`: 2 M and M in stage 3)::
 q: the calls into which a unit's collective is split (1: coalesced), each with an overhead of
 ``call`` seconds beside its messages; w: the part of the compute time that communication can hide
 behind, 0 to 1; with ``gathers_only`` it hides all-gathers, and reduce-scatters are waited for.
-The second hop is not hidden.  T is `refimpl.plan.steps`', for all groups at once.
+The second hop is not hidden.  T is `Collectives.cost_of_groups`': in a step all groups of an axis
+call at the same moment, and those on one node share its link.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
+from refimpl import collectives
 from refimpl.collectives.cost import Links
 from refimpl.methods.partition.memory import FLOAT32, Bytes, Memory, per_rank
 from refimpl.methods.partition.stages import partition_calls
-from refimpl.plan import steps
-from refimpl.support.errors import UserError
+from refimpl.world.topology import Grid, Nodes
 
 FORWARD_BACKWARD = 6  # operations per parameter and row: 2 forward, 4 backward
 RECOMPUTED = 8  # the forward pass once more
@@ -108,23 +108,20 @@ def predict(model: Model, cluster: Cluster, method: Method) -> Split | None:
         If p does not divide n.
     """
     n, p, links = cluster.ranks, method.partition, cluster.links
-    if n % p:
-        raise UserError(
-            f"cannot cut {n} ranks into partition groups of {p}: the group size must divide the "
-            f"number of ranks"
-        )
-    nodes = np.arange(n) // cluster.ranks_per_node
-    rows, columns = steps.partition_groups(n, p), steps.replication_groups(n, p)
+    Grid.cut(n, p)
+    family, node = collectives.get(method.family), Nodes.of(n, cluster.ranks_per_node).node
+    rows, columns = [range(r, r + p) for r in range(0, n, p)], [range(r, n, p) for r in range(p)]
     calls = partition_calls(method.stage, method.microsteps, method.every_microstep)
     size = model.size
 
-    def collective(operation: str, block: float, groups: np.ndarray) -> float:
-        if groups.shape[1] == 1:
+    def collective(operation: str, chunk: float, groups: list[range]) -> float:
+        members = len(groups[0])
+        if members == 1:
             return 0.0
-        listed = steps.schedule(method.family, operation, int(np.ceil(block)), groups, nodes)
-        if listed is None:
-            return float("inf")
-        return cluster.call + steps.seconds(listed, nodes, links)
+        if any(family.refuses(operation, tuple(node[r] for r in group)) for group in groups):
+            return math.inf
+        nbytes = math.ceil(chunk) * members
+        return cluster.call + family.cost_of_groups(operation, nbytes, groups, node, 1).time(links)
 
     compute = gather = reduce_scatter = hidden = 0.0
     for unit, count in Counter(model.units).items():
@@ -143,12 +140,12 @@ def predict(model: Model, cluster: Cluster, method: Method) -> Split | None:
         hiding = gathering + (0.0 if method.gathers_only else scattering)
         hidden += count * min(hiding, method.overlap * computing)
 
-    block = shard(model.units, p) * size.gradient * p / n
+    chunk = shard(model.units, p) * size.gradient * p / n
     hops = method.microsteps if method.every_microstep else 1
     split = Split(
-        compute, gather, reduce_scatter, hidden, hops * collective("allreduce", block, columns)
+        compute, gather, reduce_scatter, hidden, hops * collective("allreduce", chunk, columns)
     )
-    return split if np.isfinite(split.step) else None
+    return split if math.isfinite(split.step) else None
 
 
 def shard(units: Sequence[int], p: int) -> int:
