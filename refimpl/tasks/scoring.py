@@ -7,32 +7,19 @@ losses added as integers, so the scores do not depend on the cluster.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from refimpl.tasks.protocol import Examples, Outputs
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
 CHUNK = 256
 LOSS_UNIT = 2.0**-32
-
-
-class Examples(Protocol):
-    """Labelled examples, addressed by number."""
-
-    count: int
-    inputs: int
-    labels: NDArray[np.int64]
-
-    def take(self, index: NDArray[np.int64], x: NDArray, y: NDArray[np.int64]) -> None:
-        """Fill x (B, inputs) and y (B,) with examples index (B,)."""
-
-
-Outputs = Callable[[Examples, NDArray[np.int64]], NDArray]
-"""(examples, index (B,)) -> logits (B, classes), valid until the next call; collective."""
 
 
 def chunks(count: int, rank: int, size: int) -> Iterator[NDArray[np.int64]]:

@@ -127,20 +127,20 @@ def everything(task, comm):
 @pytest.mark.parametrize("settings", [FLAT, AcousticSettings()], ids=["flat", "exact"])
 def test_every_world_size_finds_the_same_bits(world, corpus, settings):
     single = alone(world)
-    many = AcousticTask.prepare(world, corpus, settings, None)
-    one = AcousticTask.prepare(single, corpus, settings, None)
+    many = AcousticTask.read(world, corpus, settings, None)
+    one = AcousticTask.read(single, corpus, settings, None)
     assert many.train.features.tobytes() == one.train.features.tobytes()
     assert many.train.labels.tobytes() == one.train.labels.tobytes()
     got, want = everything(many, world), everything(one, single)
     np.testing.assert_array_equal(got[2], want[2])
     assert got[:2] + got[3:] == want[:2] + want[3:]
-    for a, b in zip(many.state().values(), one.state().values(), strict=True):
+    for a, b in zip(many.saved().values(), one.saved().values(), strict=True):
         np.testing.assert_array_equal(a, b)
     single.free()
 
 
 def test_outputs_is_called_equally_often_on_all_ranks(world, corpus):
-    task = AcousticTask.prepare(world, corpus, FLAT, None)
+    task = AcousticTask.read(world, corpus, FLAT, None)
     inner, calls = linear(task), []
 
     def outputs(frames, index):
@@ -158,12 +158,12 @@ def test_cached_features_are_the_computed_ones(world, corpus, folder):
     if part_of_a_larger(world):
         return
     cache = folder / "cache"
-    computed = AcousticTask.prepare(world, corpus, FLAT, cache).train.features
+    computed = AcousticTask.read(world, corpus, FLAT, cache).train.features
     world.barrier()
     (*files,) = cache.iterdir()
     assert len(files) == len(SIZES)
     assert not [file for file in files if file.suffix != ".npz"]
-    found = AcousticTask.prepare(world, corpus, FLAT, cache).train.features
+    found = AcousticTask.read(world, corpus, FLAT, cache).train.features
     assert found.tobytes() == computed.tobytes()
 
 
@@ -208,13 +208,13 @@ def test_a_cache_that_cannot_be_written_is_done_without(world, corpus, folder):
     if world.rank == 0:
         (folder / "cache").write_text("a file, not a folder")
     world.barrier()
-    AcousticTask.prepare(world, corpus, FLAT, folder / "cache")
+    AcousticTask.read(world, corpus, FLAT, folder / "cache")
 
 
 def test_inputs_have_mean_zero_and_variance_one_in_training(world, corpus):
     if part_of_a_larger(world):
         return
-    features = AcousticTask.prepare(world, corpus, FLAT, None).train.features
+    features = AcousticTask.read(world, corpus, FLAT, None).train.features
     np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(features.std(axis=0), 1, rtol=1e-3)
 
@@ -227,7 +227,7 @@ def test_realignment_finds_the_boundaries_that_a_flat_start_misses(world, folder
         beeps(folder / "larger", {"train": 30, "dev": 1, "test": 10})
     world.barrier()
     settings = AcousticSettings(alignment="flat", context=1, flat_passes=0)
-    task = AcousticTask.prepare(world, folder / "larger", settings, None)
+    task = AcousticTask.read(world, folder / "larger", settings, None)
     frames = task.train
     x = np.empty((frames.count, task.inputs), dtype=np.float32)
     frames.take(np.arange(frames.count), x)
@@ -251,7 +251,7 @@ def test_the_linear_discriminant_improves_on_a_flat_start(world, corpus):
     agreement = []
     for passes in (0, 4):
         settings = AcousticSettings(alignment="flat", flat_passes=passes)
-        task = AcousticTask.prepare(world, corpus, settings, None)
+        task = AcousticTask.read(world, corpus, settings, None)
         agreement.append(task.phone_agreement())
     assert agreement[0] < 0.8 and agreement[1] > 0.9, agreement
 
@@ -259,11 +259,11 @@ def test_the_linear_discriminant_improves_on_a_flat_start(world, corpus):
 def test_a_restored_task_scores_and_transcribes_alike(world, corpus):
     if part_of_a_larger(world):
         return
-    task = AcousticTask.prepare(world, corpus, FLAT, None)
+    task = AcousticTask.read(world, corpus, FLAT, None)
     outputs = linear(task)
     task.realign(outputs, world)
     task.tune(outputs, world)
-    again = AcousticTask.restore(task.state())
+    again = AcousticTask.restore(task.saved())
     again.load(world, "other", corpus / "test", None)
     assert (again.inputs, again.classes) == (task.inputs, task.classes)
     assert again.evaluate("other", outputs, world) == task.evaluate("test", outputs, world)
@@ -350,7 +350,7 @@ def test_a_mistake_is_named_on_every_rank(world, corpus, folder, mistake):
     spoil, message = MISTAKES[mistake]
     spoiled = changed(world, corpus, folder, spoil)
     with pytest.raises(UserError, match=message) as error:
-        AcousticTask.prepare(world, spoiled, FLAT, None)
+        AcousticTask.read(world, spoiled, FLAT, None)
     assert len(set(world.allgather_object(str(error.value)))) == 1
     assert "\n" not in str(error.value)
 
@@ -360,7 +360,7 @@ def test_exact_alignment_without_one_is_refused(world, corpus, folder):
         return
     copy = changed(world, corpus, folder, lambda c: (c / "train" / "ctm").unlink())
     with pytest.raises(UserError, match="has no ctm: exact alignment needs one"):
-        AcousticTask.prepare(world, copy, AcousticSettings(alignment="exact"), None)
+        AcousticTask.read(world, copy, AcousticSettings(alignment="exact"), None)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_a_setting_of_another_type_is_refused(name, value):
 def test_recordings_to_transcribe_must_have_the_rate_of_training(world, corpus, folder):
     if part_of_a_larger(world):
         return
-    task = AcousticTask.prepare(world, corpus, AcousticSettings(), None)
+    task = AcousticTask.read(world, corpus, AcousticSettings(), None)
     wav = folder / "a.wav"
     if world.rank == 0:
         wavfile.write(wav, 16000, np.zeros(16000, dtype=np.int16))

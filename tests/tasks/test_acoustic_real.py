@@ -48,7 +48,7 @@ def test_a_linear_model_of_150_recordings_understands_most_digits(tmp_path):
     for name, real in {"train": "dev", "dev": "test", "test": "test"}.items():
         (tmp_path / name).symlink_to(FSDD / real)
     (tmp_path / "lexicon.txt").symlink_to(FSDD / "lexicon.txt")
-    task = AcousticTask.prepare(Alone(), tmp_path, AcousticSettings(), None)
+    task = AcousticTask.read(Alone(), tmp_path, AcousticSettings(), None)
     assert (task.settings.sample_rate, task.inputs, task.classes) == (8000, 440, 60)
     assert np.isfinite(task.train.features).all() and (task.train.labels >= 0).all()
 

@@ -29,7 +29,7 @@ from refimpl.tasks.acoustic.lexicon import Lexicon
 from refimpl.tasks.acoustic.posteriors import gathered, posteriors
 from refimpl.tasks.acoustic.score import WordErrors, word_errors
 from refimpl.tasks.acoustic.settings import AcousticSettings
-from refimpl.tasks.scoring import Outputs
+from refimpl.tasks.protocol import Outputs
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator

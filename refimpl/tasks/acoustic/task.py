@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from refimpl.support.errors import require
+from refimpl.tasks.acoustic.builtin import builtin_corpus
 from refimpl.tasks.acoustic.corpus import Corpus, Split, data_directories
 from refimpl.tasks.acoustic.discriminant import linear_discriminant
 from refimpl.tasks.acoustic.examples import Frames
+from refimpl.tasks.acoustic.features import default_cache
 from refimpl.tasks.acoustic.hmm import STATES_PER_PHONE, Statistics, statistics
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.recogniser import Recogniser
 from refimpl.tasks.acoustic.saved import plain, restored
 from refimpl.tasks.acoustic.score import WordErrors
 from refimpl.tasks.acoustic.settings import AcousticSettings
-from refimpl.tasks.scoring import Outputs
+from refimpl.tasks.protocol import Outputs, Say, Words
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -39,6 +41,9 @@ class AcousticTask:
         Width of the network's input and output.
     """
 
+    Settings = AcousticSettings
+    words = Words("frames", "FER")
+
     def __init__(self, corpus: Corpus, recogniser: Recogniser) -> None:
         self.corpus, self.recogniser = corpus, recogniser
         self.inputs = (2 * corpus.settings.context + 1) * corpus.settings.bands
@@ -46,6 +51,18 @@ class AcousticTask:
 
     @classmethod
     def prepare(
+        cls, comm: Communicator, settings: AcousticSettings, data: str | None, say: Say
+    ) -> AcousticTask:
+        """Return the task of a corpus, or of the built-in one if no folder is given.
+
+        Features are kept in the `default_cache`.  Collective.
+        """
+        cache = default_cache()
+        directory = Path(data) if data else builtin_corpus(comm, cache, say)
+        return cls.read(comm, directory, settings, cache)
+
+    @classmethod
+    def read(
         cls,
         comm: Communicator,
         directory: str | Path,
@@ -54,7 +71,7 @@ class AcousticTask:
     ) -> AcousticTask:
         """Return the task of a corpus: features of all splits, first targets for training.
 
-        Collective.  `cache`: where features are kept (`features.default_cache()`), or None.
+        Collective.  `cache`: the folder where features are kept, or None.
 
         Raises
         ------
@@ -152,14 +169,14 @@ class AcousticTask:
 
     # ------------------------------------------------- a finished run's task
 
-    def state(self) -> dict:
+    def saved(self) -> dict:
         """Return, as plain data and arrays, all that evaluating and decoding need."""
         return plain(self.corpus, self.recogniser)
 
     @classmethod
-    def restore(cls, state: dict) -> AcousticTask:
-        """Return the task whose `state` this is, without any data: `load` some, or transcribe."""
-        return cls(*restored(state))
+    def restore(cls, saved: dict) -> AcousticTask:
+        """Return the task that `saved` this, without any data: `load` some, or transcribe."""
+        return cls(*restored(saved))
 
     @staticmethod
     def folders(directory: str | Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 
 from refimpl.support.errors import UserError
 from refimpl.tasks.images import idx, toy
+from refimpl.tasks.protocol import Outputs, Say, Words
 from refimpl.tasks.scoring import classification
 from refimpl.world.agree import together
 
 if TYPE_CHECKING:
-    from refimpl.tasks.scoring import Outputs
     from refimpl.world.communicator import Communicator
 
 # The last sixth of MNIST's training images is the dev set (10 000 of 60 000).
@@ -42,9 +43,16 @@ class ImageExamples:
         np.take(self.labels, index, out=y, mode="clip")
 
 
+@dataclass(frozen=True)
+class ImageSettings:
+    """Nothing: a recipe has no choices in this task."""
+
+
 class ImageTask:
     """Digit images in the splits train, dev and test."""
 
+    Settings = ImageSettings
+    words = Words("images", "error rate")
     classes = 10
 
     def __init__(self, inputs: int, splits: dict[str, ImageExamples]) -> None:
@@ -56,13 +64,15 @@ class ImageTask:
         return self.splits["train"]
 
     @classmethod
-    def prepare(cls, comm: Communicator, directory: str | None) -> ImageTask:
+    def prepare(
+        cls, comm: Communicator, settings: ImageSettings, data: str | None, say: Say
+    ) -> ImageTask:
         """Read an MNIST folder, or draw the toy digits if no folder is given.  Collective."""
-        if directory is None:
+        if data is None:
             arrays = {name: _drawn(comm, name, n) for name, n in TOY_SIZES.items()}
         else:
             with together(comm):
-                arrays = _mnist(Path(directory))
+                arrays = _mnist(Path(data))
         splits = {name: ImageExamples(*pair) for name, pair in arrays.items()}
         return cls(splits["train"].inputs, splits)
 
@@ -76,19 +86,24 @@ class ImageTask:
         """Labels are given: there is nothing to re-align."""
         return False
 
+    def realign(self, outputs: Outputs, comm: Communicator) -> float:
+        """Change nothing."""
+        return 0.0
+
     def tune(self, outputs: Outputs, comm: Communicator) -> None:
         """Choose nothing on the dev set."""
 
-    def state(self) -> dict[str, Any]:
+    def saved(self) -> dict[str, Any]:
         """Return what a finished run needs to score other images."""
         return {"inputs": self.inputs}
 
     @classmethod
-    def restore(cls, state: dict[str, Any]) -> ImageTask:
-        """Return the task whose `state` this is, without data."""
-        return cls(state["inputs"], {})
+    def restore(cls, saved: dict[str, Any]) -> ImageTask:
+        """Return the task that `saved` this, without data."""
+        return cls(saved["inputs"], {})
 
-    def folders(self, directory: str) -> list[str]:
+    @staticmethod
+    def folders(directory: str) -> list[str]:
         """Return the folders to score: the one given."""
         return [directory]
 
