@@ -1,4 +1,4 @@
-"""What the trainer asks of a task: examples, targets that may improve, scores.
+"""What the trainer asks of a task: examples, targets that may improve, scores, two kinds of state.
 
 The trainer gives ``outputs(examples, index) -> logits``.  It is collective: every rank calls it
 equally often, with an empty index where it has nothing left.
@@ -52,7 +52,7 @@ class Task(Protocol):
     inputs, classes : int
         Widths of the network's input and output.
     train : Examples
-        What to train on.  Labels change with `realign` only.
+        What to train on.  Labels change with `realign` and `load_state` only.
     """
 
     Settings: ClassVar[type]
@@ -85,6 +85,15 @@ class Task(Protocol):
 
     def tune(self, outputs: Outputs, comm: Communicator) -> Any:
         """Choose on the dev set what is chosen there, after training.  Collective."""
+
+    def state(self) -> dict[str, Any]:
+        """Return all that changes during a run and that what follows depends on.
+
+        Name -> array or plain value, the same on every rank; copies.
+        """
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned, on the same data; `UserError` if it does not fit."""
 
     def saved(self) -> dict[str, Any]:
         """Return what a finished run needs to score other data: arrays and plain values."""

@@ -36,9 +36,7 @@ def plain(corpus: Corpus, recogniser: Recogniser) -> dict:
         "inside_frames": corpus.inside.frames,
         "inside_mean": corpus.inside.mean.copy(),
         "inside_variance": corpus.inside.variance.copy(),
-        "priors": recogniser.statistics.priors.copy(),
-        "loops": recogniser.statistics.loops.copy(),
-        "word_penalty": recogniser.word_penalty,
+        **trained(recogniser),
     }
 
 
@@ -67,12 +65,26 @@ def restored(state: dict) -> tuple[Corpus, Recogniser]:
     corpus.speakers = _moments(state, "speakers")
     corpus.inside = _moments(state, "inside")
     recogniser = Recogniser(corpus.settings, corpus.lexicon, corpus.states)
+    set_trained(recogniser, state)
+    return corpus, recogniser
+
+
+def trained(recogniser: Recogniser) -> dict:
+    """Return what training changes of a recogniser."""
+    return {
+        "priors": recogniser.statistics.priors.copy(),
+        "loops": recogniser.statistics.loops.copy(),
+        "word_penalty": recogniser.word_penalty,
+    }
+
+
+def set_trained(recogniser: Recogniser, state: dict) -> None:
+    """Set what `trained` returned."""
     recogniser.statistics = Statistics(
         np.asarray(state["priors"], dtype=np.float64),
         np.asarray(state["loops"], dtype=np.float64),
     )
     recogniser.word_penalty = float(state["word_penalty"])
-    return corpus, recogniser
 
 
 def _moments(state: dict, name: str) -> Moments:

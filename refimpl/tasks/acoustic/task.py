@@ -10,11 +10,11 @@ Here they meet, and priors and durations follow the training targets whenever th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refimpl.support.errors import require
+from refimpl.support.errors import listed, require
 from refimpl.tasks.acoustic.builtin import builtin_corpus
 from refimpl.tasks.acoustic.corpus import Corpus, Split, data_directories
 from refimpl.tasks.acoustic.discriminant import linear_discriminant
@@ -23,7 +23,7 @@ from refimpl.tasks.acoustic.features import default_cache
 from refimpl.tasks.acoustic.hmm import STATES_PER_PHONE, Statistics, statistics
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.recogniser import Recogniser
-from refimpl.tasks.acoustic.saved import plain, restored
+from refimpl.tasks.acoustic.saved import plain, restored, set_trained, trained
 from refimpl.tasks.acoustic.score import WordErrors
 from refimpl.tasks.acoustic.settings import AcousticSettings
 from refimpl.tasks.protocol import Outputs, Say, Words
@@ -167,7 +167,36 @@ class AcousticTask:
         frames = self.corpus.frames(comm, utterances, None)
         return self.recogniser.transcribe(frames, outputs, comm)
 
-    # ------------------------------------------------- a finished run's task
+    # ----------------------------------------------------------------- state
+
+    def state(self) -> dict[str, Any]:
+        """Return what changes during a run, as copies: targets, what is counted from them, tuned.
+
+        Features, the lexicon and all else come from the data and the settings again.
+        """
+        return {"targets": self.train.labels.copy(), **trained(self.recogniser)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned, on the same data.
+
+        Raises
+        ------
+        UserError
+            If something is missing, or of another length: the data are others.
+        """
+        names = self.state().keys()
+        require(
+            state.keys() == names,
+            f"the acoustic task's state holds {listed(state)}: {listed(names)} are needed",
+        )
+        targets = np.asarray(state["targets"])
+        require(
+            targets.shape == self.train.labels.shape,
+            f"the acoustic task's state has targets of {targets.size} frames but the training "
+            f"data have {self.train.count}: continue with the data that it began with",
+        )
+        set_trained(self.recogniser, state)
+        self.train.labels[:] = targets
 
     def saved(self) -> dict:
         """Return, as plain data and arrays, all that evaluating and decoding need."""

@@ -93,6 +93,13 @@ class ImageTask:
     def tune(self, outputs: Outputs, comm: Communicator) -> None:
         """Choose nothing on the dev set."""
 
+    def state(self) -> dict[str, Any]:
+        """Return nothing: nothing changes during a run."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Do nothing."""
+
     def saved(self) -> dict[str, Any]:
         """Return what a finished run needs to score other images."""
         return {"inputs": self.inputs}
