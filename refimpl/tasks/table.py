@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from refimpl.support.errors import UserError, listed
+from refimpl.support.errors import UserError, listed, typed
 from refimpl.tasks.acoustic.task import AcousticTask
 from refimpl.tasks.images.task import ImageTask
 from refimpl.tasks.protocol import Say, Task
@@ -28,8 +27,4 @@ def prepare(
 ) -> Task:
     """Return the task of this name with the settings chosen, its data read.  Collective."""
     task = kind(name)
-    known = [field.name for field in fields(task.Settings)]
-    for setting in chosen:
-        if setting not in known:
-            raise UserError(f"no {name} setting {setting!r}: there are {listed(known) or 'none'}")
-    return task.prepare(comm, task.Settings(**chosen), data, say)
+    return task.prepare(comm, typed(task.Settings, chosen, f"{name} setting"), data, say)

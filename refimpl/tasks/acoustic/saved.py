@@ -6,11 +6,12 @@ recogniser, to the last bit.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from refimpl.support.errors import require
+from refimpl.support.errors import require, require_types, typed
 from refimpl.tasks.acoustic.corpus import Corpus
 from refimpl.tasks.acoustic.frontend import Moments
 from refimpl.tasks.acoustic.hmm import Statistics
@@ -19,9 +20,44 @@ from refimpl.tasks.acoustic.recogniser import Recogniser
 from refimpl.tasks.acoustic.settings import AcousticSettings
 
 FORMAT = 1
+WHAT = "the acoustic task's"
 
 
-def plain(corpus: Corpus, recogniser: Recogniser) -> dict:
+@dataclass(frozen=True)
+class Trained:
+    """What training changes of a recogniser."""
+
+    priors: np.ndarray  # (classes,) float64, as in `Statistics`
+    loops: np.ndarray
+    word_penalty: float
+
+    def __post_init__(self) -> None:
+        require_types(self, WHAT)
+
+
+@dataclass(frozen=True)
+class Saved(Trained):
+    """All that is saved; `Moments` of the bands, (bands,) float64."""
+
+    format: int
+    settings: dict[str, Any]
+    pronunciations: dict[str, Any]
+    speakers_frames: int
+    speakers_mean: np.ndarray
+    speakers_variance: np.ndarray
+    inside_frames: int
+    inside_mean: np.ndarray
+    inside_variance: np.ndarray
+
+
+@dataclass(frozen=True)
+class State(Trained):
+    """All that changes during a run."""
+
+    targets: np.ndarray  # (frames,) int64
+
+
+def plain(corpus: Corpus, recogniser: Recogniser) -> dict[str, Any]:
     """Return a dict of JSON's types and float64 arrays, none of which is changed later."""
     return {
         "format": FORMAT,
@@ -40,36 +76,38 @@ def plain(corpus: Corpus, recogniser: Recogniser) -> dict:
     }
 
 
-def restored(state: dict) -> tuple[Corpus, Recogniser]:
+def restored(saved: dict[str, Any]) -> tuple[Corpus, Recogniser]:
     """Return what `plain` was given, without any data.
 
     Raises
     ------
     UserError
-        If another version of refimpl wrote it, in another format.
+        If another version of refimpl wrote it, in another format, or a field of it is missing
+        or not what it must be.
     """
     require(
-        state.get("format") == FORMAT,
-        f"the run's acoustic state has format {state.get('format')}, this refimpl reads "
+        saved.get("format") == FORMAT,
+        f"the run's acoustic state has format {saved.get('format')}, this refimpl reads "
         f"{FORMAT}: train again",
     )
+    one = typed(Saved, saved, WHAT)
     settings = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in state["settings"].items()
+        for name, value in one.settings.items()
     }
     pronunciations = {
-        word: tuple(tuple(phones) for phones in some)
-        for word, some in state["pronunciations"].items()
+        word: tuple(tuple(phones) for phones in some) for word, some in one.pronunciations.items()
     }
-    corpus = Corpus(AcousticSettings(**settings), Lexicon(pronunciations, settings["silence"]))
-    corpus.speakers = _moments(state, "speakers")
-    corpus.inside = _moments(state, "inside")
+    chosen = typed(AcousticSettings, settings, "acoustic setting")
+    corpus = Corpus(chosen, Lexicon(pronunciations, chosen.silence))
+    corpus.speakers = Moments(one.speakers_frames, one.speakers_mean, one.speakers_variance)
+    corpus.inside = Moments(one.inside_frames, one.inside_mean, one.inside_variance)
     recogniser = Recogniser(corpus.settings, corpus.lexicon, corpus.states)
-    set_trained(recogniser, state)
+    set_trained(recogniser, one)
     return corpus, recogniser
 
 
-def trained(recogniser: Recogniser) -> dict:
+def trained(recogniser: Recogniser) -> dict[str, Any]:
     """Return what training changes of a recogniser."""
     return {
         "priors": recogniser.statistics.priors.copy(),
@@ -78,17 +116,7 @@ def trained(recogniser: Recogniser) -> dict:
     }
 
 
-def set_trained(recogniser: Recogniser, state: dict) -> None:
+def set_trained(recogniser: Recogniser, one: Trained) -> None:
     """Set what `trained` returned."""
-    recogniser.statistics = Statistics(
-        np.asarray(state["priors"], dtype=np.float64),
-        np.asarray(state["loops"], dtype=np.float64),
-    )
-    recogniser.word_penalty = float(state["word_penalty"])
-
-
-def _moments(state: dict, name: str) -> Moments:
-    """Return the moments saved under this name."""
-    mean = np.asarray(state[f"{name}_mean"], dtype=np.float64)
-    variance = np.asarray(state[f"{name}_variance"], dtype=np.float64)
-    return Moments(int(state[f"{name}_frames"]), mean, variance)
+    recogniser.statistics = Statistics(one.priors, one.loops)
+    recogniser.word_penalty = one.word_penalty

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refimpl.support.errors import listed, require
+from refimpl.support.errors import require, typed
 from refimpl.tasks.acoustic.builtin import builtin_corpus
 from refimpl.tasks.acoustic.corpus import Corpus, Split, data_directories
 from refimpl.tasks.acoustic.discriminant import linear_discriminant
@@ -23,7 +23,7 @@ from refimpl.tasks.acoustic.features import default_cache
 from refimpl.tasks.acoustic.hmm import STATES_PER_PHONE, Statistics, statistics
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.recogniser import Recogniser
-from refimpl.tasks.acoustic.saved import plain, restored, set_trained, trained
+from refimpl.tasks.acoustic.saved import WHAT, State, plain, restored, set_trained, trained
 from refimpl.tasks.acoustic.score import WordErrors
 from refimpl.tasks.acoustic.settings import AcousticSettings
 from refimpl.tasks.protocol import Outputs, Say, Words
@@ -184,19 +184,14 @@ class AcousticTask:
         UserError
             If something is missing, or of another length: the data are others.
         """
-        names = self.state().keys()
+        one = typed(State, state, WHAT)
         require(
-            state.keys() == names,
-            f"the acoustic task's state holds {listed(state)}: {listed(names)} are needed",
+            one.targets.shape == self.train.labels.shape,
+            f"{WHAT} targets are of {one.targets.size} frames but the training data have "
+            f"{self.train.count}: continue with the data that it began with",
         )
-        targets = np.asarray(state["targets"])
-        require(
-            targets.shape == self.train.labels.shape,
-            f"the acoustic task's state has targets of {targets.size} frames but the training "
-            f"data have {self.train.count}: continue with the data that it began with",
-        )
-        set_trained(self.recogniser, state)
-        self.train.labels[:] = targets
+        set_trained(self.recogniser, one)
+        self.train.labels[:] = one.targets
 
     def saved(self) -> dict:
         """Return, as plain data and arrays, all that evaluating and decoding need."""

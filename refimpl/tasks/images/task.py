@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.support.errors import UserError
+from refimpl.support.errors import UserError, require_types, typed
 from refimpl.tasks.images import idx, toy
 from refimpl.tasks.protocol import Outputs, Say, Words
 from refimpl.tasks.scoring import classification
@@ -46,6 +46,16 @@ class ImageExamples:
 @dataclass(frozen=True)
 class ImageSettings:
     """Nothing: a recipe has no choices in this task."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is saved of the task with a run."""
+
+    inputs: int
+
+    def __post_init__(self) -> None:
+        require_types(self, "the image task's")
 
 
 class ImageTask:
@@ -102,12 +112,12 @@ class ImageTask:
 
     def saved(self) -> dict[str, Any]:
         """Return what a finished run needs to score other images."""
-        return {"inputs": self.inputs}
+        return asdict(Saved(self.inputs))
 
     @classmethod
     def restore(cls, saved: dict[str, Any]) -> ImageTask:
         """Return the task that `saved` this, without data."""
-        return cls(saved["inputs"], {})
+        return cls(typed(Saved, saved, "the image task's").inputs, {})
 
     @staticmethod
     def folders(directory: str) -> list[str]:
