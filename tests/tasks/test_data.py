@@ -2,6 +2,7 @@
 
 import gzip
 
+import idx_files
 import numpy as np
 import pytest
 
@@ -45,7 +46,7 @@ def test_fewer_examples_than_one_step_are_refused_with_the_remedy():
 @pytest.mark.parametrize("name", ["x-idx3-ubyte", "x-idx3-ubyte.gz"])
 def test_idx_files_come_back_as_written(tmp_path, name):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    idx.write(tmp_path / "plain", array)
+    idx_files.write(tmp_path / "plain", array)
     raw = (tmp_path / "plain").read_bytes()
     (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
     found = idx.find(tmp_path, "x-idx3-ubyte")
@@ -65,7 +66,7 @@ def test_idx_files_come_back_as_written(tmp_path, name):
 )
 def test_a_damaged_idx_file_is_named_as_such(tmp_path, damage, message):
     path = tmp_path / "images"
-    idx.write(path, np.zeros((2, 3, 4), np.uint8))
+    idx_files.write(path, np.zeros((2, 3, 4), np.uint8))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=message) as refusal:
         idx.read(path, 3)
@@ -73,7 +74,7 @@ def test_a_damaged_idx_file_is_named_as_such(tmp_path, damage, message):
 
 
 def test_a_truncated_gzip_file_is_an_error(tmp_path):
-    idx.write(tmp_path / "a", np.zeros((50, 3, 4), np.uint8))
+    idx_files.write(tmp_path / "a", np.zeros((50, 3, 4), np.uint8))
     (tmp_path / "a.gz").write_bytes(gzip.compress((tmp_path / "a").read_bytes())[:-9])
     with pytest.raises(UserError, match="cannot read"):
         idx.read(tmp_path / "a.gz", 3)

@@ -56,9 +56,9 @@ def test_the_state_of_other_data_is_refused(corpus, tmp_path):
     task = AcousticTask.read(comm, corpus, FLAT, None)
     other = AcousticTask.read(comm, tmp_path / "other", FLAT, None)
     before = task.state()
-    with pytest.raises(UserError, match="targets are of .* frames but the training data have"):
+    with pytest.raises(UserError, match="targets has .* frames but the training data have"):
         task.load_state(other.state())
-    with pytest.raises(UserError, match="the acoustic task's word_penalty is missing"):
+    with pytest.raises(UserError, match="acoustic value word_penalty is missing"):
         task.load_state({k: v for k, v in before.items() if k != "word_penalty"})
     after = task.state()
     assert all(np.array_equal(after[name], before[name]) for name in before)

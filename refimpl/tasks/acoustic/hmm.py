@@ -51,11 +51,6 @@ class States:
         within = np.arange(STATES_PER_PHONE)
         return (STATES_PER_PHONE * numbers[:, None] + within).ravel()
 
-    def name(self, state: int) -> str:
-        """Return a state's name, as ``ah.1``."""
-        phone, within = divmod(state, STATES_PER_PHONE)
-        return f"{self.phones[phone]}.{within}"
-
 
 def exact_targets(
     phones: tuple[Phone, ...], states: States, frames: int, shift: float, length: float

@@ -20,7 +20,7 @@ from refimpl.tasks.acoustic.recogniser import Recogniser
 from refimpl.tasks.acoustic.settings import AcousticSettings
 
 FORMAT = 1
-WHAT = "the acoustic task's"
+WHAT = "acoustic value"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from refimpl.tasks.acoustic.corpus import Corpus, Split, data_directories
 from refimpl.tasks.acoustic.discriminant import linear_discriminant
 from refimpl.tasks.acoustic.examples import Frames
 from refimpl.tasks.acoustic.features import default_cache
-from refimpl.tasks.acoustic.hmm import STATES_PER_PHONE, Statistics, statistics
+from refimpl.tasks.acoustic.hmm import Statistics, statistics
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.recogniser import Recogniser
 from refimpl.tasks.acoustic.saved import WHAT, State, plain, restored, set_trained, trained
@@ -107,11 +107,6 @@ class AcousticTask:
         """Priors and durations of the states by the training targets."""
         return self.recogniser.statistics
 
-    @property
-    def word_penalty(self) -> float:
-        """The decoder's; changed by `tune`."""
-        return self.recogniser.word_penalty
-
     # --------------------------------------------------------------- targets
 
     def realign_after(self, epoch: int) -> bool:
@@ -136,16 +131,6 @@ class AcousticTask:
         """Estimate priors and durations from the training targets."""
         labels, offsets = self.train.labels, self.train.offsets
         self.recogniser.statistics = statistics(labels, offsets, self.classes)
-
-    def phone_agreement(self) -> float:
-        """Return the share of training frames whose target lies in the phone it exactly is in.
-
-        Tells how well re-alignment does, on a corpus that has a `ctm`.
-        """
-        exact = self.splits["train"].exact
-        require(exact is not None, "the training data has no ctm to compare targets with")
-        same = self.train.labels // STATES_PER_PHONE == exact // STATES_PER_PHONE
-        return float(np.count_nonzero(same) / same.size)
 
     # ---------------------------------------------------------------- scores
 
@@ -187,7 +172,7 @@ class AcousticTask:
         one = typed(State, state, WHAT)
         require(
             one.targets.shape == self.train.labels.shape,
-            f"{WHAT} targets are of {one.targets.size} frames but the training data have "
+            f"{WHAT} targets has {one.targets.size} frames but the training data have "
             f"{self.train.count}: continue with the data that it began with",
         )
         set_trained(self.recogniser, one)

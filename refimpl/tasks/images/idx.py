@@ -62,9 +62,3 @@ def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
             "the file is truncated or damaged, copy it again"
         )
     return np.frombuffer(raw, np.uint8, need, start).reshape(shape)
-
-
-def write(path: Path, array: NDArray[np.uint8]) -> None:
-    """Write an array of unsigned bytes as an idx file."""
-    head = struct.pack(f">BBBB{array.ndim}I", 0, 0, UNSIGNED_BYTE, array.ndim, *array.shape)
-    path.write_bytes(head + array.tobytes())

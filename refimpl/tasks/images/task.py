@@ -55,7 +55,7 @@ class Saved:
     inputs: int
 
     def __post_init__(self) -> None:
-        require_types(self, "the image task's")
+        require_types(self, "image value")
 
 
 class ImageTask:
@@ -117,7 +117,7 @@ class ImageTask:
     @classmethod
     def restore(cls, saved: dict[str, Any]) -> ImageTask:
         """Return the task that `saved` this, without data."""
-        return cls(typed(Saved, saved, "the image task's").inputs, {})
+        return cls(typed(Saved, saved, "image value").inputs, {})
 
     @staticmethod
     def folders(directory: str) -> list[str]:
