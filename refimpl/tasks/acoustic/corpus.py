@@ -138,7 +138,10 @@ class Corpus:
 
         exact, alignment = None, self.settings.alignment
         if alignment != "flat" or name == "train":
-            exact = exact_alignment(utterances, frames.offsets, self.states, self.settings)
+            rate = self.settings.sample_rate
+            assert rate is not None  # `frames` has set it
+            length, shift = (samples / rate for samples in self.settings.frame(rate))
+            exact = exact_alignment(utterances, frames.offsets, self.states, shift, length)
         require(
             exact is not None or name != "train" or alignment != "exact",
             f"data directory {directory} has no ctm: exact alignment needs one "

@@ -32,7 +32,7 @@ from refimpl.world.agree import together
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
-CACHE_FORMAT = 1  # part of the key: features of an older format are simply not found
+CACHE_FORMAT = 2  # part of the key: features of an older format are simply not found
 ROWS_AT_ONCE = 1 << 20  # keeps a broadcast below the 2 GB that any MPI can send at once
 FRONT_END = (
     "sample_rate",

@@ -1,6 +1,7 @@
 r"""The front end: samples to log-mel energies, and their normalisation.
 
-One frame is 25 ms of sound, a new one starts every 10 ms; n samples hold
+One frame is 25 ms of sound, a new one starts every 10 ms, both truncated to whole samples; n
+samples hold
 
     frames = 1 + (n - length) // shift        (none if n < length)
 
@@ -95,8 +96,7 @@ class LogMel:
 
     def __init__(self, settings: AcousticSettings, rate: int) -> None:
         self.settings, self.rate = settings, rate
-        self.length = round(rate * settings.frame_length)
-        self.shift = round(rate * settings.frame_shift)
+        self.length, self.shift = settings.frame(rate)
         self.fft = 1 << (self.length - 1).bit_length()
         high = rate / 2 if settings.high is None else settings.high
         require(

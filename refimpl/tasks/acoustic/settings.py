@@ -61,6 +61,18 @@ class AcousticSettings:
     word_penalty: float = -3.0
     word_penalties: tuple[float, ...] = (-3.0, 0.0, -1.0, -2.0, -5.0, -8.0, -12.0, -20.0)
 
+    def frame(self, rate: int) -> tuple[int, int]:
+        """Return length and shift of a frame in samples, truncated to whole ones as in Kaldi.
+
+        So 10 ms of a rate of 22050 hertz are 220 samples, and frame t begins at 220 t / 22050 s.
+        (The millionth makes up for binary fractions: equal to Kaldi's for all multiples of
+        half a millisecond up to 0.1 s and rates from 8000 to 192000 hertz.)
+
+        >>> AcousticSettings().frame(22050), AcousticSettings().frame(11025)
+        ((551, 220), (275, 110))
+        """
+        return int(rate * self.frame_length + 1e-6), int(rate * self.frame_shift + 1e-6)
+
     def __post_init__(self) -> None:
         require_types(self, "acoustic setting")
 

@@ -20,7 +20,6 @@ from refimpl.tasks.acoustic.examples import Frames
 from refimpl.tasks.acoustic.hmm import STATES_PER_PHONE, States, exact_targets, flat_start
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.lexicon import Lexicon
-from refimpl.tasks.acoustic.settings import AcousticSettings
 
 
 def check_words(utterances: list[Utterance], directory: Path, lexicon: Lexicon) -> None:
@@ -61,16 +60,18 @@ def exact_alignment(
     utterances: list[Utterance],
     offsets: NDArray[np.int64],
     states: States,
-    settings: AcousticSettings,
+    shift: float,
+    length: float,
 ) -> NDArray[np.int64] | None:
-    """Return all frames' states by the `ctm`, or None if any utterance is not in one."""
+    """Return all frames' states by the `ctm`, or None if any utterance is not in one.
+
+    shift, length: seconds from frame to frame and of a frame, as the front end truly has them.
+    """
     parts = []
     for one, frames in zip(utterances, np.diff(offsets).tolist(), strict=True):
         if one.phones is None:
             return None
-        parts.append(
-            exact_targets(one.phones, states, frames, settings.frame_shift, settings.frame_length)
-        )
+        parts.append(exact_targets(one.phones, states, frames, shift, length))
     return np.concatenate(parts)
 
 

@@ -1,0 +1,46 @@
+"""From a folder to frames and targets: what is read, what is mended, what is refused."""
+
+import numpy as np
+import pytest
+from alone import Alone
+from beeps import TONES
+from scipy.io import wavfile
+
+from refimpl.tasks.acoustic.corpus import Corpus
+from refimpl.tasks.acoustic.settings import AcousticSettings
+
+
+def one_utterance(folder, rate, seconds=10.0, sound=0.05):
+    """Write a corpus of one utterance in each split, whose ah and iy take turns."""
+    phones = [("ah", "iy")[k % 2] for k in range(round(seconds / sound))]
+    t = np.arange(round(sound * rate)) / rate
+    samples = np.concatenate([3000 * np.sin(2 * np.pi * TONES[p] * t) for p in phones])
+    starts = np.cumsum([0] + [len(t)] * len(phones)) / rate
+    for split in ("train", "dev", "test"):
+        (folder / split).mkdir(parents=True)
+        wavfile.write(folder / split / "a.wav", rate, samples.astype(np.int16))
+        (folder / split / "wav.scp").write_text("a a.wav\n")
+        (folder / split / "text").write_text("a" + " on" * (len(phones) // 2) + "\n")
+        (folder / split / "utt2spk").write_text("a anna\n")
+        (folder / split / "ctm").write_text(
+            "".join(
+                f"a 1 {start:.6f} {len(t) / rate:.6f} {phone}\n"
+                for start, phone in zip(starts, phones, strict=False)
+            )
+        )
+    (folder / "lexicon.txt").write_text("on ah iy\n")
+    return starts, phones
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100])
+def test_targets_are_what_sounds_in_the_middle_of_the_frame_at_any_rate(tmp_path, rate):
+    """Counted in samples: frame t is samples t shift .. t shift + length - 1."""
+    starts, phones = one_utterance(tmp_path, rate)
+    corpus = Corpus.read(Alone(), tmp_path, AcousticSettings(), None)
+    length, shift = int(0.025 * rate), int(0.010 * rate)
+    labels = corpus.splits["train"].frames.labels
+    middle = np.arange(len(labels)) * shift + length / 2
+    want = [phones[k] for k in np.searchsorted(starts * rate, middle, side="right") - 1]
+    got = [corpus.states.phones[state // 3] for state in labels]
+    wrong = np.count_nonzero(np.array(got) != np.array(want))
+    assert wrong <= 2, f"{wrong} of {len(labels)}"  # a boundary may fall on a frame's middle
