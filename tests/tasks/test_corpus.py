@@ -1,11 +1,14 @@
 """From a folder to frames and targets: what is read, what is mended, what is refused."""
 
+import warnings
+
 import numpy as np
 import pytest
 from alone import Alone
 from beeps import TONES
 from scipy.io import wavfile
 
+from refimpl.support.errors import UserError
 from refimpl.tasks.acoustic.corpus import Corpus
 from refimpl.tasks.acoustic.settings import AcousticSettings
 
@@ -30,6 +33,24 @@ def one_utterance(folder, rate, seconds=10.0, sound=0.05):
         )
     (folder / "lexicon.txt").write_text("on ah iy\n")
     return starts, phones
+
+
+def not_a_number(wav, value):
+    """Make one sample of a recording this value."""
+    rate, samples = wavfile.read(wav)
+    samples = samples.astype(np.float32) / 32768
+    samples[1000] = value
+    wavfile.write(wav, rate, samples)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_samples_that_are_no_numbers_are_named_without_a_warning(tmp_path, value):
+    one_utterance(tmp_path, 8000, seconds=1.0)
+    not_a_number(tmp_path / "dev" / "a.wav", value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match="utterance a has a feature that is not a number: .*a"):
+            Corpus.read(Alone(), tmp_path, AcousticSettings(), None)
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100])

@@ -7,7 +7,6 @@ from scipy.io import wavfile
 from refimpl.support.errors import UserError
 from refimpl.tasks.acoustic.kaldi import Phone, read_data_directory
 from refimpl.tasks.acoustic.lexicon import Lexicon, read_lexicon
-from refimpl.tasks.acoustic.wav import read_wav
 
 FILES = {
     "wav.scp": "b wavs/b.wav\na wavs/a.wav\n",
@@ -94,54 +93,6 @@ def test_missing_and_empty_directories_are_told_apart(tmp_path):
         read_data_directory(tmp_path / "nowhere")
     with pytest.raises(UserError, match="has no wav.scp"):
         read_data_directory(tmp_path)
-
-
-# ---------------------------------------------------------------------------------- wav
-
-
-def test_float_and_integer_recordings_of_one_sound_are_equal(tmp_path):
-    samples = np.array([0, 1, -1, 32767, -32768], dtype=np.int16)
-    wavfile.write(tmp_path / "i.wav", 16000, samples)
-    wavfile.write(tmp_path / "f.wav", 16000, (samples / 32768).astype(np.float32))
-    rate, integers = read_wav(str(tmp_path / "i.wav"))
-    assert rate == 16000 and integers.dtype == np.float32
-    np.testing.assert_array_equal(integers, samples)
-    np.testing.assert_array_equal(read_wav(str(tmp_path / "f.wav"))[1], samples)
-
-
-def test_unknown_chunks_are_skipped(tmp_path):
-    wavfile.write(tmp_path / "a.wav", 8000, np.arange(10, dtype=np.int16))
-    riff = (tmp_path / "a.wav").read_bytes()
-    (tmp_path / "b.wav").write_bytes(riff[:12] + b"odd \x04\0\0\0abcd" + riff[12:])
-    np.testing.assert_array_equal(read_wav(str(tmp_path / "b.wav"))[1], np.arange(10))
-
-
-@pytest.mark.parametrize("length", [0, 3, 4, 12, 20, 36, 40, 44, 45, 100, -2, -1])
-def test_a_recording_cut_short_anywhere_is_refused(tmp_path, length):
-    wavfile.write(tmp_path / "a.wav", 8000, np.arange(1000, dtype=np.int16))
-    riff = (tmp_path / "a.wav").read_bytes()
-    (tmp_path / "a.wav").write_bytes(riff[:length])
-    with pytest.raises(UserError, match="a.wav is truncated or not a RIFF wav file"):
-        read_wav(str(tmp_path / "a.wav"))
-
-
-@pytest.mark.parametrize(
-    "samples, message",
-    [
-        (np.zeros((100, 2), dtype=np.int16), "2 channels, mono is needed"),
-        (np.zeros(100, dtype=np.int32), "holds int32 samples"),
-        (np.zeros(100, dtype=np.uint8), "holds uint8 samples"),
-    ],
-)
-def test_other_channels_and_widths_are_refused(tmp_path, samples, message):
-    wavfile.write(tmp_path / "a.wav", 8000, samples)
-    with pytest.raises(UserError, match=message):
-        read_wav(str(tmp_path / "a.wav"))
-
-
-def test_a_recording_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match="no file .*x.wav"):
-        read_wav(str(tmp_path / "x.wav"))
 
 
 # ------------------------------------------------------------------------------ lexicon

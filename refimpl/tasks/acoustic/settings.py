@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from refimpl.support.errors import require, require_types
 
+RATES = (8000, 768000)  # hertz: the lowest and the highest sample rate
+
 
 @dataclass(frozen=True)
 class AcousticSettings:
@@ -80,7 +82,11 @@ class AcousticSettings:
             require(condition, f"acoustic setting {name} is {getattr(self, name)!r}: {need}")
 
         rate = self.sample_rate
-        check(rate is None or rate >= 8000, "sample_rate", "8000 hertz or more is needed")
+        check(
+            rate is None or RATES[0] <= rate <= RATES[1],
+            "sample_rate",
+            f"{RATES[0]} to {RATES[1]} hertz are needed",
+        )
         check(self.frame_shift > 0, "frame_shift", "it must be positive (seconds)")
         check(
             self.frame_length >= self.frame_shift,
