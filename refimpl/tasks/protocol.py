@@ -53,6 +53,8 @@ class Task(Protocol):
         Widths of the network's input and output.
     train : Examples
         What to train on.  Labels change with `realign` and `load_state` only.
+    notes : list of str
+        What there is to say of the data, one line each; `table.prepare` says it.
     """
 
     Settings: ClassVar[type]
@@ -63,6 +65,10 @@ class Task(Protocol):
     @classmethod
     def prepare(cls, comm: Communicator, settings: Any, data: str | None, say: Say) -> Task:
         """Return the task on the data in a folder, or on built-in data.  Collective."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What there is to say of the data."""
 
     @property
     def train(self) -> Examples:

@@ -27,4 +27,7 @@ def prepare(
 ) -> Task:
     """Return the task of this name with the settings chosen, its data read.  Collective."""
     task = kind(name)
-    return task.prepare(comm, typed(task.Settings, chosen, f"{name} setting"), data, say)
+    made = task.prepare(comm, typed(task.Settings, chosen, f"{name} setting"), data, say)
+    for note in made.notes:
+        say(f"note: {note}")
+    return made

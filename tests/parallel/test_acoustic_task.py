@@ -241,13 +241,22 @@ def not_a_number(samples):
     return samples
 
 
+def every_third_cut(copy):
+    for u in (0, 3, 6, 9):
+        rewrite_wav(copy / "train" / f"utt0{u}.wav", lambda x: x[:150])
+
+
 MISTAKES = {
+    "several": (
+        every_third_cut,
+        r"\(1\) utterance utt00 is .* \(2\) utterance utt03 .* \(3\) .* utt06 .*; and 1 more",
+    ),
     "no corpus": (lambda c: shutil.rmtree(c), "no corpus folder"),
     "no dev": (lambda c: shutil.rmtree(c / "dev"), "no data directory .*dev"),
     "no lexicon": (lambda c: (c / "lexicon.txt").unlink(), "no lexicon"),
     "unknown word": (
-        lambda c: rewrite(c / "test" / "text", "utt01", "utt01 nose"),
-        "word nose of utterance utt01 in .*test/text is not in the lexicon",
+        lambda c: rewrite(c / "train" / "text", "utt01", "utt01 nose"),
+        "train/text:2: word nose of utterance utt01 is not in the lexicon",
     ),
     "unknown phone": (
         lambda c: rewrite(c / "dev" / "ctm", "sil", "zh"),

@@ -77,7 +77,7 @@ def test_tabs_and_blank_lines_are_fine(tmp_path):
         ({**SEGMENTED, "segments": "a rec 0 x\nb rec 0 1\n"}, "segments:1: 0 x are not numbers"),
         ({**SEGMENTED, "segments": "a rec 0\nb rec 0 1\n"}, "segments:1: a needs a recording"),
         ({**SEGMENTED, "segments": "a rec 0 1\n"}, "b is in .*text but not in .*segments"),
-        ({"ctm": "a 1 0 1 ah\nb 1 0\n"}, "ctm:2: 'b 1 0' is not `utterance"),
+        ({"ctm": "a 1 0 1 ah\nb 1 0\n"}, "ctm:2: b 1 0 is not `utterance"),
         ({"ctm": "a 1 0 -1 ah\nb 1 0 1 ah\n"}, "ctm:1: .*must not be negative"),
         ({"ctm": "a 1 0 1 ah\n"}, "b is in .*text but not in .*ctm"),
     ],
@@ -86,6 +86,64 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path, changed, message):
     with pytest.raises(UserError, match=message) as error:
         read_data_directory(directory(tmp_path, **changed))
     assert "\n" not in str(error.value)
+
+
+def written(folder, name, text):
+    (folder / name).write_bytes(text.encode())
+
+
+def test_files_of_windows_are_those_without_its_marks(tmp_path):
+    want = read_data_directory(directory(tmp_path / "plain"))
+    folder = directory(tmp_path / "marked")
+    for name, text in FILES.items():
+        written(folder, name, "\ufeff" + text.replace("\n", "\r\n"))
+    got = read_data_directory(folder)
+    assert [one._replace(wav="") for one in got] == [one._replace(wav="") for one in want]
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\xa0", "\x1c", "\u3000"])
+def test_a_line_ends_at_a_newline_and_a_field_at_a_blank_and_nowhere_else(tmp_path, odd):
+    folder = directory(tmp_path)
+    written(folder, "text", f"a one {odd}two\nb{odd} three\n")
+    written(folder, "utt2spk", f"a anna\nb{odd}\tbert\n")
+    written(folder, "wav.scp", f"b{odd} wavs/b.wav\na wavs/a.wav\n")
+    a, b = read_data_directory(folder)
+    assert a.words == ("one", f"{odd}two") and (b.name, b.line) == (f"b{odd}", 2)
+
+
+def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
+    folder = directory(tmp_path)
+    (folder / "text").write_bytes(b"a one two\nb dr\xfei\n")
+    with pytest.raises(UserError, match="text:2: this is not UTF-8"):
+        read_data_directory(folder)
+
+
+def test_a_name_ends_at_the_first_blank_whatever_stands_behind_it(tmp_path):
+    folder = directory(tmp_path, text="a one\ttwo\nb\t three\n")
+    a, b = read_data_directory(folder)
+    assert a.words == ("one", "two") and b.words == ("three",)
+
+
+def test_long_lines_are_bounded_and_so_are_messages(tmp_path):
+    folder = directory(tmp_path, text="a " + "one " * 300_000 + "\nb three\n")
+    with pytest.raises(UserError, match="text:1: a line of 1200001 characters") as error:
+        read_data_directory(folder)
+    assert len(str(error.value)) < 500
+    name = "n" * 500_000
+    written(folder, "text", f"a one\n{name} three\n")
+    written(folder, "wav.scp", f"a wavs/a.wav\n{name} {name}\n")
+    with pytest.raises(UserError) as error:
+        read_data_directory(folder)
+    assert len(str(error.value)) < 4000
+
+
+def test_mistakes_are_told_together(tmp_path):
+    folder = directory(tmp_path, text="a one\na two\nc\n", utt2spk="a\n", ctm="b 1 x 1 ah\n")
+    with pytest.raises(UserError) as error:
+        read_data_directory(folder)
+    text = str(error.value)
+    assert text.startswith("(1) ") and "text:2: a is there twice" in text
+    assert "text:3: c stands alone" in text and text.endswith("; and 1 more")
 
 
 def test_missing_and_empty_directories_are_told_apart(tmp_path):

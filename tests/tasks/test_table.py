@@ -43,11 +43,12 @@ def test_a_new_task_is_a_class_and_a_line_in_the_table(monkeypatch):
     class Toy:
         @classmethod
         def prepare(cls, comm, settings, data, say):
-            return settings, data
+            made = cls()
+            made.settings, made.data, made.notes = settings, data, ["it is toys"]
+            return made
 
     Toy.Settings = Settings
     monkeypatch.setitem(table.TASKS, "toy", Toy)
-    assert table.prepare(None, "toy", {"colour": "blue"}, "here", print) == (
-        Settings("blue"),
-        "here",
-    )
+    said = []
+    made = table.prepare(None, "toy", {"colour": "blue"}, "here", said.append)
+    assert (made.settings, made.data, said) == (Settings("blue"), "here", ["note: it is toys"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refimpl.support.errors import require
-from refimpl.tasks.acoustic.kaldi import read_lines
+from refimpl.tasks.acoustic.text import read_lines
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,8 @@ class Recogniser:
         """Score the network on a split.  Collective; the same result on every rank.
 
         Frames are scored against the exact alignment where the split has one, else against the
-        forced alignment of its words by this very network.
+        forced alignment of its words by this very network; words that the lexicon lacks cannot
+        be aligned, and without an exact alignment their utterances' frames are not scored.
 
         Parameters
         ----------
@@ -147,37 +148,47 @@ class Recogniser:
         Returns
         -------
         dict
-            frames; loss: mean cross-entropy per frame; frame_error_rate: share of frames whose
-            most probable state is not the target; word_error_rate: see `WordErrors.as_dict`.
+            frames: how many were scored; loss: mean cross-entropy per frame; frame_error_rate:
+            share of frames whose most probable state is not the target; word_error_rate: see
+            `WordErrors.as_dict`.
         """
         loop = self._loop()
-        mine: dict[int, tuple[float, int, WordErrors]] = {}
+        mine: dict[int, tuple[int, float, int, WordErrors]] = {}
         for window in posteriors(split.frames, self.states.count, outputs, comm):
             targets = self._targets(split, window)
             heard = [()] * len(window)
             if words:
                 heard = self._decode(loop, window, self.word_penalty)
             for (u, log_p), target, guess in zip(window, targets, heard, strict=True):
-                loss = -float(log_p[np.arange(len(target)), target].sum())
-                wrong = int(np.count_nonzero(log_p.argmax(axis=1) != target))
+                counted, loss, wrong = 0, 0.0, 0
+                if target is not None:
+                    counted = len(target)
+                    loss = -float(log_p[np.arange(counted), target].sum())
+                    wrong = int(np.count_nonzero(log_p.argmax(axis=1) != target))
                 said = split.utterances[u].words
-                mine[u] = loss, wrong, word_errors(said, guess) if words else WordErrors()
+                errors = word_errors(said, guess) if words else WordErrors()
+                mine[u] = counted, loss, wrong, errors
 
         scores = gathered(comm, mine)
-        frames = split.frames.count
+        frames = sum(counted for counted, _, _, _ in scores)
         result = {
             "frames": frames,
-            "loss": math.fsum(loss for loss, _, _ in scores) / frames,
-            "frame_error_rate": sum(wrong for _, wrong, _ in scores) / frames,
+            "loss": math.fsum(loss for _, loss, _, _ in scores) / frames,
+            "frame_error_rate": sum(wrong for _, _, wrong, _ in scores) / frames,
         }
         if words:
-            total = WordErrors.total(errors for _, _, errors in scores)
+            total = WordErrors.total(errors for _, _, _, errors in scores)
             result["word_error_rate"] = total.as_dict()
         return result
 
-    def _targets(self, split: Split, window: Window) -> list[NDArray[np.int64]]:
-        """Return what a window's utterances are scored against."""
+    def _targets(self, split: Split, window: Window) -> list[NDArray[np.int64] | None]:
+        """Return what a window's utterances are scored against; None: nothing is known."""
         if split.exact is None:
-            return self._align(split, window)
+            known = [one for one in window if one[0] not in split.unknown]
+            paths = {}
+            if known:
+                aligned = self._align(split, known)
+                paths = {u: path for (u, _), path in zip(known, aligned, strict=True)}
+            return [paths.get(u) for u, _ in window]
         offsets = split.frames.offsets
         return [split.exact[offsets[u] : offsets[u + 1]] for u, _ in window]

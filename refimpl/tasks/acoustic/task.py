@@ -103,6 +103,11 @@ class AcousticTask:
         return self.splits["train"].frames
 
     @property
+    def notes(self) -> list[str]:
+        """What there is to say of the data."""
+        return self.corpus.notes
+
+    @property
     def statistics(self) -> Statistics:
         """Priors and durations of the states by the training targets."""
         return self.recogniser.statistics
@@ -149,7 +154,7 @@ class AcousticTask:
     ) -> list[tuple[str, ...]]:
         """Return the words of each wav file, whose speaker is unknown.  Collective."""
         utterances = [Utterance(path, None, None, path) for path in wavs]
-        frames = self.corpus.frames(comm, utterances, None)
+        frames, _ = self.corpus.frames(comm, utterances, None)
         return self.recogniser.transcribe(frames, outputs, comm)
 
     # ----------------------------------------------------------------- state

@@ -69,6 +69,11 @@ class ImageTask:
         self.inputs, self.splits = inputs, splits
 
     @property
+    def notes(self) -> list[str]:
+        """Nothing is to be said of images."""
+        return []
+
+    @property
     def train(self) -> ImageExamples:
         """The training examples."""
         return self.splits["train"]
