@@ -1,4 +1,4 @@
-"""Data directories and lexicons: what is read, and every way in which they can be wrong."""
+"""Data directories: what is read, and every way in which they can be wrong."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ from scipy.io import wavfile
 
 from refimpl.support.errors import UserError
 from refimpl.tasks.acoustic.kaldi import Phone, read_data_directory
-from refimpl.tasks.acoustic.lexicon import Lexicon, read_lexicon
 
 FILES = {
     "wav.scp": "b wavs/b.wav\na wavs/a.wav\n",
@@ -151,34 +150,3 @@ def test_missing_and_empty_directories_are_told_apart(tmp_path):
         read_data_directory(tmp_path / "nowhere")
     with pytest.raises(UserError, match="has no wav.scp"):
         read_data_directory(tmp_path)
-
-
-# ------------------------------------------------------------------------------ lexicon
-
-
-def test_lexicon_keeps_every_pronunciation(tmp_path):
-    (tmp_path / "lexicon.txt").write_text("the dh ah\nthe dh iy\na ah\n")
-    lexicon = read_lexicon(tmp_path / "lexicon.txt", "sil")
-    assert lexicon == Lexicon({"a": (("ah",),), "the": (("dh", "ah"), ("dh", "iy"))}, "sil")
-    assert lexicon.words == ("a", "the")
-    assert lexicon.phones == ("sil", "ah", "dh", "iy")
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("", "is empty"),
-        ("a ah\nb\n", "lexicon.txt:2: word b has no phones"),
-        ("a ah\na ah\n", "lexicon.txt:2: word a is there twice"),
-        ("a ah sil\n", "lexicon.txt:1: word a is said with sil"),
-    ],
-)
-def test_what_is_wrong_in_a_lexicon_is_named(tmp_path, text, message):
-    (tmp_path / "lexicon.txt").write_text(text)
-    with pytest.raises(UserError, match=message):
-        read_lexicon(tmp_path / "lexicon.txt", "sil")
-
-
-def test_a_missing_lexicon_is_named(tmp_path):
-    with pytest.raises(UserError, match="no lexicon .*lexicon.txt"):
-        read_lexicon(tmp_path / "lexicon.txt", "sil")
