@@ -29,6 +29,11 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+def brief(value: Any) -> str:
+    """Return a value as it stands in a message: in one line of 80 characters at most."""
+    return " ".join(repr(value).split())[:80]
+
+
 def require_types(values: Any, what: str) -> None:
     """Raise `UserError` unless every field of a dataclass holds what its annotation says.
 
@@ -39,7 +44,7 @@ def require_types(values: Any, what: str) -> None:
         value = getattr(values, field.name)
         require(
             _fits(value, hints[field.name]),
-            f"{what} {field.name} is {value!r:.80}: its type must be {field.type}",
+            f"{what} {field.name} is {brief(value)}: its type must be {field.type}",
         )
 
 

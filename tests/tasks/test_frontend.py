@@ -114,6 +114,8 @@ def test_more_bands_than_the_bins_can_tell_apart_are_refused():
 def test_bands_beyond_nyquist_are_refused():
     with pytest.raises(UserError, match="nothing above 4000"):
         LogMel(AcousticSettings(high=5000), 8000)
+    with pytest.raises(UserError, match="low is 5000 hertz: it must be below high = 4000"):
+        LogMel(AcousticSettings(low=5000), 8000)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +132,23 @@ def test_bands_beyond_nyquist_are_refused():
         {"alignment": "guess"},
         {"realign_epochs": (0,)},
         {"acoustic_scale": 0},
+        {"bands": 10**9},
+        {"context": 10**6},
+        {"sample_rate": 10**9},
+        {"frame_length": 3600.0},
+        {"frame_shift": 1e-9},
+        {"flat_passes": 10**9},
+        {"cmvn_prior": float("inf")},
+        {"cmvn_prior": float("nan")},
+        {"energy_floor": float("inf")},
+        {"prior_scale": float("nan")},
+        {"word_penalty": float("nan")},
+        {"word_penalties": (0.0, float("nan"))},
+        {"word_penalties": [0.0, float("-inf")]},
+        {"word_penalties": (0.0,) * 1000},
+        {"silence": ""},
+        {"silence": "s il"},
+        {"low": -1.0},
         {"word_penalties": ()},
     ],
 )

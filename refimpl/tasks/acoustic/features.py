@@ -254,7 +254,10 @@ def read_cache(file: Path, utterances: int, bands: int) -> Found | None:
         with np.load(file, allow_pickle=False) as bundle:
             rate, offsets, features = int(bundle["rate"]), bundle["offsets"], bundle["features"]
             clipped = Clipped(int(bundle["clipped"]), float(bundle["seconds"]))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+    except (
+        *(OSError, EOFError, ValueError, KeyError, TypeError, MemoryError),
+        *(zipfile.BadZipFile, zlib.error),
+    ):
         return None
     sound = (
         offsets.shape == (utterances + 1,)

@@ -104,6 +104,10 @@ class LogMel:
             f"acoustic setting high is {high:g} hertz: sound sampled at {rate} hertz holds "
             f"nothing above {rate / 2:g}",
         )
+        require(
+            settings.low < high,
+            f"acoustic setting low is {settings.low:g} hertz: it must be below high = {high:g}",
+        )
         self.window = povey_window(self.length)
         self.filters = mel_filters(settings.bands, self.fft, rate, settings.low, high).T.copy()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.support.errors import UserError, require_types, typed
+from refimpl.support.errors import require, require_types, typed
 from refimpl.tasks.images import idx, toy
 from refimpl.tasks.protocol import Outputs, Say, Words
 from refimpl.tasks.scoring import classification
@@ -56,6 +56,7 @@ class Saved:
 
     def __post_init__(self) -> None:
         require_types(self, "image value")
+        require(self.inputs >= 1, f"image value inputs is {self.inputs}: it must be 1 or more")
 
 
 class ImageTask:
@@ -133,24 +134,25 @@ class ImageTask:
         """Add the t10k images of a folder as split ``name``.  Collective."""
         with together(comm):
             examples = ImageExamples(*_pair(Path(directory), "t10k"))
-            if examples.inputs != self.inputs:
-                raise UserError(
-                    f"images in {directory} have {examples.inputs} pixels, the model was trained "
-                    f"on {self.inputs}"
-                )
+            require(
+                examples.inputs == self.inputs,
+                f"images in {directory} have {examples.inputs} pixels, the model was trained "
+                f"on {self.inputs}",
+            )
             self.splits[name] = examples
 
 
 def _pair(folder: Path, stem: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return images and labels of one MNIST file pair."""
-    if not folder.is_dir():
-        raise UserError(f"no folder {folder}: give --data a folder with MNIST's idx files")
+    require(folder.is_dir(), f"no folder {folder}: give --data a folder with MNIST's idx files")
     images = idx.read(path := idx.find(folder, f"{stem}-images-idx3-ubyte"), 3)
     labels = idx.read(idx.find(folder, f"{stem}-labels-idx1-ubyte"), 1)
-    if len(images) != len(labels):
-        raise UserError(f"{path} has {len(images)} images but {len(labels)} labels stand beside")
-    if len(labels) and labels.max() > 9:
-        raise UserError(f"{folder}: {stem} has a label {labels.max()}, digits are 0 to 9")
+    require(
+        len(images) == len(labels),
+        f"{path} has {len(images)} images but {len(labels)} labels stand beside",
+    )
+    require(images.size > 0, f"{path} holds no pixel: images of shape {images.shape}")
+    require(labels.max() <= 9, f"{folder}: {stem} has a label {labels.max()}, digits are 0 to 9")
     return images, labels
 
 
@@ -163,9 +165,24 @@ def _drawn(comm: Communicator, split: str, count: int) -> tuple[NDArray, NDArray
 
 def _mnist(folder: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     images, labels = _pair(folder, "train")
+    require(
+        len(images) >= DEV_SHARE,
+        f"{folder} has {len(images)} training images: {DEV_SHARE} or more are needed, since every "
+        f"{DEV_SHARE}th goes into the dev set",
+    )
     dev = len(images) - len(images) // DEV_SHARE
+    test = _pair(folder, "t10k")
+    require(
+        test[0].shape[1:] == images.shape[1:],
+        f"{folder}: images of t10k are {_size(test[0])} pixels, those of train {_size(images)}: "
+        "all must have one size",
+    )
     return {
         "train": (images[:dev], labels[:dev]),
         "dev": (images[dev:], labels[dev:]),
-        "test": _pair(folder, "t10k"),
+        "test": test,
     }
+
+
+def _size(images: NDArray[np.uint8]) -> str:
+    return " x ".join(map(str, images.shape[1:]))
