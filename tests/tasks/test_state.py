@@ -68,3 +68,74 @@ def test_nothing_changes_of_an_image_task():
     task = ImageTask(4, {})
     assert task.state() == {}
     task.load_state({})
+
+
+# ------------------------------------------------------------------------- damaged or edited
+
+
+@pytest.fixture(scope="module")
+def saved(corpus):
+    return AcousticTask.read(Alone(), corpus, FLAT, None).saved()
+
+
+def test_what_is_saved_comes_back(saved):
+    again = AcousticTask.restore(saved).saved()
+    assert all(np.array_equal(again[name], saved[name]) for name in saved)
+
+
+def one_changed(array, value):
+    array = array.copy()
+    array[1] = value
+    return array
+
+
+DAMAGES = {
+    "format": [None, 2, True, 1.0, "1"],
+    "priors": [
+        *(lambda x: one_changed(x, 0.0), lambda x: one_changed(x, -0.1)),
+        *(lambda x: one_changed(x, np.nan), lambda x: one_changed(x, np.inf)),
+        *(lambda x: x[:-1] / x[:-1].sum(), lambda x: x / 2, lambda x: x.astype(complex)),
+        *(lambda x: x > 0, lambda x: x.astype(str), lambda x: x[None], lambda x: x.tolist()),
+    ],
+    "loops": [lambda x: one_changed(x, 2.0), lambda x: one_changed(x, 0.0), lambda x: x[:-1]],
+    "word_penalty": [float("nan"), float("inf"), "-3", None],
+    "speakers_frames": [-1, 2.5, "many"],
+    "speakers_variance": [lambda x: one_changed(x, -1.0), lambda x: x[:-1]],
+    "speakers_mean": [lambda x: one_changed(x, np.nan)],
+    "inside_frames": [0],
+    "inside_variance": [lambda x: one_changed(x, -1e-9)],
+    "inside_mean": [lambda x: x.astype(np.int64), lambda x: np.append(x, 0.0)],
+    "pronunciations": [[], {"a": "ah"}, {"a": [[]]}, {"a": [["ah", 1]]}, {"a": []}, {"a": 1}],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_saved_task_that_was_damaged_or_edited_is_refused_by_field(saved, name):
+    for damage in DAMAGES[name]:
+        value = damage(saved[name]) if callable(damage) else damage
+        with pytest.raises(UserError, match=f"{name}") as error:
+            AcousticTask.restore({**saved, name: value})
+        assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_settings_of_a_saved_task_are_checked_like_a_recipes(saved):
+    for change, message in (
+        ({"bands": 10**9}, "acoustic setting bands is 1000000000"),
+        ({"bands": 20}, "speakers_mean has 40 numbers"),
+        ({"colour": 1}, "no acoustic setting 'colour'"),
+        ({"sample_rate": None}, "lacks a sample rate"),
+        ({"silence": "ah"}, "priors has|a word is said with ah"),
+    ):
+        settings = {**saved["settings"], **change}
+        with pytest.raises(UserError, match=message):
+            AcousticTask.restore({**saved, "settings": settings})
+    with pytest.raises(UserError, match="acoustic value settings is .* its type must be"):
+        AcousticTask.restore({**saved, "settings": [1]})
+
+
+def test_targets_of_a_state_that_is_not_there_are_refused(corpus):
+    task = AcousticTask.read(Alone(), corpus, FLAT, None)
+    state = task.state()
+    for value in (-1, task.classes):
+        with pytest.raises(UserError, match="acoustic value targets is .* be 64-bit integers"):
+            task.load_state({**state, "targets": one_changed(state["targets"], value)})

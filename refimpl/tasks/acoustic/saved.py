@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.support.errors import require, require_types, typed
+from refimpl.support.errors import brief, require, require_types, typed
 from refimpl.tasks.acoustic.corpus import Corpus
 from refimpl.tasks.acoustic.frontend import Moments
 from refimpl.tasks.acoustic.hmm import Statistics
-from refimpl.tasks.acoustic.lexicon import Lexicon
+from refimpl.tasks.acoustic.lexicon import PRONUNCIATIONS, Lexicon
 from refimpl.tasks.acoustic.recogniser import Recogniser
-from refimpl.tasks.acoustic.settings import AcousticSettings
+from refimpl.tasks.acoustic.settings import BOUNDS, AcousticSettings
+from refimpl.tasks.acoustic.text import shown
 
 FORMAT = 1
 WHAT = "acoustic value"
@@ -33,6 +34,22 @@ class Trained:
 
     def __post_init__(self) -> None:
         require_types(self, WHAT)
+        for name in ("priors", "loops"):
+            inside = self._numbers(name)
+            self._check(bool(((inside > 0) & (inside < 1)).all()), name, "lie between 0 and 1")
+        self._check(abs(float(self.priors.sum()) - 1) < 1e-6, "priors", "add up to 1")
+        low, high = BOUNDS["word_penalty"]
+        self._check(low <= self.word_penalty <= high, "word_penalty", f"be {low:g} to {high:g}")
+
+    def _numbers(self, name: str) -> np.ndarray:
+        """Return the array of this name, or refuse it if it is not (n,) finite float64."""
+        array = getattr(self, name)
+        sound = array.dtype == np.float64 and array.ndim == 1 and bool(np.isfinite(array).all())
+        self._check(sound, name, "be a row of finite 64-bit floating-point numbers")
+        return array
+
+    def _check(self, condition: bool, name: str, must: str) -> None:
+        require(condition, f"{WHAT} {name} is {brief(getattr(self, name))}: it must {must}")
 
 
 @dataclass(frozen=True)
@@ -49,12 +66,38 @@ class Saved(Trained):
     inside_mean: np.ndarray
     inside_variance: np.ndarray
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("speakers", "inside"):
+            least = 0 if name == "speakers" else 1  # 0: cmvn none
+            frames = getattr(self, f"{name}_frames")
+            self._check(frames >= least, f"{name}_frames", f"be {least} or more")
+            self._numbers(f"{name}_mean")
+            variance = self._numbers(f"{name}_variance")
+            self._check(bool((variance >= 0).all()), f"{name}_variance", "not be negative")
+        for word, some in self.pronunciations.items():
+            sound = isinstance(some, list) and all(
+                isinstance(one, list) and one and all(isinstance(p, str) and p for p in one)
+                for one in some
+            )
+            require(
+                sound and 0 < len(some) <= PRONUNCIATIONS,
+                f"{WHAT} pronunciations of {shown(word)} are {brief(some)}: rows of phones "
+                "are needed",
+            )
+
 
 @dataclass(frozen=True)
 class State(Trained):
     """All that changes during a run."""
 
-    targets: np.ndarray  # (frames,) int64
+    targets: np.ndarray  # (frames,) int64, each less than classes
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        states, classes = self.targets, len(self.priors)
+        sound = states.dtype == np.int64 and bool(((states >= 0) & (states < classes)).all())
+        self._check(sound, "targets", f"be 64-bit integers from 0 to {classes - 1}")
 
 
 def plain(corpus: Corpus, recogniser: Recogniser) -> dict[str, Any]:
@@ -100,6 +143,13 @@ def restored(saved: dict[str, Any]) -> tuple[Corpus, Recogniser]:
     }
     chosen = typed(AcousticSettings, settings, "acoustic setting")
     corpus = Corpus(chosen, Lexicon(pronunciations, chosen.silence))
+    for name in ("speakers_mean", "speakers_variance", "inside_mean", "inside_variance"):
+        has = len(getattr(one, name))
+        require(has == chosen.bands, f"{WHAT} {name} has {has} numbers, one per band is needed")
+    require(
+        chosen.sample_rate is not None and chosen.silence not in corpus.lexicon.phones[1:],
+        f"{WHAT} settings lacks a sample rate, or a word is said with {chosen.silence}",
+    )
     corpus.speakers = Moments(one.speakers_frames, one.speakers_mean, one.speakers_variance)
     corpus.inside = Moments(one.inside_frames, one.inside_mean, one.inside_variance)
     recogniser = Recogniser(corpus.settings, corpus.lexicon, corpus.states)
@@ -117,6 +167,9 @@ def trained(recogniser: Recogniser) -> dict[str, Any]:
 
 
 def set_trained(recogniser: Recogniser, one: Trained) -> None:
-    """Set what `trained` returned."""
+    """Set what `trained` returned; `UserError` if it is for another number of states."""
+    for name in ("priors", "loops"):
+        has, needs = len(getattr(one, name)), recogniser.states.count
+        require(has == needs, f"{WHAT} {name} has {has} numbers: {needs} states need one each")
     recogniser.statistics = Statistics(one.priors, one.loops)
     recogniser.word_penalty = one.word_penalty
