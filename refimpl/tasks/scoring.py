@@ -7,6 +7,7 @@ losses added as integers, so the scores do not depend on the cluster.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +45,18 @@ def cross_entropy(logits: NDArray, labels: NDArray[np.int64]) -> float:
 
 
 def classification(examples: Examples, outputs: Outputs, comm: Communicator) -> dict[str, Any]:
-    """Return ``loss`` (mean), ``frame_error_rate`` and ``frames`` of a split.  Collective."""
-    errors = loss = 0
+    """Return ``loss`` (mean), ``frame_error_rate`` and ``frames`` of a split.  Collective.
+
+    Outputs that are not finite give a loss that is not a number, and no error.
+    """
+    errors: int = 0
+    loss: int | float = 0  # whole units, or NaN
     for index in chunks(examples.count, comm.rank, comm.size):
         logits, labels = outputs(examples, index), examples.labels[index]
         if len(index):
             errors += int(np.count_nonzero(logits.argmax(axis=1) != labels))
-            loss += round(cross_entropy(logits, labels) / LOSS_UNIT)
+            mine = cross_entropy(logits, labels) / LOSS_UNIT
+            loss += round(mine) if math.isfinite(mine) else math.nan
     totals = comm.allgather_object((errors, loss))
     count = max(examples.count, 1)
     return {
