@@ -197,3 +197,45 @@ def test_a_recording_that_cannot_be_read_is_named_once_beside_others(corpus):
         AcousticTask.read(Alone(), corpus, FLAT, None)
     assert str(error.value).count("utt02.wav is truncated") == 1
     assert "utt05.wav is truncated" in str(error.value)
+
+
+# ------------------------------------------------------------------------------ dev's losses
+
+
+def cross_entropy(task, outputs, labels):
+    """The mean of -log p over the frames that have a label."""
+    frames = task.splits["dev"].frames
+    logits = np.concatenate(
+        [
+            outputs(frames, np.arange(i, min(i + 256, frames.count)))
+            for i in range(0, frames.count, 256)
+        ]
+    ).astype(float)
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    known = labels >= 0
+    return -log_p[known, labels[known]].mean()
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+@pytest.mark.parametrize("exact", [False, True])
+def test_losses_between_two_realignments_are_of_one_alignment(corpus, unknown, exact):
+    """Else newbob would compare networks by targets that each of them chose."""
+    (corpus / "dev" / "ctm").unlink()
+    if unknown:
+        rewrite(corpus / "dev" / "text", ("utt01", "utt01 hundred"))
+    task = AcousticTask.read(Alone(), corpus, AcousticSettings() if exact else FLAT, None)
+    held = []
+    for seed in (1, 2):
+        for network in (linear(task, seed), linear(task, seed + 10)):
+            aligned = task.splits["dev"].aligned.copy()
+            loss = task.evaluate("dev", network, Alone(), words=False)["loss"]
+            assert loss == pytest.approx(cross_entropy(task, network, aligned), rel=1e-4)
+            held.append(aligned)
+        task.realign(linear(task, seed), Alone())
+    assert (held[0] == held[1]).all() and (held[2] == held[3]).all()
+    assert exact == bool((held[1] == held[2]).all()), "re-alignment is of dev, too"
+    assert (held[0] < 0).any() == unknown
+    task.tune(network, Alone())
+    score = task.evaluate("dev", network, Alone())  # as test: by its own alignment
+    own = task.recogniser.forced_alignment(task.splits["dev"], network, Alone())
+    assert score["loss"] == pytest.approx(cross_entropy(task, network, own), rel=1e-4)

@@ -137,5 +137,5 @@ def test_targets_of_a_state_that_is_not_there_are_refused(corpus):
     task = AcousticTask.read(Alone(), corpus, FLAT, None)
     state = task.state()
     for value in (-1, task.classes):
-        with pytest.raises(UserError, match="acoustic value targets is .* be 64-bit integers"):
+        with pytest.raises(UserError, match="acoustic value targets is .* be a row of 64-bit"):
             task.load_state({**state, "targets": one_changed(state["targets"], value)})

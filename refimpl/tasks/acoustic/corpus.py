@@ -48,6 +48,7 @@ class Split:
     frames: Frames
     exact: NDArray[np.int64] | None  # states by the exact alignment, if there is one
     unknown: frozenset[int] = frozenset()  # utterances with a word that the lexicon lacks
+    aligned: NDArray[np.int64] | None = None  # what stands in for `exact` between re-alignments
 
 
 class Corpus:

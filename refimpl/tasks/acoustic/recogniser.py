@@ -67,12 +67,13 @@ class Recogniser:
     ) -> NDArray[np.int64]:
         """Return each frame's state on the best path through its utterance's words.
 
-        Collective; the same result on every rank.
+        It is -1 where a word is unknown.  Collective; the same result on every rank.
         """
         mine: dict[int, NDArray[np.int16]] = {}
         for window in posteriors(split.frames, self.states.count, outputs, comm):
-            paths = self._align(split, window)
-            mine.update({u: p.astype(np.int16) for (u, _), p in zip(window, paths, strict=True)})
+            for (u, log_p), path in zip(window, self._paths(split, window), strict=True):
+                none = np.full(len(log_p), -1)
+                mine[u] = (none if path is None else path).astype(np.int16)
         return np.concatenate(gathered(comm, mine)).astype(np.int64)
 
     def _align(self, split: Split, window: Window) -> list[NDArray[np.int64]]:
@@ -137,8 +138,9 @@ class Recogniser:
     ) -> dict:
         """Score the network on a split.  Collective; the same result on every rank.
 
-        Frames are scored against the exact alignment where the split has one, else against the
-        forced alignment of its words by this very network; words that the lexicon lacks cannot
+        Frames are scored against the exact alignment where the split has one, else against
+        `Split.aligned`, else against the forced alignment of its words by this very network; words
+        that the lexicon lacks cannot
         be aligned, and without an exact alignment their utterances' frames are not scored.
 
         Parameters
@@ -184,12 +186,18 @@ class Recogniser:
 
     def _targets(self, split: Split, window: Window) -> list[NDArray[np.int64] | None]:
         """Return what a window's utterances are scored against; None: nothing is known."""
-        if split.exact is None:
-            known = [one for one in window if one[0] not in split.unknown]
-            paths = {}
-            if known:
-                aligned = self._align(split, known)
-                paths = {u: path for (u, _), path in zip(known, aligned, strict=True)}
-            return [paths.get(u) for u, _ in window]
+        states = split.aligned if split.exact is None else split.exact
+        if states is None:
+            return self._paths(split, window)
         offsets = split.frames.offsets
-        return [split.exact[offsets[u] : offsets[u + 1]] for u, _ in window]
+        rows = [states[offsets[u] : offsets[u + 1]] for u, _ in window]
+        return [row if row[0] >= 0 else None for row in rows]
+
+    def _paths(self, split: Split, window: Window) -> list[NDArray[np.int64] | None]:
+        """Return the forced alignment of a window's utterances; None where a word is unknown."""
+        known = [one for one in window if one[0] not in split.unknown]
+        paths = {}
+        if known:
+            aligned = self._align(split, known)
+            paths = {u: path for (u, _), path in zip(known, aligned, strict=True)}
+        return [paths.get(u) for u, _ in window]

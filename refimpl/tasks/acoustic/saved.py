@@ -92,12 +92,16 @@ class State(Trained):
     """All that changes during a run."""
 
     targets: np.ndarray  # (frames,) int64, each less than classes
+    dev_targets: np.ndarray  # likewise, -1 where a word is unknown; (0,): none
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        states, classes = self.targets, len(self.priors)
-        sound = states.dtype == np.int64 and bool(((states >= 0) & (states < classes)).all())
-        self._check(sound, "targets", f"be 64-bit integers from 0 to {classes - 1}")
+        most = len(self.priors) - 1
+        for name, least in (("targets", 0), ("dev_targets", -1)):
+            states = getattr(self, name)
+            sound = states.dtype == np.int64 and states.ndim == 1
+            sound = sound and bool(((states >= least) & (states <= most)).all())
+            self._check(sound, name, f"be a row of 64-bit integers from {least} to {most}")
 
 
 def plain(corpus: Corpus, recogniser: Recogniser) -> dict[str, Any]:

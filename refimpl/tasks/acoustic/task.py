@@ -85,6 +85,9 @@ class AcousticTask:
             for _ in range(settings.flat_passes):
                 first = linear_discriminant(comm, task.train, task.statistics.priors)
                 task.realign(first, comm)
+        if task.splits["dev"].exact is None:
+            last = linear_discriminant(comm, task.train, task.statistics.priors)
+            task._align_dev(last, comm)
         return task
 
     @property
@@ -121,16 +124,23 @@ class AcousticTask:
     def realign(self, outputs: Outputs, comm: Communicator) -> float:
         """Re-align the training targets with the network; return the share that changed.
 
-        Priors and durations are estimated anew from the result.  Collective; does nothing and
-        returns 0 if the targets are exact.
+        Priors and durations are estimated anew from the result, and dev is aligned anew, too.
+        Collective; does nothing and returns 0 if the targets are exact.
         """
         if self.corpus.exact:
             return 0.0
+        self._align_dev(outputs, comm)
         targets = self.recogniser.forced_alignment(self.splits["train"], outputs, comm)
         changed = np.count_nonzero(targets != self.train.labels) / self.train.count
         self.train.labels[:] = targets
         self._count()
         return changed
+
+    def _align_dev(self, outputs: Outputs, comm: Communicator) -> None:
+        """Hold dev to this network's alignment until the next, so that losses can be compared."""
+        dev = self.splits["dev"]
+        if dev.exact is None:
+            dev.aligned = self.recogniser.forced_alignment(dev, outputs, comm)
 
     def _count(self) -> None:
         """Estimate priors and durations from the training targets."""
@@ -146,7 +156,11 @@ class AcousticTask:
         return self.recogniser.evaluate(self.splits[name], outputs, comm, words)
 
     def tune(self, outputs: Outputs, comm: Communicator) -> dict[float, WordErrors]:
-        """Choose the word penalty on dev: see `Recogniser.tune`.  Collective."""
+        """Choose the word penalty on dev: see `Recogniser.tune`.  Collective.
+
+        From now on dev, like test, is scored against the alignment of who is scored.
+        """
+        self.splits["dev"].aligned = None
         return self.recogniser.tune(self.splits["dev"], outputs, comm)
 
     def transcribe(
@@ -164,7 +178,10 @@ class AcousticTask:
 
         Features, the lexicon and all else come from the data and the settings again.
         """
-        return {"targets": self.train.labels.copy(), **trained(self.recogniser)}
+        aligned = self.splits["dev"].aligned
+        dev = np.empty(0, dtype=np.int64) if aligned is None else aligned.copy()
+        targets = {"targets": self.train.labels.copy(), "dev_targets": dev}
+        return targets | trained(self.recogniser)
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned, on the same data.
@@ -180,8 +197,15 @@ class AcousticTask:
             f"{WHAT} targets has {one.targets.size} frames but the training data have "
             f"{self.train.count}: continue with the data that it began with",
         )
+        dev = self.splits["dev"]
+        require(
+            one.dev_targets.size in (0, dev.frames.count),
+            f"{WHAT} dev_targets has {one.dev_targets.size} frames but the dev data have "
+            f"{dev.frames.count}: continue with the data that it began with",
+        )
         set_trained(self.recogniser, one)
         self.train.labels[:] = one.targets
+        dev.aligned = one.dev_targets.copy() if one.dev_targets.size else None
 
     def saved(self) -> dict:
         """Return, as plain data and arrays, all that evaluating and decoding need."""
