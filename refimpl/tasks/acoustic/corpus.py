@@ -115,6 +115,7 @@ class Corpus:
 
         train = corpus.splits["train"]
         if corpus.exact:
+            assert train.exact is not None
             train.frames.labels[:] = train.exact
         else:
             train.frames.labels[:] = flat_alignment(
@@ -150,9 +151,9 @@ class Corpus:
         utterances = comm.bcast_object(utterances, root=0)
         unknown = unknown_words(utterances, self.lexicon)
         frames, clipped = self.frames(comm, utterances, cache)
-        if clipped.count:
+        if clipped.segments:
             self.notes.append(
-                f"{folder / 'segments'}: {clipped.count} ends lie up to "
+                f"{folder / 'segments'}: {clipped.segments} ends lie up to "
                 f"{1000 * clipped.seconds:.3g} ms behind their recordings', less than a frame: "
                 "cut there"
             )

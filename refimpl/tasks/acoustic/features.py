@@ -51,7 +51,7 @@ FRONT_END = (
 class Clipped(NamedTuple):
     """How many segments ended behind their recordings' ends, and by how many seconds at most."""
 
-    count: int
+    segments: int
     seconds: float
 
 
@@ -159,8 +159,9 @@ def compute(
     features[: len(mine)] = mine
     for r in range(1, comm.size):
         comm.Recv(features[offsets[first[r]] : offsets[first[r + 1]]], source=r)
-    over = [one for _, some in shares for one in some]
-    return Found(rate, offsets, features, Clipped(len(over), max(over, default=0) / rate))
+    everyones = [over for _, some in shares for over in some]
+    clipped = Clipped(len(everyones), max(everyones, default=0) / rate)
+    return Found(rate, offsets, features, clipped)
 
 
 class Recordings:
@@ -275,9 +276,14 @@ def write_cache(file: Path, found: Found) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(partial, "wb") as out:
-                count, seconds = found.clipped
-                arrays = {"offsets": found.offsets, "features": found.features}
-                np.savez(out, rate=found.rate, clipped=count, seconds=seconds, **arrays)
+                np.savez(
+                    out,
+                    rate=found.rate,
+                    offsets=found.offsets,
+                    features=found.features,
+                    clipped=found.clipped.segments,
+                    seconds=found.clipped.seconds,
+                )
             os.replace(partial, file)
         finally:
             partial.unlink(missing_ok=True)

@@ -32,7 +32,7 @@ from refimpl.tasks.acoustic.settings import AcousticSettings
 FRAMES_AT_ONCE = 1024  # bounds the work memory; bits depend on it no more than on the FFT
 
 
-def mel(hertz: float | NDArray) -> float | NDArray:
+def mel(hertz: float | NDArray) -> NDArray:
     """Return the mel value of a frequency, 1127 ln(1 + f / 700).
 
     >>> round(float(mel(1000.0)))
@@ -187,9 +187,9 @@ def grouped(features: NDArray[np.float32], offsets: NDArray[np.int64], keys: lis
 def average(groups: Groups) -> Moments:
     """Return the mean over all frames, and the mean variance inside a group."""
     each = [moments(parts) for parts in groups.values()]
-    frames = sum(one.frames for one in each)
-    mean = sum(one.frames * one.mean for one in each) / frames
-    variance = sum(one.frames * one.variance for one in each) / frames
+    frames, nothing = sum(one.frames for one in each), np.zeros_like(each[0].mean)
+    mean = sum((one.frames * one.mean for one in each), nothing) / frames
+    variance = sum((one.frames * one.variance for one in each), nothing) / frames
     return Moments(frames, mean, variance)
 
 

@@ -45,6 +45,12 @@ class Utterance(NamedTuple):
     phones: tuple[Phone, ...] | None = None  # exact alignment, if there is one
     line: int = 0  # of `text`
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The words of an utterance that is trained on or scored: they are known."""
+        assert self.words is not None
+        return self.words
+
 
 class Segment(NamedTuple):
     """A line of a segments file: which part of which recording; seconds, None: to its end."""

@@ -79,8 +79,7 @@ class Recogniser:
     def _align(self, split: Split, window: Window) -> list[NDArray[np.int64]]:
         """Return the forced alignment of a window's utterances."""
         graphs = [
-            utterance_graph(split.utterances[u].words, self.lexicon, self.states)
-            for u, _ in window
+            utterance_graph(split.utterances[u].said, self.lexicon, self.states) for u, _ in window
         ]
         found = align([self.likelihoods(log_p) for _, log_p in window], graphs, self.statistics)
         # There is a path: `check_lengths` saw to that.  (Of NaN the path is anything.)
@@ -113,7 +112,7 @@ class Recogniser:
             for penalty in self.settings.word_penalties:
                 heard = self._decode(loop, window, penalty)
                 for (u, _), guess in zip(window, heard, strict=True):
-                    mine[u].append(word_errors(split.utterances[u].words, guess))
+                    mine[u].append(word_errors(split.utterances[u].said, guess))
         per_penalty = zip(*gathered(comm, mine), strict=True)
         table = {
             penalty: WordErrors.total(errors)
@@ -159,7 +158,7 @@ class Recogniser:
         mine: dict[int, tuple[int, float, int, WordErrors]] = {}
         for window in posteriors(split.frames, self.states.count, outputs, comm):
             targets = self._targets(split, window)
-            heard = [()] * len(window)
+            heard: list[tuple[str, ...]] = [()] * len(window)
             if words:
                 heard = self._decode(loop, window, self.word_penalty)
             for (u, log_p), target, guess in zip(window, targets, heard, strict=True):
@@ -168,7 +167,7 @@ class Recogniser:
                     counted = len(target)
                     loss = -float(log_p[np.arange(counted), target].sum())
                     wrong = int(np.count_nonzero(log_p.argmax(axis=1) != target))
-                said = split.utterances[u].words
+                said = split.utterances[u].said
                 errors = word_errors(said, guess) if words else WordErrors()
                 mine[u] = counted, loss, wrong, errors
 

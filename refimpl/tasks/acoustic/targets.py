@@ -30,8 +30,7 @@ def unknown_words(utterances: list[Utterance], lexicon: Lexicon) -> dict[int, li
     """Return the words that the lexicon lacks, by the number of the utterance that has any."""
     unknown = {}
     for u, one in enumerate(utterances):
-        assert one.words is not None
-        lacks = [word for word in one.words if word not in lexicon.pronunciations]
+        lacks = [word for word in one.said if word not in lexicon.pronunciations]
         if lacks:
             unknown[u] = lacks
     return unknown
@@ -95,13 +94,12 @@ def check_lengths(
     for u, (one, frames) in enumerate(zip(utterances, np.diff(offsets).tolist(), strict=True)):
         if u in but:
             continue
-        assert one.words is not None
-        need = STATES_PER_PHONE * lexicon.fewest_phones(one.words)
+        need = STATES_PER_PHONE * lexicon.fewest_phones(one.said)
         with faults.collected():
             require(
                 frames >= need,
                 f"utterance {shown(one.name)} has {frames} frames but its words "
-                f"({shown(' '.join(one.words))}) have {need} states, each of one frame or more: "
+                f"({shown(' '.join(one.said))}) have {need} states, each of one frame or more: "
                 "remove it, or check its transcript",
             )
     faults.refuse()
@@ -136,8 +134,7 @@ def flat_alignment(
     """
     parts = []
     for u, one in enumerate(utterances):
-        assert one.words is not None
-        spoken = [lexicon.pronunciations[word] for word in one.words]
+        spoken = [lexicon.pronunciations[word] for word in one.said]
         first = tuple(phone for some in spoken for phone in some[0])
         shortest = tuple(phone for some in spoken for phone in min(some, key=len))
         features = frames.features[frames.offsets[u] : frames.offsets[u + 1]]

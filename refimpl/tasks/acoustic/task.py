@@ -10,7 +10,7 @@ Here they meet, and priors and durations follow the training targets whenever th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -41,8 +41,8 @@ class AcousticTask:
         Width of the network's input and output.
     """
 
-    Settings = AcousticSettings
-    words = Words("frames", "FER")
+    Settings: ClassVar[type] = AcousticSettings
+    words: ClassVar[Words] = Words("frames", "FER")
 
     def __init__(self, corpus: Corpus, recogniser: Recogniser) -> None:
         self.corpus, self.recogniser = corpus, recogniser

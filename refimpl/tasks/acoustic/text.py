@@ -59,14 +59,14 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise UserError(f"{file}:{line}: this is not UTF-8: save the file as UTF-8") from None
-    lines = [(i, line.strip(BLANK)) for i, line in enumerate(text.split("\n"), 1)]
-    for i, line in lines:
+    lines = [(i, part.strip(BLANK)) for i, part in enumerate(text.split("\n"), 1)]
+    lines = [(i, part) for i, part in lines if part]
+    for i, part in lines:
         require(
-            len(line) <= LONGEST,
-            f"{file}:{i}: a line of {len(line)} characters ({shown(line)}): "
+            len(part) <= LONGEST,
+            f"{file}:{i}: a line of {len(part)} characters ({shown(part)}): "
             f"at most {LONGEST} are read",
         )
-    lines = [(i, line) for i, line in lines if line]
     require(bool(lines), f"{file} is empty: it needs one line per utterance")
     return lines
 

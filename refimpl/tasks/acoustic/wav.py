@@ -39,7 +39,7 @@ class Header(NamedTuple):
     rate: int
     dtype: np.dtype
     start: int
-    count: int
+    samples: int
 
 
 def read_wav(path: str) -> tuple[int, NDArray[np.float32]]:
@@ -60,7 +60,7 @@ def read_wav(path: str) -> tuple[int, NDArray[np.float32]]:
         with open(path, "rb") as file:
             header = read_header(file, path, status.st_size)
             file.seek(header.start)
-            samples = np.fromfile(file, header.dtype, header.count)
+            samples = np.fromfile(file, header.dtype, header.samples)
     except FileNotFoundError:
         raise UserError(
             f"no file {path}: give a path that exists on every node; paths in wav.scp are "
@@ -73,7 +73,7 @@ def read_wav(path: str) -> tuple[int, NDArray[np.float32]]:
         raise UserError(
             f"{path} is too long for this machine's memory: cut it into shorter recordings"
         ) from None
-    require(samples.size == header.count, f"{path} became shorter while it was read")
+    require(samples.size == header.samples, f"{path} became shorter while it was read")
     loud = FULL_SCALE if header.dtype.kind == "f" else 1
     with np.errstate(all="ignore"):  # what is not a number is told by utterance, later
         return header.rate, samples.astype(np.float32) * np.float32(loud)

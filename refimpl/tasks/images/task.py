@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,9 +62,9 @@ class Saved:
 class ImageTask:
     """Digit images in the splits train, dev and test."""
 
-    Settings = ImageSettings
-    words = Words("images", "error rate")
-    classes = 10
+    Settings: ClassVar[type] = ImageSettings
+    words: ClassVar[Words] = Words("images", "error rate")
+    classes: int = 10
 
     def __init__(self, inputs: int, splits: dict[str, ImageExamples]) -> None:
         self.inputs, self.splits = inputs, splits
