@@ -1,5 +1,7 @@
 """Data directories: what is read, and every way in which they can be wrong."""
 
+import os
+
 import numpy as np
 import pytest
 from scipy.io import wavfile
@@ -143,6 +145,15 @@ def test_mistakes_are_told_together(tmp_path):
     text = str(error.value)
     assert text.startswith("(1) ") and "text:2: a is there twice" in text
     assert "text:3: c stands alone" in text and text.endswith("; and 1 more")
+
+
+def test_a_named_pipe_or_a_folder_or_an_endless_name_is_no_recording(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path in ("pipe.wav", "wavs", "x" * 5000, "a\0b"):
+        folder = tmp_path if (tmp_path / "text").exists() else directory(tmp_path)
+        written(folder, "wav.scp", f"a wavs/a.wav\nb {path}\n")
+        with pytest.raises(UserError, match="scp:2: recording b: no file .* no named pipe"):
+            read_data_directory(folder)
 
 
 def test_missing_and_empty_directories_are_told_apart(tmp_path):

@@ -140,10 +140,11 @@ def check_recording(folder: Path, path: str, where: str) -> None:
         not path.endswith("|") and path != "-",
         f"{where} is a pipe, which is not run here: write its output to a wav file and name that",
     )
+    there = shown(str(folder / path), 1000)
     require(
         is_file(folder / path),
-        f"{where}: no file {shown(str(folder / path), 1000)}: paths are relative to wav.scp's "
-        "folder",
+        f"{where}: no file {there}: paths are relative to wav.scp's folder, and what they name "
+        "must be a file, no folder and no named pipe",
     )
 
 
