@@ -27,6 +27,8 @@ def run(args: Any) -> int:
     if args.json:
         say(json.dumps(scores, indent=2))
         return 0
+    for note in finished.task.notes:
+        say(f"note: {note}")
     for where, score in scores.items():
         rates = {where: score["word_error_rate"]} if "word_error_rate" in score else None
         say(f"{where}: FER {score['frame_error_rate']:7.2%}" + words_text(rates, where))

@@ -17,7 +17,8 @@ from refimpl.run.folder import CONFIG, RunFolder
 from refimpl.run.modelfile import ModelFile
 from refimpl.support.errors import UserError
 from refimpl.tasks import table as tasks
-from refimpl.tasks.scoring import CHUNK, Examples
+from refimpl.tasks.protocol import Examples
+from refimpl.tasks.scoring import CHUNK
 from refimpl.world.agree import together
 
 if TYPE_CHECKING:

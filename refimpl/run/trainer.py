@@ -29,7 +29,8 @@ from refimpl.support.errors import Diverged, UserError
 from refimpl.support.progress import Progress
 from refimpl.tasks import table as tasks
 from refimpl.tasks.batches import Batches
-from refimpl.tasks.scoring import CHUNK, Examples
+from refimpl.tasks.protocol import Examples
+from refimpl.tasks.scoring import CHUNK
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
 from refimpl.world.groups import Groups
@@ -58,7 +59,7 @@ class Trainer:
         traffic.check(methods, run.setting(nodes, one_unit(1, self.grid.partition)))
         self.groups = Groups.split(comm, self.grid)
         self.say(announcement(run, self.grid, nodes.count))
-        self.task = tasks.prepare(comm, run, self.say)
+        self.task = tasks.prepare(comm, run.recipe.task, run.recipe.settings, run.data, self.say)
         self.batches = Batches(
             self.task.train.count,
             self.recipe.batch,
@@ -145,7 +146,7 @@ class Trainer:
             summary["parameters_sha256"] = self._save(opened)
         with together(self.comm):
             if opened is not None:
-                opened.finish(summary, self.task.state())
+                opened.finish(summary, self.task.saved())
         return summary
 
     def _save(self, folder: RunFolder | None) -> str:

@@ -8,9 +8,11 @@ only one rank can know.  What cannot happen is an ``assert``.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -27,6 +29,11 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+def brief(value: Any) -> str:
+    """Return a value as it stands in a message: in one line of 80 characters at most."""
+    return " ".join(repr(value).split())[:80]
+
+
 def require_types(values: Any, what: str) -> None:
     """Raise `UserError` unless every field of a dataclass holds what its annotation says.
 
@@ -37,8 +44,23 @@ def require_types(values: Any, what: str) -> None:
         value = getattr(values, field.name)
         require(
             _fits(value, hints[field.name]),
-            f"{what} {field.name} is {value!r}: its type must be {field.type}",
+            f"{what} {field.name} is {brief(value)}: its type must be {field.type}",
         )
+
+
+def typed(kind: type[T], plain: dict[str, Any], what: str) -> T:
+    """Return a dataclass made of plain data, or raise `UserError` that names the field.
+
+    The dataclass sees to types and values itself, by `require_types`; here it is no field too
+    many and none too few.
+    """
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    for name in plain:
+        require(name in known, f"no {what} {name!r}: there are {listed(known) or 'none'}")
+    for name, field in known.items():
+        needed = field.default is MISSING and field.default_factory is MISSING
+        require(name in plain or not needed, f"{what} {name} is missing")
+    return kind(**plain)
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -7,32 +7,20 @@ losses added as integers, so the scores do not depend on the cluster.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from refimpl.tasks.protocol import Examples, Outputs
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
 CHUNK = 256
 LOSS_UNIT = 2.0**-32
-
-
-class Examples(Protocol):
-    """Labelled examples, addressed by number."""
-
-    count: int
-    inputs: int
-    labels: NDArray[np.int64]
-
-    def take(self, index: NDArray[np.int64], x: NDArray, y: NDArray[np.int64]) -> None:
-        """Fill x (B, inputs) and y (B,) with examples index (B,)."""
-
-
-Outputs = Callable[[Examples, NDArray[np.int64]], NDArray]
-"""(examples, index (B,)) -> logits (B, classes), valid until the next call; collective."""
 
 
 def chunks(count: int, rank: int, size: int) -> Iterator[NDArray[np.int64]]:
@@ -57,13 +45,18 @@ def cross_entropy(logits: NDArray, labels: NDArray[np.int64]) -> float:
 
 
 def classification(examples: Examples, outputs: Outputs, comm: Communicator) -> dict[str, Any]:
-    """Return ``loss`` (mean), ``frame_error_rate`` and ``frames`` of a split.  Collective."""
-    errors = loss = 0
+    """Return ``loss`` (mean), ``frame_error_rate`` and ``frames`` of a split.  Collective.
+
+    Outputs that are not finite give a loss that is not a number, and no error.
+    """
+    errors: int = 0
+    loss: int | float = 0  # whole units, or NaN
     for index in chunks(examples.count, comm.rank, comm.size):
         logits, labels = outputs(examples, index), examples.labels[index]
         if len(index):
             errors += int(np.count_nonzero(logits.argmax(axis=1) != labels))
-            loss += round(cross_entropy(logits, labels) / LOSS_UNIT)
+            mine = cross_entropy(logits, labels) / LOSS_UNIT
+            loss += round(mine) if math.isfinite(mine) else math.nan
     totals = comm.allgather_object((errors, loss))
     count = max(examples.count, 1)
     return {

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import idx_files
 import numpy as np
 import pytest
 from launch import launched, needs_mpiexec
@@ -114,11 +115,11 @@ def test_resident_memory_is_not_that_of_whoever_started_the_process():
 
 
 def test_a_finished_run_can_be_scored_on_other_data(finished, tmp_path):
-    from refimpl.tasks.images import idx, toy
+    from refimpl.tasks.images import toy
 
     images, labels = toy.images("test", 0, 500)
-    idx.write(tmp_path / "t10k-images-idx3-ubyte", images)
-    idx.write(tmp_path / "t10k-labels-idx1-ubyte", labels)
+    idx_files.write(tmp_path / "t10k-images-idx3-ubyte", images)
+    idx_files.write(tmp_path / "t10k-labels-idx1-ubyte", labels)
     folder, _ = finished
     run = launched(1, "evaluate", folder, "--data", tmp_path, "--json")
     assert run.returncode == 0, run.stderr
@@ -137,7 +138,11 @@ def an_npz(**arrays):
     "name, damage, message",
     [
         ("task.npz", lambda text: an_npz(), "cannot read .*task.npz: its plain part"),
-        ("task.npz", lambda text: an_npz(plain='{"a": 1}'), "task.npz does not hold .*'inputs'"),
+        (
+            "task.npz",
+            lambda text: an_npz(plain='{"a": 1}'),
+            "task.npz: no image value 'a': there are inputs",
+        ),
         ("config.json", lambda text: b"{", "cannot read .*config.json: Expecting"),
         ("config.json", lambda text: b"[]", "cannot read .*config.json: a JSON object is needed"),
         ("config.json", lambda text: b"{}", r"config.json does not hold .*'recipe'.*train again"),

@@ -354,3 +354,13 @@ def test_python_that_is_too_old_or_missing_is_said(bare):
     done = run("setup", PATH=f"{place.bin}:{only}")
     assert done.returncode == 2
     assert "no Python 3.10 or newer found" in done.stderr
+
+
+def test_a_checkout_of_git_for_windows_has_the_same_bytes(tmp_path):
+    if not (CHECKOUT / ".git").exists():
+        pytest.skip("not a clone")
+    clone = ["git", "clone", "-q", "-c", "core.autocrlf=true", CHECKOUT, tmp_path / "clone"]
+    subprocess.run(clone, check=True)
+    texts = ("run_mpi.sh", "setup.cfg", ".ci/run", "tests/golden/acoustic/manifest.json")
+    for name in texts:
+        assert b"\r" not in (tmp_path / "clone" / name).read_bytes(), name

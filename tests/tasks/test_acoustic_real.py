@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alone import Alone
 
 from refimpl.tasks.acoustic.discriminant import linear_discriminant
 from refimpl.tasks.acoustic.kaldi import read_data_directory
@@ -19,21 +20,6 @@ BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data"
 FSDD = Path(os.environ.get("REFIMPL_TEST_DATA", BESIDE)) / "fsdd"
 
 pytestmark = pytest.mark.skipif(not FSDD.is_dir(), reason=f"no real recordings in {FSDD}")
-
-
-class Alone:
-    """A world of one rank, without MPI."""
-
-    size, rank = 1, 0
-
-    def allgather_object(self, obj):
-        return [obj]
-
-    def bcast_object(self, obj, root=0):
-        return obj
-
-    def Bcast(self, buf, root=0):
-        pass
 
 
 def test_every_directory_is_read_whole():
@@ -48,7 +34,7 @@ def test_a_linear_model_of_150_recordings_understands_most_digits(tmp_path):
     for name, real in {"train": "dev", "dev": "test", "test": "test"}.items():
         (tmp_path / name).symlink_to(FSDD / real)
     (tmp_path / "lexicon.txt").symlink_to(FSDD / "lexicon.txt")
-    task = AcousticTask.prepare(Alone(), tmp_path, AcousticSettings(), None)
+    task = AcousticTask.read(Alone(), tmp_path, AcousticSettings(), None)
     assert (task.settings.sample_rate, task.inputs, task.classes) == (8000, 440, 60)
     assert np.isfinite(task.train.features).all() and (task.train.labels >= 0).all()
 

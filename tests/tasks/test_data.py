@@ -1,14 +1,18 @@
 """Batches, idx files and toy digits."""
 
 import gzip
+import struct
+import tracemalloc
 
+import idx_files
 import numpy as np
 import pytest
+from alone import Alone
 
 from refimpl.support.errors import UserError
 from refimpl.tasks.batches import Batches
 from refimpl.tasks.images import idx, toy
-from refimpl.tasks.images.task import ImageExamples
+from refimpl.tasks.images.task import ImageExamples, ImageTask
 
 
 def epoch(batches, number):
@@ -45,7 +49,7 @@ def test_fewer_examples_than_one_step_are_refused_with_the_remedy():
 @pytest.mark.parametrize("name", ["x-idx3-ubyte", "x-idx3-ubyte.gz"])
 def test_idx_files_come_back_as_written(tmp_path, name):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    idx.write(tmp_path / "plain", array)
+    idx_files.write(tmp_path / "plain", array)
     raw = (tmp_path / "plain").read_bytes()
     (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
     found = idx.find(tmp_path, "x-idx3-ubyte")
@@ -65,7 +69,7 @@ def test_idx_files_come_back_as_written(tmp_path, name):
 )
 def test_a_damaged_idx_file_is_named_as_such(tmp_path, damage, message):
     path = tmp_path / "images"
-    idx.write(path, np.zeros((2, 3, 4), np.uint8))
+    idx_files.write(path, np.zeros((2, 3, 4), np.uint8))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=message) as refusal:
         idx.read(path, 3)
@@ -73,7 +77,7 @@ def test_a_damaged_idx_file_is_named_as_such(tmp_path, damage, message):
 
 
 def test_a_truncated_gzip_file_is_an_error(tmp_path):
-    idx.write(tmp_path / "a", np.zeros((50, 3, 4), np.uint8))
+    idx_files.write(tmp_path / "a", np.zeros((50, 3, 4), np.uint8))
     (tmp_path / "a.gz").write_bytes(gzip.compress((tmp_path / "a").read_bytes())[:-9])
     with pytest.raises(UserError, match="cannot read"):
         idx.read(tmp_path / "a.gz", 3)
@@ -94,3 +98,70 @@ def test_taking_fills_the_callers_rows_with_scaled_pixels():
     examples.take(np.array([29, 0, 7]), x, y)
     np.testing.assert_allclose(x[2], images[7].ravel() / 255, rtol=1e-6)
     assert y.tolist() == [9, 0, 7]
+
+
+def mnist(folder, train=12, test=4, side=28, other=28):
+    """Write an image folder of so many toy images, those of test of another size."""
+    folder.mkdir()
+    for stem, count, wide in (("train", train, side), ("t10k", test, other)):
+        images = np.zeros((count, side, wide), np.uint8)
+        idx_files.write(folder / f"{stem}-images-idx3-ubyte", images)
+        labels = np.arange(count, dtype=np.uint8) % 10
+        idx_files.write(folder / f"{stem}-labels-idx1-ubyte", labels)
+    return str(folder)
+
+
+def prepared(data):
+    return ImageTask.prepare(Alone(), ImageTask.Settings(), data, print)
+
+
+def test_a_folder_of_images_becomes_three_splits(tmp_path):
+    task = prepared(mnist(tmp_path / "mnist"))
+    assert {name: one.count for name, one in task.splits.items()} == {
+        "train": 10,
+        "dev": 2,
+        "test": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ({"other": 20}, "images of t10k are 28 x 20 pixels, those of train 28 x 28"),
+        ({"train": 0}, "train-images-idx3-ubyte holds no pixel"),
+        ({"test": 0}, "t10k-images-idx3-ubyte holds no pixel"),
+        ({"side": 0, "other": 0}, r"holds no pixel: images of shape \(12, 0, 0\)"),
+        ({"train": 5}, "has 5 training images: 6 or more are needed"),
+    ],
+)
+def test_images_that_cannot_be_trained_on_or_scored_are_refused(tmp_path, sizes, message):
+    with pytest.raises(UserError, match=message):
+        prepared(mnist(tmp_path / "mnist", **sizes))
+
+
+@pytest.mark.parametrize("shape", [(2**20, 1000, 1000), (2**32 - 1,) * 3, (2**31, 2**31, 4)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_header_that_asks_for_gigabytes_gets_none(tmp_path, shape, packed):
+    raw = struct.pack(">BBBB3I", 0, 0, 8, 3, *shape) + b"\0" * 64
+    path = tmp_path / ("images.gz" if packed else "images")
+    path.write_bytes(gzip.compress(raw) if packed else raw)
+    with pytest.raises(UserError, match="images.* says that it holds .* has room for .* at most"):
+        idx.read(path, 3)
+
+
+def test_a_gzip_file_that_grows_without_end_is_read_no_further_than_its_header_says(tmp_path):
+    raw = struct.pack(">BBBB3I", 0, 0, 8, 3, 2, 3, 4) + b"\0" * 50_000_000
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(raw, 1))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="holds more elements, its header says 24"):
+        idx.read(path, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
+
+
+@pytest.mark.parametrize("inputs", ["784", 0, -1, True, 78.4, None])
+def test_a_saved_image_task_with_another_width_is_refused_by_name(inputs):
+    with pytest.raises(UserError, match="image value inputs is"):
+        ImageTask.restore({"inputs": inputs})

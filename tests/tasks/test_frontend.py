@@ -27,7 +27,7 @@ DEFAULT = AcousticSettings()
 
 def plainly(samples, rate, settings=DEFAULT):
     """Log-mel energies by their definition, frame by frame, with a slow Fourier sum."""
-    length, shift = round(rate * settings.frame_length), round(rate * settings.frame_shift)
+    length, shift = int(rate * settings.frame_length), int(rate * settings.frame_shift)
     n = 1
     while n < length:
         n *= 2
@@ -46,7 +46,7 @@ def plainly(samples, rate, settings=DEFAULT):
     return np.array(rows)
 
 
-@pytest.mark.parametrize("rate", [8000, 16000])
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050])
 def test_features_are_what_the_definition_says(rate):
     samples = np.random.default_rng(0).normal(size=rate // 10) * 1000
     got = LogMel(DEFAULT, rate)(samples.astype(np.float32))
@@ -114,6 +114,8 @@ def test_more_bands_than_the_bins_can_tell_apart_are_refused():
 def test_bands_beyond_nyquist_are_refused():
     with pytest.raises(UserError, match="nothing above 4000"):
         LogMel(AcousticSettings(high=5000), 8000)
+    with pytest.raises(UserError, match="low is 5000 hertz: it must be below high = 4000"):
+        LogMel(AcousticSettings(low=5000), 8000)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +132,23 @@ def test_bands_beyond_nyquist_are_refused():
         {"alignment": "guess"},
         {"realign_epochs": (0,)},
         {"acoustic_scale": 0},
+        {"bands": 10**9},
+        {"context": 10**6},
+        {"sample_rate": 10**9},
+        {"frame_length": 3600.0},
+        {"frame_shift": 1e-9},
+        {"flat_passes": 10**9},
+        {"cmvn_prior": float("inf")},
+        {"cmvn_prior": float("nan")},
+        {"energy_floor": float("inf")},
+        {"prior_scale": float("nan")},
+        {"word_penalty": float("nan")},
+        {"word_penalties": (0.0, float("nan"))},
+        {"word_penalties": [0.0, float("-inf")]},
+        {"word_penalties": (0.0,) * 1000},
+        {"silence": ""},
+        {"silence": "s il"},
+        {"low": -1.0},
         {"word_penalties": ()},
     ],
 )

@@ -1,4 +1,6 @@
-"""Data directories and lexicons: what is read, and every way in which they can be wrong."""
+"""Data directories: what is read, and every way in which they can be wrong."""
+
+import os
 
 import numpy as np
 import pytest
@@ -6,8 +8,6 @@ from scipy.io import wavfile
 
 from refimpl.support.errors import UserError
 from refimpl.tasks.acoustic.kaldi import Phone, read_data_directory
-from refimpl.tasks.acoustic.lexicon import Lexicon, read_lexicon
-from refimpl.tasks.acoustic.wav import read_wav
 
 FILES = {
     "wav.scp": "b wavs/b.wav\na wavs/a.wav\n",
@@ -78,7 +78,7 @@ def test_tabs_and_blank_lines_are_fine(tmp_path):
         ({**SEGMENTED, "segments": "a rec 0 x\nb rec 0 1\n"}, "segments:1: 0 x are not numbers"),
         ({**SEGMENTED, "segments": "a rec 0\nb rec 0 1\n"}, "segments:1: a needs a recording"),
         ({**SEGMENTED, "segments": "a rec 0 1\n"}, "b is in .*text but not in .*segments"),
-        ({"ctm": "a 1 0 1 ah\nb 1 0\n"}, "ctm:2: 'b 1 0' is not `utterance"),
+        ({"ctm": "a 1 0 1 ah\nb 1 0\n"}, "ctm:2: b 1 0 is not `utterance"),
         ({"ctm": "a 1 0 -1 ah\nb 1 0 1 ah\n"}, "ctm:1: .*must not be negative"),
         ({"ctm": "a 1 0 1 ah\n"}, "b is in .*text but not in .*ctm"),
     ],
@@ -89,87 +89,75 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path, changed, message):
     assert "\n" not in str(error.value)
 
 
+def written(folder, name, text):
+    (folder / name).write_bytes(text.encode())
+
+
+def test_files_of_windows_are_those_without_its_marks(tmp_path):
+    want = read_data_directory(directory(tmp_path / "plain"))
+    folder = directory(tmp_path / "marked")
+    for name, text in FILES.items():
+        written(folder, name, "\ufeff" + text.replace("\n", "\r\n"))
+    got = read_data_directory(folder)
+    assert [one._replace(wav="") for one in got] == [one._replace(wav="") for one in want]
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\xa0", "\x1c", "\u3000"])
+def test_a_line_ends_at_a_newline_and_a_field_at_a_blank_and_nowhere_else(tmp_path, odd):
+    folder = directory(tmp_path)
+    written(folder, "text", f"a one {odd}two\nb{odd} three\n")
+    written(folder, "utt2spk", f"a anna\nb{odd}\tbert\n")
+    written(folder, "wav.scp", f"b{odd} wavs/b.wav\na wavs/a.wav\n")
+    a, b = read_data_directory(folder)
+    assert a.words == ("one", f"{odd}two") and (b.name, b.line) == (f"b{odd}", 2)
+
+
+def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
+    folder = directory(tmp_path)
+    (folder / "text").write_bytes(b"a one two\nb dr\xfei\n")
+    with pytest.raises(UserError, match="text:2: this is not UTF-8"):
+        read_data_directory(folder)
+
+
+def test_a_name_ends_at_the_first_blank_whatever_stands_behind_it(tmp_path):
+    folder = directory(tmp_path, text="a one\ttwo\nb\t three\n")
+    a, b = read_data_directory(folder)
+    assert a.words == ("one", "two") and b.words == ("three",)
+
+
+def test_long_lines_are_bounded_and_so_are_messages(tmp_path):
+    folder = directory(tmp_path, text="a " + "one " * 300_000 + "\nb three\n")
+    with pytest.raises(UserError, match="text:1: a line of 1200001 characters") as error:
+        read_data_directory(folder)
+    assert len(str(error.value)) < 500
+    name = "n" * 500_000
+    written(folder, "text", f"a one\n{name} three\n")
+    written(folder, "wav.scp", f"a wavs/a.wav\n{name} {name}\n")
+    with pytest.raises(UserError) as error:
+        read_data_directory(folder)
+    assert len(str(error.value)) < 4000
+
+
+def test_mistakes_are_told_together(tmp_path):
+    folder = directory(tmp_path, text="a one\na two\nc\n", utt2spk="a\n", ctm="b 1 x 1 ah\n")
+    with pytest.raises(UserError) as error:
+        read_data_directory(folder)
+    text = str(error.value)
+    assert text.startswith("(1) ") and "text:2: a is there twice" in text
+    assert "text:3: c stands alone" in text and text.endswith("; and 1 more")
+
+
+def test_a_named_pipe_or_a_folder_or_an_endless_name_is_no_recording(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path in ("pipe.wav", "wavs", "x" * 5000, "a\0b"):
+        folder = tmp_path if (tmp_path / "text").exists() else directory(tmp_path)
+        written(folder, "wav.scp", f"a wavs/a.wav\nb {path}\n")
+        with pytest.raises(UserError, match="scp:2: recording b: no file .* no named pipe"):
+            read_data_directory(folder)
+
+
 def test_missing_and_empty_directories_are_told_apart(tmp_path):
     with pytest.raises(UserError, match="no data directory .*nowhere"):
         read_data_directory(tmp_path / "nowhere")
     with pytest.raises(UserError, match="has no wav.scp"):
         read_data_directory(tmp_path)
-
-
-# ---------------------------------------------------------------------------------- wav
-
-
-def test_float_and_integer_recordings_of_one_sound_are_equal(tmp_path):
-    samples = np.array([0, 1, -1, 32767, -32768], dtype=np.int16)
-    wavfile.write(tmp_path / "i.wav", 16000, samples)
-    wavfile.write(tmp_path / "f.wav", 16000, (samples / 32768).astype(np.float32))
-    rate, integers = read_wav(str(tmp_path / "i.wav"))
-    assert rate == 16000 and integers.dtype == np.float32
-    np.testing.assert_array_equal(integers, samples)
-    np.testing.assert_array_equal(read_wav(str(tmp_path / "f.wav"))[1], samples)
-
-
-def test_unknown_chunks_are_skipped(tmp_path):
-    wavfile.write(tmp_path / "a.wav", 8000, np.arange(10, dtype=np.int16))
-    riff = (tmp_path / "a.wav").read_bytes()
-    (tmp_path / "b.wav").write_bytes(riff[:12] + b"odd \x04\0\0\0abcd" + riff[12:])
-    np.testing.assert_array_equal(read_wav(str(tmp_path / "b.wav"))[1], np.arange(10))
-
-
-@pytest.mark.parametrize("length", [0, 3, 4, 12, 20, 36, 40, 44, 45, 100, -2, -1])
-def test_a_recording_cut_short_anywhere_is_refused(tmp_path, length):
-    wavfile.write(tmp_path / "a.wav", 8000, np.arange(1000, dtype=np.int16))
-    riff = (tmp_path / "a.wav").read_bytes()
-    (tmp_path / "a.wav").write_bytes(riff[:length])
-    with pytest.raises(UserError, match="a.wav is truncated or not a RIFF wav file"):
-        read_wav(str(tmp_path / "a.wav"))
-
-
-@pytest.mark.parametrize(
-    "samples, message",
-    [
-        (np.zeros((100, 2), dtype=np.int16), "2 channels, mono is needed"),
-        (np.zeros(100, dtype=np.int32), "holds int32 samples"),
-        (np.zeros(100, dtype=np.uint8), "holds uint8 samples"),
-    ],
-)
-def test_other_channels_and_widths_are_refused(tmp_path, samples, message):
-    wavfile.write(tmp_path / "a.wav", 8000, samples)
-    with pytest.raises(UserError, match=message):
-        read_wav(str(tmp_path / "a.wav"))
-
-
-def test_a_recording_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match="no file .*x.wav"):
-        read_wav(str(tmp_path / "x.wav"))
-
-
-# ------------------------------------------------------------------------------ lexicon
-
-
-def test_lexicon_keeps_every_pronunciation(tmp_path):
-    (tmp_path / "lexicon.txt").write_text("the dh ah\nthe dh iy\na ah\n")
-    lexicon = read_lexicon(tmp_path / "lexicon.txt", "sil")
-    assert lexicon == Lexicon({"a": (("ah",),), "the": (("dh", "ah"), ("dh", "iy"))}, "sil")
-    assert lexicon.words == ("a", "the")
-    assert lexicon.phones == ("sil", "ah", "dh", "iy")
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("", "is empty"),
-        ("a ah\nb\n", "lexicon.txt:2: word b has no phones"),
-        ("a ah\na ah\n", "lexicon.txt:2: word a is there twice"),
-        ("a ah sil\n", "lexicon.txt:1: word a is said with sil"),
-    ],
-)
-def test_what_is_wrong_in_a_lexicon_is_named(tmp_path, text, message):
-    (tmp_path / "lexicon.txt").write_text(text)
-    with pytest.raises(UserError, match=message):
-        read_lexicon(tmp_path / "lexicon.txt", "sil")
-
-
-def test_a_missing_lexicon_is_named(tmp_path):
-    with pytest.raises(UserError, match="no lexicon .*lexicon.txt"):
-        read_lexicon(tmp_path / "lexicon.txt", "sil")

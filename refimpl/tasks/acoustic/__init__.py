@@ -3,6 +3,7 @@
     file          from                              to
     settings.py                                     every choice, with its default
     wav.py        a wav file                        samples
+    text.py       a text file                       numbered lines, fields
     kaldi.py      a data directory                  utterances: speaker, words, where, alignment
     lexicon.py    lexicon.txt                       each word's phones
     frontend.py   samples                           log-mel energies, normalised

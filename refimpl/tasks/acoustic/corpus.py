@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from refimpl.support.errors import require
 from refimpl.tasks.acoustic.examples import Frames
-from refimpl.tasks.acoustic.features import log_mel_features
+from refimpl.tasks.acoustic.features import Clipped, log_mel_features
 from refimpl.tasks.acoustic.frontend import Moments, average, grouped, moments, normalise
 from refimpl.tasks.acoustic.hmm import States
 from refimpl.tasks.acoustic.kaldi import Utterance, read_data_directory
@@ -26,10 +26,14 @@ from refimpl.tasks.acoustic.lexicon import Lexicon, read_lexicon
 from refimpl.tasks.acoustic.settings import AcousticSettings
 from refimpl.tasks.acoustic.targets import (
     check_lengths,
-    check_words,
+    check_phones,
     exact_alignment,
     flat_alignment,
+    note_on_words,
+    refuse_words,
+    unknown_words,
 )
+from refimpl.tasks.faults import Faults
 from refimpl.world.agree import together
 
 if TYPE_CHECKING:
@@ -43,6 +47,8 @@ class Split:
     utterances: list[Utterance]
     frames: Frames
     exact: NDArray[np.int64] | None  # states by the exact alignment, if there is one
+    unknown: frozenset[int] = frozenset()  # utterances with a word that the lexicon lacks
+    aligned: NDArray[np.int64] | None = None  # what stands in for `exact` between re-alignments
 
 
 class Corpus:
@@ -59,6 +65,8 @@ class Corpus:
         frames until they are measured.
     splits : dict of name -> Split
         "train", "dev", "test" after `read`; what `load` added.
+    notes : list of str
+        What there is to say of the data, one line each.
     """
 
     def __init__(self, settings: AcousticSettings, lexicon: Lexicon) -> None:
@@ -68,6 +76,7 @@ class Corpus:
         self.speakers = nothing
         self.inside = nothing
         self.splits: dict[str, Split] = {}
+        self.notes: list[str] = []
 
     @classmethod
     def read(
@@ -86,7 +95,7 @@ class Corpus:
         UserError
             If anything is wrong with the corpus; on every rank.
         """
-        folder, lexicon = Path(directory), None
+        folder, lexicon, faults = Path(directory), None, Faults()
         with together(comm):
             if comm.rank == 0:
                 require(
@@ -94,15 +103,19 @@ class Corpus:
                     f"no corpus folder {folder}: it needs folders train, dev and test and "
                     "lexicon.txt",
                 )
-                lexicon = read_lexicon(folder / "lexicon.txt", settings.silence)
+                with faults.collected():
+                    lexicon = read_lexicon(folder / "lexicon.txt", settings.silence)
                 for name in ("train", "dev", "test"):  # all text first: it is read in no time
-                    read_data_directory(folder / name)
+                    with faults.collected():
+                        read_data_directory(folder / name)
+                faults.refuse()
         corpus = cls(settings, comm.bcast_object(lexicon, root=0))
         for name in ("train", "dev", "test"):
             corpus.load(comm, name, folder / name, cache)
 
         train = corpus.splits["train"]
         if corpus.exact:
+            assert train.exact is not None
             train.frames.labels[:] = train.exact
         else:
             train.frames.labels[:] = flat_alignment(
@@ -118,46 +131,64 @@ class Corpus:
     def load(
         self, comm: Communicator, name: str, directory: str | Path, cache: Path | None
     ) -> None:
-        """Add a data directory as split `name`.
+        """Add a data directory as split `name`; "train" is to be trained on.
 
         Collective.
 
         Raises
         ------
         UserError
-            As `read_data_directory` and `log_mel_features`; or if a word is not in the
-            lexicon, or an utterance has fewer frames than its words have states.
+            As `read_data_directory` and `log_mel_features`; or if a word to train on is not in
+            the lexicon, or an utterance has fewer frames than its words have states.
         """
-        utterances = None
+        folder, utterances = Path(directory), None
         with together(comm):
             if comm.rank == 0:
-                utterances = read_data_directory(directory)
-                check_words(utterances, Path(directory), self.lexicon)
+                utterances = read_data_directory(folder)
+                check_phones(utterances, folder, self.lexicon)
+                if name == "train":
+                    refuse_words(utterances, folder, unknown_words(utterances, self.lexicon))
         utterances = comm.bcast_object(utterances, root=0)
-        frames = self.frames(comm, utterances, cache)
+        unknown = unknown_words(utterances, self.lexicon)
+        frames, clipped = self.frames(comm, utterances, cache)
+        if clipped.segments:
+            self.notes.append(
+                f"{folder / 'segments'}: {clipped.segments} ends lie up to "
+                f"{1000 * clipped.seconds:.3g} ms behind their recordings', less than a frame: "
+                "cut there"
+            )
 
         exact, alignment = None, self.settings.alignment
         if alignment != "flat" or name == "train":
-            exact = exact_alignment(utterances, frames.offsets, self.states, self.settings)
+            rate = self.settings.sample_rate
+            assert rate is not None  # `frames` has set it
+            length, shift = (samples / rate for samples in self.settings.frame(rate))
+            exact = exact_alignment(utterances, frames.offsets, self.states, shift, length)
         require(
             exact is not None or name != "train" or alignment != "exact",
             f"data directory {directory} has no ctm: exact alignment needs one "
             "(or choose alignment auto or flat)",
         )
         if exact is None or alignment == "flat":
-            check_lengths(utterances, frames.offsets, self.lexicon)
-        self.splits[name] = Split(utterances, frames, exact)
+            check_lengths(utterances, frames.offsets, self.lexicon, but=unknown)
+        if unknown:
+            self.notes.append(note_on_words(folder, unknown, exact is not None))
+            require(
+                exact is not None or len(unknown) < len(utterances),
+                f"{self.notes[-1]}, and there are no others: give data with words of the lexicon",
+            )
+        self.splits[name] = Split(utterances, frames, exact, frozenset(unknown))
 
     def frames(
         self, comm: Communicator, utterances: list[Utterance], cache: Path | None
-    ) -> Frames:
-        """Return the utterances' frames: log-mel energies y, normalised twice.
+    ) -> tuple[Frames, Clipped]:
+        """Return the utterances' frames, log-mel energies y, normalised twice; what was clipped.
 
         Each speaker's become mean 0 and variance 1 (CMVN; docs/acoustic.md), then all are
         shifted and scaled as makes the training data's bands have mean 0 and variance 1.
         Someone whose name is not known speaks one utterance.  Collective.
         """
-        rate, offsets, features = log_mel_features(comm, utterances, self.settings, cache)
+        rate, offsets, features, clipped = log_mel_features(comm, utterances, self.settings, cache)
         self.settings = replace(self.settings, sample_rate=rate)
         if self.settings.cmvn != "none":
             by_speaker = self.settings.cmvn == "speaker"
@@ -173,7 +204,7 @@ class Corpus:
             self.inside = moments(np.split(features, offsets[1:-1]))
         features -= self.inside.mean.astype(np.float32)
         features /= self.inside.deviation.astype(np.float32)
-        return Frames(features, offsets, self.settings.context)
+        return Frames(features, offsets, self.settings.context), clipped
 
 
 def data_directories(directory: str | Path) -> list[str]:

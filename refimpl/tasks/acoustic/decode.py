@@ -33,7 +33,7 @@ class WordLoop:
     """The row of nodes, and the search."""
 
     def __init__(self, lexicon: Lexicon, states: States, statistics: Statistics) -> None:
-        chains = [(None, states.silence)]
+        chains: list[tuple[str | None, NDArray]] = [(None, states.silence)]
         for word, pronunciations in lexicon.pronunciations.items():
             chains += [(word, states.of(phones)) for phones in pronunciations]
         self.words = [word for word, _ in chains]  # of each chain; None: silence

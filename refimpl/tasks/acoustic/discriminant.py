@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.tasks.acoustic.examples import Frames
-from refimpl.tasks.scoring import Outputs
+from refimpl.tasks.protocol import Outputs
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator

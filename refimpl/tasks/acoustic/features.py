@@ -17,7 +17,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,15 @@ from refimpl.support.errors import UserError, require
 from refimpl.tasks.acoustic.frontend import LogMel
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.settings import AcousticSettings
+from refimpl.tasks.acoustic.text import shown
 from refimpl.tasks.acoustic.wav import read_wav
+from refimpl.tasks.faults import Faults
 from refimpl.world.agree import together
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
-CACHE_FORMAT = 1  # part of the key: features of an older format are simply not found
+CACHE_FORMAT = 2  # part of the key: features of an older format are simply not found
 ROWS_AT_ONCE = 1 << 20  # keeps a broadcast below the 2 GB that any MPI can send at once
 FRONT_END = (
     "sample_rate",
@@ -46,6 +48,31 @@ FRONT_END = (
 )
 
 
+class Clipped(NamedTuple):
+    """How many segments ended behind their recordings' ends, and by how many seconds at most."""
+
+    segments: int
+    seconds: float
+
+
+class Found(NamedTuple):
+    """The log-mel energies of some utterances.
+
+    rate : int
+        Sample rate in hertz.
+    offsets : (utterances + 1,) int64
+        Utterance u has rows offsets[u] to offsets[u + 1].
+    features : (frames, bands) float32
+        Utterance after utterance, not normalised.
+    clipped : Clipped
+    """
+
+    rate: int
+    offsets: NDArray[np.int64]
+    features: NDArray[np.float32]
+    clipped: Clipped
+
+
 def default_cache() -> Path:
     """Return the folder for cached features: $XDG_CACHE_HOME/refimpl, else ~/.cache/refimpl."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -57,7 +84,7 @@ def log_mel_features(
     utterances: list[Utterance],
     settings: AcousticSettings,
     cache: Path | None,
-) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
+) -> Found:
     """Return the log-mel energies of all utterances, the same bits on every rank.
 
     Collective.  `settings.sample_rate` None: the rate of the first utterance's recording.
@@ -71,20 +98,16 @@ def log_mel_features(
 
     Returns
     -------
-    rate : int
-        Sample rate in hertz.
-    offsets : (utterances + 1,) int64
-        Utterance u has rows offsets[u] to offsets[u + 1].
-    features : (frames, bands) float32
-        Utterance after utterance, not normalised.
+    Found
 
     Raises
     ------
     UserError
-        If a wav cannot be read, has another sample rate, is shorter than one frame or than its
-        segment, or gives a feature that is not a number.  On every rank.
+        If a wav cannot be read, has another sample rate, is shorter than one frame or by more
+        than a frame than its segment, or gives a feature that is not a number.  On every rank.
     """
-    file, found = None, None
+    file: Path | None = None
+    found: Found | None = None
     with together(comm):
         if comm.rank == 0 and cache is not None:
             file = cache / f"{cache_key(utterances, settings)}.npz"
@@ -92,31 +115,43 @@ def log_mel_features(
     hit = comm.bcast_object(found is not None, root=0)
     if not hit:
         found = compute(comm, utterances, settings)
-        if file is not None:
-            write_cache(file, *found)
+        if file is not None and found is not None:
+            write_cache(file, found)
 
-    rate, offsets = comm.bcast_object(found[:2] if comm.rank == 0 else None, root=0)
-    if comm.rank == 0:
-        features = found[2]
+    told = None if found is None else (found.rate, found.offsets, found.clipped)
+    rate, offsets, clipped = comm.bcast_object(told, root=0)
+    if found is not None:
+        features = found.features
     else:
         features = np.empty((offsets[-1], settings.bands), dtype=np.float32)
     for first in range(0, len(features), ROWS_AT_ONCE):
         comm.Bcast(features[first : first + ROWS_AT_ONCE], root=0)
-    return rate, offsets, features
+    return Found(rate, offsets, features, clipped)
 
 
-def compute(comm: Communicator, utterances: list[Utterance], settings: AcousticSettings):
-    """Compute features, each rank a run of the utterances; rank 0 returns (rate, offsets, all).
+def compute(
+    comm: Communicator, utterances: list[Utterance], settings: AcousticSettings
+) -> Found | None:
+    """Compute features, each rank a run of the utterances; only rank 0 returns them.
 
-    The others return None.  Runs differ by one utterance at most.
+    Runs differ by one utterance at most.
     """
     first = [len(utterances) * r // comm.size for r in range(comm.size + 1)]
     with together(comm):
         rate = settings.sample_rate or read_wav(utterances[0].wav)[0]
-        mine = features_of(utterances[first[comm.rank] : first[comm.rank + 1]], settings, rate)
-    counts = [n for some in comm.allgather_object([len(x) for x in mine]) for n in some]
+        logmel = LogMel(settings, rate)
+    parts, overs, faults = [np.empty((0, settings.bands), np.float32)], [], Faults()
+    read = Recordings(rate)
+    for utterance in utterances[first[comm.rank] : first[comm.rank + 1]]:
+        with faults.collected():
+            one, over = features_of(utterance, read(utterance.wav), logmel)
+            parts.append(one)
+            overs.append(over)
+    faults.refuse(comm)
+    mine = np.concatenate(parts)
+    shares = comm.allgather_object(([len(one) for one in parts[1:]], [o for o in overs if o]))
+    counts = [n for lengths, _ in shares for n in lengths]
     offsets = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
-    mine = np.concatenate([np.empty((0, settings.bands), dtype=np.float32), *mine])
     if comm.rank > 0:
         comm.Send(mine, dest=0)
         return None
@@ -124,53 +159,64 @@ def compute(comm: Communicator, utterances: list[Utterance], settings: AcousticS
     features[: len(mine)] = mine
     for r in range(1, comm.size):
         comm.Recv(features[offsets[first[r]] : offsets[first[r + 1]]], source=r)
-    return rate, offsets, features
+    everyones = [over for _, some in shares for over in some]
+    clipped = Clipped(len(everyones), max(everyones, default=0) / rate)
+    return Found(rate, offsets, features, clipped)
+
+
+class Recordings:
+    """Reads recordings and remembers the last: segments of one mostly stand together."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self.path: str | None = None
+        self.samples = np.empty(0, dtype=np.float32)
+
+    def __call__(self, path: str) -> NDArray[np.float32]:
+        """Return the samples of a recording, or refuse it if its rate is another."""
+        if path != self.path:
+            self.path = None
+            found, self.samples = read_wav(path)
+            require(
+                found == self.rate,
+                f"{path} is sampled at {found} hertz but {self.rate} is needed: all recordings "
+                f"of an experiment must agree (convert it with sox FILE -r {self.rate} NEW.wav)",
+            )
+            self.path = path
+        return self.samples
 
 
 def features_of(
-    utterances: list[Utterance], settings: AcousticSettings, rate: int
-) -> list[NDArray[np.float32]]:
-    """Return each utterance's log-mel energies, checked."""
-    logmel = LogMel(settings, rate)
-    features = []
-    path, samples = None, np.empty(0, dtype=np.float32)
-    for utterance in utterances:
-        if utterance.wav != path:  # segments of one recording mostly stand together
-            path = utterance.wav
-            found, samples = read_wav(path)
-            require(
-                found == rate,
-                f"{path} is sampled at {found} hertz but {rate} is needed: all recordings of an "
-                f"experiment must agree (convert it with sox FILE -r {rate} NEW.wav)",
-            )
-        mine = features_of_segment(utterance, samples, logmel)
-        require(
-            bool(np.isfinite(mine).all()),
-            f"utterance {utterance.name} has a feature that is not a number: "
-            f"look for NaN or infinite samples in {path}",
-        )
-        features.append(mine)
-    return features
-
-
-def features_of_segment(
     utterance: Utterance, samples: NDArray[np.float32], logmel: LogMel
-) -> NDArray[np.float32]:
-    """Cut an utterance out of its recording and return its features, one frame at least."""
+) -> tuple[NDArray[np.float32], int]:
+    """Cut an utterance out of its recording; return its features and the samples it lacks.
+
+    It has one frame at least and lacks one frame at most, as ends do that were rounded.
+    """
     start = round(utterance.start * logmel.rate)
     end = samples.size if utterance.end is None else round(utterance.end * logmel.rate)
+    over = max(end - samples.size, 0)
+    if over <= logmel.length:
+        end -= over
     require(
         start < end <= samples.size,
-        f"utterance {utterance.name} is the segment from {utterance.start:g} to "
-        f"{end / logmel.rate:g} s of {utterance.wav}, which is "
-        f"{samples.size / logmel.rate:g} s long: it must lie inside",
+        f"utterance {shown(utterance.name)} is the segment from {utterance.start:.10g} to "
+        f"{end / logmel.rate:.10g} s of {utterance.wav}, which is "
+        f"{samples.size / logmel.rate:.10g} s long: it must lie inside",
     )
     require(
         logmel.frames(end - start) > 0,
-        f"utterance {utterance.name} is {end - start} samples long, shorter than one frame "
+        f"utterance {shown(utterance.name)} is {end - start} samples long, shorter than one frame "
         f"({logmel.length} samples): remove it from the data directory",
     )
-    return logmel(samples[start:end])
+    with np.errstate(all="ignore"):
+        features = logmel(samples[start:end])
+    require(
+        bool(np.isfinite(features).all()),
+        f"utterance {shown(utterance.name)} has a feature that is not a number: "
+        f"look for NaN or infinite samples in {utterance.wav}",
+    )
+    return features, over
 
 
 def cache_key(utterances: list[Utterance], settings: AcousticSettings) -> str:
@@ -199,8 +245,8 @@ def cache_key(utterances: list[Utterance], settings: AcousticSettings) -> str:
     return digest.hexdigest()
 
 
-def read_cache(file: Path, utterances: int, bands: int):
-    """Return (rate, offsets, features) of a cache file, or None if there is no sound one.
+def read_cache(file: Path, utterances: int, bands: int) -> Found | None:
+    """Return what a cache file holds, or None if there is no sound one.
 
     The members of an npz are checked by the CRC of the zip format when they are read, so a file
     that was cut short or changed is found out, and computed anew.
@@ -208,7 +254,11 @@ def read_cache(file: Path, utterances: int, bands: int):
     try:
         with np.load(file, allow_pickle=False) as bundle:
             rate, offsets, features = int(bundle["rate"]), bundle["offsets"], bundle["features"]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+            clipped = Clipped(int(bundle["clipped"]), float(bundle["seconds"]))
+    except (
+        *(OSError, EOFError, ValueError, KeyError, TypeError, MemoryError),
+        *(zipfile.BadZipFile, zlib.error),
+    ):
         return None
     sound = (
         offsets.shape == (utterances + 1,)
@@ -216,17 +266,24 @@ def read_cache(file: Path, utterances: int, bands: int):
         and features.shape == (offsets[-1], bands)
         and features.dtype == np.float32
     )
-    return (rate, offsets, features) if sound else None
+    return Found(rate, offsets, features, clipped) if sound else None
 
 
-def write_cache(file: Path, rate: int, offsets: NDArray, features: NDArray) -> None:
+def write_cache(file: Path, found: Found) -> None:
     """Write a cache file: whole or not at all.  A folder that cannot be written is no error."""
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(partial, "wb") as out:
-                np.savez(out, rate=rate, offsets=offsets, features=features)
+                np.savez(
+                    out,
+                    rate=found.rate,
+                    offsets=found.offsets,
+                    features=found.features,
+                    clipped=found.clipped.segments,
+                    seconds=found.clipped.seconds,
+                )
             os.replace(partial, file)
         finally:
             partial.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 r"""The front end: samples to log-mel energies, and their normalisation.
 
-One frame is 25 ms of sound, a new one starts every 10 ms; n samples hold
+One frame is 25 ms of sound, a new one starts every 10 ms, both truncated to whole samples; n
+samples hold
 
     frames = 1 + (n - length) // shift        (none if n < length)
 
@@ -31,7 +32,7 @@ from refimpl.tasks.acoustic.settings import AcousticSettings
 FRAMES_AT_ONCE = 1024  # bounds the work memory; bits depend on it no more than on the FFT
 
 
-def mel(hertz: float | NDArray) -> float | NDArray:
+def mel(hertz: float | NDArray) -> NDArray:
     """Return the mel value of a frequency, 1127 ln(1 + f / 700).
 
     >>> round(float(mel(1000.0)))
@@ -95,14 +96,17 @@ class LogMel:
 
     def __init__(self, settings: AcousticSettings, rate: int) -> None:
         self.settings, self.rate = settings, rate
-        self.length = round(rate * settings.frame_length)
-        self.shift = round(rate * settings.frame_shift)
+        self.length, self.shift = settings.frame(rate)
         self.fft = 1 << (self.length - 1).bit_length()
         high = rate / 2 if settings.high is None else settings.high
         require(
             high <= rate / 2,
             f"acoustic setting high is {high:g} hertz: sound sampled at {rate} hertz holds "
             f"nothing above {rate / 2:g}",
+        )
+        require(
+            settings.low < high,
+            f"acoustic setting low is {settings.low:g} hertz: it must be below high = {high:g}",
         )
         self.window = povey_window(self.length)
         self.filters = mel_filters(settings.bands, self.fft, rate, settings.low, high).T.copy()
@@ -183,9 +187,9 @@ def grouped(features: NDArray[np.float32], offsets: NDArray[np.int64], keys: lis
 def average(groups: Groups) -> Moments:
     """Return the mean over all frames, and the mean variance inside a group."""
     each = [moments(parts) for parts in groups.values()]
-    frames = sum(one.frames for one in each)
-    mean = sum(one.frames * one.mean for one in each) / frames
-    variance = sum(one.frames * one.variance for one in each) / frames
+    frames, nothing = sum(one.frames for one in each), np.zeros_like(each[0].mean)
+    mean = sum((one.frames * one.mean for one in each), nothing) / frames
+    variance = sum((one.frames * one.variance for one in each), nothing) / frames
     return Moments(frames, mean, variance)
 
 

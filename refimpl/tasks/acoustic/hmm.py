@@ -15,6 +15,7 @@ learned something, corrects (`align.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,10 @@ class States:
 
     phones: tuple[str, ...]  # silence first
 
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {phone: number for number, phone in enumerate(self.phones)}
+
     @property
     def count(self) -> int:
         """The number of classes of the network."""
@@ -47,14 +52,9 @@ class States:
 
     def of(self, phones: tuple[str, ...]) -> NDArray[np.int64]:
         """Return the states that a row of phones passes through."""
-        numbers = np.array([self.phones.index(phone) for phone in phones], dtype=np.int64)
+        numbers = np.array([self._numbers[phone] for phone in phones], dtype=np.int64)
         within = np.arange(STATES_PER_PHONE)
         return (STATES_PER_PHONE * numbers[:, None] + within).ravel()
-
-    def name(self, state: int) -> str:
-        """Return a state's name, as ``ah.1``."""
-        phone, within = divmod(state, STATES_PER_PHONE)
-        return f"{self.phones[phone]}.{within}"
 
 
 def exact_targets(

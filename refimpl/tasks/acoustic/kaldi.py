@@ -11,14 +11,18 @@
 Every file has one line per utterance (`ctm`: one or more; wav.scp: one per recording), in any
 order, and all of them the same utterances.  Whatever is wrong is refused with the file and the
 line, never skipped: an experiment on fewer utterances than one believes is worse than none.
+Several mistakes are told at once, the first three of them and how many more there are.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 from refimpl.support.errors import UserError, require
+from refimpl.tasks.acoustic.text import fields, is_file, read_lines, read_table, shown
+from refimpl.tasks.faults import Faults
 
 
 class Phone(NamedTuple):
@@ -39,6 +43,22 @@ class Utterance(NamedTuple):
     start: float = 0.0  # seconds in the recording
     end: float | None = None  # None: to its end
     phones: tuple[Phone, ...] | None = None  # exact alignment, if there is one
+    line: int = 0  # of `text`
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The words of an utterance that is trained on or scored: they are known."""
+        assert self.words is not None
+        return self.words
+
+
+class Segment(NamedTuple):
+    """A line of a segments file: which part of which recording; seconds, None: to its end."""
+
+    line: int
+    recording: str
+    start: float = 0.0
+    end: float | None = None
 
 
 def read_data_directory(directory: str | Path) -> list[Utterance]:
@@ -57,78 +77,75 @@ def read_data_directory(directory: str | Path) -> list[Utterance]:
     )
     for name in ("wav.scp", "text", "utt2spk"):
         require(
-            (folder / name).is_file(),
+            is_file(folder / name),
             f"data directory {folder} has no {name}: it needs wav.scp, text and utt2spk",
         )
-    recordings = read_table(folder / "wav.scp", "a path")
-    words = read_table(folder / "text", "words")
-    speakers = read_table(folder / "utt2spk", "a speaker")
-    same_names(words, folder / "text", speakers, folder / "utt2spk")
+    faults = Faults()
+    text, wav_scp = folder / "text", folder / "wav.scp"
+    recordings = words = speakers = segments = phones = None
+    with faults.collected():
+        recordings = read_table(wav_scp, "a path")
+    with faults.collected():
+        words = read_table(text, "words")
+    with faults.collected():
+        speakers = read_table(folder / "utt2spk", "a speaker")
+    with faults.collected():
+        segments = read_segments(folder / "segments") if is_file(folder / "segments") else None
+    with faults.collected():
+        phones = read_ctm(folder / "ctm") if is_file(folder / "ctm") else None
+    faults.refuse()
+    assert recordings is not None and words is not None and speakers is not None
 
+    others = {"utt2spk": speakers, "segments": segments, "ctm": phones}
+    if segments is None:
+        others["wav.scp"] = recordings
+    for name, table in others.items():
+        if table is not None:
+            with faults.collected():
+                same_names(words, text, table, folder / name)
     for name, (line, path) in recordings.items():
-        where = f"{folder / 'wav.scp'}:{line}: recording {name}"
-        require(
-            not path.endswith("|") and path != "-",
-            f"{where} is a pipe, which is not run here: "
-            "write its output to a wav file and name that",
-        )
-        require(
-            (folder / path).is_file(),
-            f"{where}: no file {folder / path}: paths are relative to wav.scp's folder",
-        )
-
-    segments_file, ctm_file = folder / "segments", folder / "ctm"
-    if segments_file.is_file():
-        segments = read_segments(segments_file, recordings, folder / "wav.scp")
-        same_names(words, folder / "text", segments, segments_file)
-    else:
-        same_names(words, folder / "text", recordings, folder / "wav.scp")
-        segments = {name: (name, 0.0, None) for name in words}
-    phones = read_ctm(ctm_file) if ctm_file.is_file() else {}
-    if phones:
-        same_names(words, folder / "text", phones, ctm_file)
+        with faults.collected():
+            check_recording(folder, path, f"{wav_scp}:{line}: recording {shown(name)}")
+    for name, segment in (segments or {}).items():
+        with faults.collected():
+            require(
+                segment.recording in recordings,
+                f"{folder / 'segments'}:{segment.line}: utterance {shown(name)} is cut from "
+                f"{shown(segment.recording)}, a recording that is not in {wav_scp}",
+            )
+    faults.refuse()
 
     utterances = []
     for name in sorted(words):
-        recording, start, end = segments[name]
+        cut = segments[name] if segments else Segment(0, name)
+        line, said = words[name]
         utterances.append(
             Utterance(
                 name=name,
                 speaker=speakers[name][1],
-                words=tuple(words[name][1].split()),
-                wav=str(folder / recordings[recording][1]),
-                start=start,
-                end=end,
-                phones=phones.get(name),
+                words=tuple(fields(said)),
+                wav=str(folder / recordings[cut.recording][1]),
+                start=cut.start,
+                end=cut.end,
+                phones=phones[name] if phones else None,
+                line=line,
             )
         )
     return utterances
 
 
-def read_lines(file: Path) -> list[tuple[int, str]]:
-    """Return (line number, text) of every line that is not blank; one at least."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
-    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
-    require(bool(lines), f"{file} is empty: it needs one line per utterance")
-    return lines
-
-
-def read_table(file: Path, what: str) -> dict[str, tuple[int, str]]:
-    """Return name -> (line number, rest of the line) of a file `name rest`."""
-    table: dict[str, tuple[int, str]] = {}
-    for line, text in read_lines(file):
-        name, _, rest = text.partition(" ") if "\t" not in text else text.partition("\t")
-        require(bool(rest.strip()), f"{file}:{line}: {name} stands alone: it needs {what}")
-        require(
-            name not in table,
-            f"{file}:{line}: {name} is there twice, first in line {table.get(name, (0,))[0]}: "
-            "names must differ",
-        )
-        table[name] = line, rest.strip()
-    return table
+def check_recording(folder: Path, path: str, where: str) -> None:
+    """Refuse a line of wav.scp that names no file."""
+    require(
+        not path.endswith("|") and path != "-",
+        f"{where} is a pipe, which is not run here: write its output to a wav file and name that",
+    )
+    there = shown(str(folder / path), 1000)
+    require(
+        is_file(folder / path),
+        f"{where}: no file {there}: paths are relative to wav.scp's folder, and what they name "
+        "must be a file, no folder and no named pipe",
+    )
 
 
 def same_names(a: dict, a_file: Path, b: dict, b_file: Path) -> None:
@@ -138,7 +155,7 @@ def same_names(a: dict, a_file: Path, b: dict, b_file: Path) -> None:
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise UserError(
-                f"{missing[0]}{more} is in {some_file} but not in {other_file}: "
+                f"{shown(missing[0])}{more} is in {some_file} but not in {other_file}: "
                 "both must name the same utterances"
             )
 
@@ -146,53 +163,55 @@ def same_names(a: dict, a_file: Path, b: dict, b_file: Path) -> None:
 def numbers(file: Path, line: int, *texts: str) -> list[float]:
     """Return texts as numbers, or refuse the line."""
     try:
-        return [float(text) for text in texts]
+        found = [float(text) for text in texts]
     except ValueError:
-        raise UserError(
-            f"{file}:{line}: {' '.join(texts)} are not numbers: times are in seconds"
-        ) from None
+        found = [math.nan]
+    require(
+        all(map(math.isfinite, found)),
+        f"{file}:{line}: {shown(' '.join(texts))} are not numbers: times are in seconds",
+    )
+    return found
 
 
-def read_segments(
-    file: Path, recordings: dict, wav_scp: Path
-) -> dict[str, tuple[str, float, float | None]]:
-    """Return utterance -> (recording, start, end) of a segments file; end None: to the end."""
-    segments: dict[str, tuple[str, float, float | None]] = {}
+def read_segments(file: Path) -> dict[str, Segment]:
+    """Return utterance -> segment of a segments file."""
+    segments: dict[str, Segment] = {}
+    faults = Faults()
     for name, (line, rest) in read_table(file, "a recording, a start and an end").items():
-        fields = rest.split()
-        require(
-            len(fields) == 3,
-            f"{file}:{line}: {name} needs a recording, a start and an end, not {rest!r}",
-        )
-        recording = fields[0]
-        start, end = numbers(file, line, *fields[1:])
-        require(
-            recording in recordings,
-            f"{file}:{line}: utterance {name} is cut from {recording}, "
-            f"a recording that is not in {wav_scp}",
-        )
-        require(
-            start >= 0 and (end == -1 or end > start),
-            f"{file}:{line}: utterance {name} goes from {start:g} to {end:g} s: "
-            "it must start at 0 or later and end after that (or at -1, the recording's end)",
-        )
-        segments[name] = recording, start, None if end == -1 else end
+        with faults.collected():
+            parts = fields(rest)
+            require(
+                len(parts) == 3,
+                f"{file}:{line}: {shown(name)} needs a recording, a start and an end, "
+                f"not {shown(rest)}",
+            )
+            start, end = numbers(file, line, *parts[1:])
+            require(
+                start >= 0 and (end == -1 or end > start),
+                f"{file}:{line}: utterance {shown(name)} goes from {start:g} to {end:g} s: "
+                "it must start at 0 or later and end after that (or at -1, the recording's end)",
+            )
+            segments[name] = Segment(line, parts[0], start, None if end == -1 else end)
+    faults.refuse()
     return segments
 
 
 def read_ctm(file: Path) -> dict[str, tuple[Phone, ...]]:
     """Return utterance -> its phones in order of time."""
     phones: dict[str, list[Phone]] = {}
+    faults = Faults()
     for line, text in read_lines(file):
-        fields = text.split()
-        require(
-            len(fields) in (5, 6),
-            f"{file}:{line}: {text!r} is not `utterance channel start duration phone`",
-        )
-        start, duration = numbers(file, line, *fields[2:4])
-        require(
-            start >= 0 and duration >= 0,
-            f"{file}:{line}: start {start:g} and duration {duration:g} must not be negative",
-        )
-        phones.setdefault(fields[0], []).append(Phone(fields[4], start, start + duration))
+        with faults.collected():
+            parts = fields(text)
+            require(
+                len(parts) in (5, 6),
+                f"{file}:{line}: {shown(text)} is not `utterance channel start duration phone`",
+            )
+            start, duration = numbers(file, line, *parts[2:4])
+            require(
+                start >= 0 and duration >= 0,
+                f"{file}:{line}: start {start:g} and duration {duration:g} must not be negative",
+            )
+            phones.setdefault(parts[0], []).append(Phone(parts[4], start, start + duration))
+    faults.refuse()
     return {name: tuple(sorted(those, key=lambda p: p.start)) for name, those in phones.items()}

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.tasks.acoustic.examples import Frames
-from refimpl.tasks.scoring import CHUNK, Outputs
+from refimpl.tasks.protocol import Outputs
+from refimpl.tasks.scoring import CHUNK
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator

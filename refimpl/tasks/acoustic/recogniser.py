@@ -29,7 +29,7 @@ from refimpl.tasks.acoustic.lexicon import Lexicon
 from refimpl.tasks.acoustic.posteriors import gathered, posteriors
 from refimpl.tasks.acoustic.score import WordErrors, word_errors
 from refimpl.tasks.acoustic.settings import AcousticSettings
-from refimpl.tasks.scoring import Outputs
+from refimpl.tasks.protocol import Outputs
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -67,22 +67,23 @@ class Recogniser:
     ) -> NDArray[np.int64]:
         """Return each frame's state on the best path through its utterance's words.
 
-        Collective; the same result on every rank.
+        It is -1 where a word is unknown.  Collective; the same result on every rank.
         """
         mine: dict[int, NDArray[np.int16]] = {}
         for window in posteriors(split.frames, self.states.count, outputs, comm):
-            paths = self._align(split, window)
-            mine.update({u: p.astype(np.int16) for (u, _), p in zip(window, paths, strict=True)})
+            for (u, log_p), path in zip(window, self._paths(split, window), strict=True):
+                none = np.full(len(log_p), -1)
+                mine[u] = (none if path is None else path).astype(np.int16)
         return np.concatenate(gathered(comm, mine)).astype(np.int64)
 
     def _align(self, split: Split, window: Window) -> list[NDArray[np.int64]]:
         """Return the forced alignment of a window's utterances."""
         graphs = [
-            utterance_graph(split.utterances[u].words, self.lexicon, self.states)
-            for u, _ in window
+            utterance_graph(split.utterances[u].said, self.lexicon, self.states) for u, _ in window
         ]
         found = align([self.likelihoods(log_p) for _, log_p in window], graphs, self.statistics)
-        assert all(score > -math.inf for score, _ in found)  # `check_lengths` saw to that
+        # There is a path: `check_lengths` saw to that.  (Of NaN the path is anything.)
+        assert not any(score == -math.inf for score, _ in found)
         return [path for _, path in found]
 
     # ----------------------------------------------------------------- words
@@ -111,7 +112,7 @@ class Recogniser:
             for penalty in self.settings.word_penalties:
                 heard = self._decode(loop, window, penalty)
                 for (u, _), guess in zip(window, heard, strict=True):
-                    mine[u].append(word_errors(split.utterances[u].words, guess))
+                    mine[u].append(word_errors(split.utterances[u].said, guess))
         per_penalty = zip(*gathered(comm, mine), strict=True)
         table = {
             penalty: WordErrors.total(errors)
@@ -136,8 +137,10 @@ class Recogniser:
     ) -> dict:
         """Score the network on a split.  Collective; the same result on every rank.
 
-        Frames are scored against the exact alignment where the split has one, else against the
-        forced alignment of its words by this very network.
+        Frames are scored against the exact alignment where the split has one, else against
+        `Split.aligned`, else against the forced alignment of its words by this very network; words
+        that the lexicon lacks cannot
+        be aligned, and without an exact alignment their utterances' frames are not scored.
 
         Parameters
         ----------
@@ -147,37 +150,53 @@ class Recogniser:
         Returns
         -------
         dict
-            frames; loss: mean cross-entropy per frame; frame_error_rate: share of frames whose
-            most probable state is not the target; word_error_rate: see `WordErrors.as_dict`.
+            frames: how many were scored; loss: mean cross-entropy per frame; frame_error_rate:
+            share of frames whose most probable state is not the target; word_error_rate: see
+            `WordErrors.as_dict`.
         """
         loop = self._loop()
-        mine: dict[int, tuple[float, int, WordErrors]] = {}
+        mine: dict[int, tuple[int, float, int, WordErrors]] = {}
         for window in posteriors(split.frames, self.states.count, outputs, comm):
             targets = self._targets(split, window)
-            heard = [()] * len(window)
+            heard: list[tuple[str, ...]] = [()] * len(window)
             if words:
                 heard = self._decode(loop, window, self.word_penalty)
             for (u, log_p), target, guess in zip(window, targets, heard, strict=True):
-                loss = -float(log_p[np.arange(len(target)), target].sum())
-                wrong = int(np.count_nonzero(log_p.argmax(axis=1) != target))
-                said = split.utterances[u].words
-                mine[u] = loss, wrong, word_errors(said, guess) if words else WordErrors()
+                counted, loss, wrong = 0, 0.0, 0
+                if target is not None:
+                    counted = len(target)
+                    loss = -float(log_p[np.arange(counted), target].sum())
+                    wrong = int(np.count_nonzero(log_p.argmax(axis=1) != target))
+                said = split.utterances[u].said
+                errors = word_errors(said, guess) if words else WordErrors()
+                mine[u] = counted, loss, wrong, errors
 
         scores = gathered(comm, mine)
-        frames = split.frames.count
+        frames = sum(counted for counted, _, _, _ in scores)
         result = {
             "frames": frames,
-            "loss": math.fsum(loss for loss, _, _ in scores) / frames,
-            "frame_error_rate": sum(wrong for _, wrong, _ in scores) / frames,
+            "loss": math.fsum(loss for _, loss, _, _ in scores) / frames,
+            "frame_error_rate": sum(wrong for _, _, wrong, _ in scores) / frames,
         }
         if words:
-            total = WordErrors.total(errors for _, _, errors in scores)
+            total = WordErrors.total(errors for _, _, _, errors in scores)
             result["word_error_rate"] = total.as_dict()
         return result
 
-    def _targets(self, split: Split, window: Window) -> list[NDArray[np.int64]]:
-        """Return what a window's utterances are scored against."""
-        if split.exact is None:
-            return self._align(split, window)
+    def _targets(self, split: Split, window: Window) -> list[NDArray[np.int64] | None]:
+        """Return what a window's utterances are scored against; None: nothing is known."""
+        states = split.aligned if split.exact is None else split.exact
+        if states is None:
+            return self._paths(split, window)
         offsets = split.frames.offsets
-        return [split.exact[offsets[u] : offsets[u + 1]] for u, _ in window]
+        rows = [states[offsets[u] : offsets[u + 1]] for u, _ in window]
+        return [row if row[0] >= 0 else None for row in rows]
+
+    def _paths(self, split: Split, window: Window) -> list[NDArray[np.int64] | None]:
+        """Return the forced alignment of a window's utterances; None where a word is unknown."""
+        known = [one for one in window if one[0] not in split.unknown]
+        paths = {}
+        if known:
+            aligned = self._align(split, known)
+            paths = {u: path for (u, _), path in zip(known, aligned, strict=True)}
+        return [paths.get(u) for u, _ in window]

@@ -4,7 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from refimpl.support.errors import require, require_types
+from refimpl.support.errors import brief, require, require_types
+from refimpl.tasks.acoustic.text import fields
+
+RATES = (8000, 192000)  # hertz: the lowest and the highest sample rate
+
+# What a number, or each of several, must lie between: room for any use, but not for a mistake
+# that fills the memory or never ends.  (NaN lies between no two numbers.)
+BOUNDS = {
+    "sample_rate": RATES,
+    "frame_length": (0.001, 0.2),
+    "frame_shift": (0.001, 0.2),
+    "preemphasis": (0, 1),
+    "bands": (1, 512),
+    "low": (0, RATES[1] / 2),
+    "high": (0, RATES[1] / 2),
+    "energy_floor": (1e-30, 1e30),
+    "cmvn_prior": (0, 1e9),
+    "context": (0, 100),
+    "flat_passes": (0, 100),
+    "realign_epochs": (1, 1e9),
+    "prior_scale": (0, 100),
+    "acoustic_scale": (1e-6, 1e6),
+    "word_penalty": (-1e6, 1e6),
+    "word_penalties": (-1e6, 1e6),
+}
+CHOICES = {
+    "cmvn": ("speaker", "utterance", "none"),
+    "alignment": ("auto", "exact", "flat"),
+}
 
 
 @dataclass(frozen=True)
@@ -61,44 +89,42 @@ class AcousticSettings:
     word_penalty: float = -3.0
     word_penalties: tuple[float, ...] = (-3.0, 0.0, -1.0, -2.0, -5.0, -8.0, -12.0, -20.0)
 
+    def frame(self, rate: int) -> tuple[int, int]:
+        """Return length and shift of a frame in samples, truncated to whole ones as in Kaldi.
+
+        So 10 ms of a rate of 22050 hertz are 220 samples, and frame t begins at 220 t / 22050 s.
+        (The millionth makes up for binary fractions: equal to Kaldi's for all multiples of
+        half a millisecond up to 0.1 s and rates from 8000 to 192000 hertz.)
+
+        >>> AcousticSettings().frame(22050), AcousticSettings().frame(11025)
+        ((551, 220), (275, 110))
+        """
+        return int(rate * self.frame_length + 1e-6), int(rate * self.frame_shift + 1e-6)
+
     def __post_init__(self) -> None:
         require_types(self, "acoustic setting")
-
-        def check(condition: bool, name: str, need: str) -> None:
-            require(condition, f"acoustic setting {name} is {getattr(self, name)!r}: {need}")
-
-        rate = self.sample_rate
-        check(rate is None or rate >= 8000, "sample_rate", "8000 hertz or more is needed")
-        check(self.frame_shift > 0, "frame_shift", "it must be positive (seconds)")
-        check(
+        for name, (least, most) in BOUNDS.items():
+            values = getattr(self, name)
+            for value in values if isinstance(values, (tuple, list)) else (values,):
+                self._check(
+                    value is None or least <= value <= most, name, f"give {least:g} to {most:g}"
+                )
+        self._check(
             self.frame_length >= self.frame_shift,
             "frame_length",
             f"it must be at least the frame shift, {self.frame_shift} s",
         )
-        check(0 <= self.preemphasis <= 1, "preemphasis", "it must lie between 0 and 1")
-        check(self.bands >= 1, "bands", "one or more is needed")
-        check(self.low >= 0, "low", "a frequency in hertz is needed")
-        check(
+        self._check(
             self.high is None or self.high > self.low,
             "high",
             f"it must be above low = {self.low:g} hertz",
         )
-        check(self.energy_floor > 0, "energy_floor", "it must be positive")
-        check(
-            self.cmvn in ("speaker", "utterance", "none"),
-            "cmvn",
-            "give speaker, utterance or none",
+        for name, known in CHOICES.items():
+            self._check(getattr(self, name) in known, name, f"give {' or '.join(known)}")
+        self._check(
+            fields(self.silence) == [self.silence], "silence", "it needs a name without blanks"
         )
-        check(self.cmvn_prior >= 0, "cmvn_prior", "it must not be negative (frames)")
-        check(self.context >= 0, "context", "it must not be negative")
-        check(self.alignment in ("auto", "exact", "flat"), "alignment", "give auto, exact or flat")
-        check(bool(self.silence), "silence", "it needs a name")
-        check(self.flat_passes >= 0, "flat_passes", "it must not be negative")
-        check(
-            all(epoch >= 1 for epoch in self.realign_epochs),
-            "realign_epochs",
-            "epochs count from 1",
-        )
-        check(self.prior_scale >= 0, "prior_scale", "it must not be negative")
-        check(self.acoustic_scale > 0, "acoustic_scale", "it must be positive")
-        check(bool(self.word_penalties), "word_penalties", "one or more is needed")
+        self._check(0 < len(self.word_penalties) <= 100, "word_penalties", "give 1 to 100 of them")
+
+    def _check(self, condition: bool, name: str, need: str) -> None:
+        require(condition, f"acoustic setting {name} is {brief(getattr(self, name))}: {need}")

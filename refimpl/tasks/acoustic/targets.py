@@ -1,6 +1,7 @@
 """The first targets: a state for each frame of transcribed utterances, before any network.
 
-    the words' phones are in the lexicon?    check_words
+    which words does the lexicon lack?       unknown_words
+    the alignment's phones are in it?        check_phones
     each state of the words gets a frame?    check_lengths
     where there is an exact alignment        exact_alignment: the states that truly sound
     where there is none                      flat_alignment: silence, equal division, silence
@@ -10,67 +11,116 @@ Rows of all utterances stand one behind the other, utterance u in [offsets[u], o
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.support.errors import listed, require
+from refimpl.support.errors import UserError, listed, require
 from refimpl.tasks.acoustic.examples import Frames
 from refimpl.tasks.acoustic.hmm import STATES_PER_PHONE, States, exact_targets, flat_start
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.lexicon import Lexicon
-from refimpl.tasks.acoustic.settings import AcousticSettings
+from refimpl.tasks.acoustic.text import shown
+from refimpl.tasks.faults import SHOWN, Faults
 
 
-def check_words(utterances: list[Utterance], directory: Path, lexicon: Lexicon) -> None:
-    """Raise `UserError` if the lexicon lacks a word, or a phone of an exact alignment."""
-    phones = lexicon.phones
+def unknown_words(utterances: list[Utterance], lexicon: Lexicon) -> dict[int, list[str]]:
+    """Return the words that the lexicon lacks, by the number of the utterance that has any."""
+    unknown = {}
+    for u, one in enumerate(utterances):
+        lacks = [word for word in one.said if word not in lexicon.pronunciations]
+        if lacks:
+            unknown[u] = lacks
+    return unknown
+
+
+def refuse_words(
+    utterances: list[Utterance], directory: Path, unknown: dict[int, list[str]]
+) -> None:
+    """Raise `UserError` if there are any `unknown_words`: none can be trained on."""
+    faults = Faults()
+    for u, words in unknown.items():
+        one = utterances[u]
+        for word in words:
+            with faults.collected():
+                raise UserError(
+                    f"{directory / 'text'}:{one.line}: word {shown(word)} of utterance "
+                    f"{shown(one.name)} is not in the lexicon: add a line with its phones to "
+                    "lexicon.txt, and train again"
+                )
+    faults.refuse()
+
+
+def note_on_words(directory: Path, unknown: dict[int, list[str]], exact: bool) -> str:
+    """Return what to say of `unknown_words` in data that are only scored."""
+    words = [word for some in unknown.values() for word in some]
+    seen = list(dict.fromkeys(words))
+    named = ", ".join(map(shown, seen[:SHOWN])) + (", ..." if len(seen) > SHOWN else "")
+    note = (
+        f"{directory / 'text'}: {len(words)} words in {len(unknown)} utterances are not in the "
+        f"lexicon ({named}): each counts as an error"
+    )
+    return note if exact else f"{note}; frames of these utterances are not scored"
+
+
+def check_phones(utterances: list[Utterance], directory: Path, lexicon: Lexicon) -> None:
+    """Raise `UserError` if the lexicon lacks a phone of an exact alignment."""
+    phones, faults = set(lexicon.phones), Faults()
     for one in utterances:
-        assert one.words is not None
-        for word in one.words:
-            require(
-                word in lexicon.pronunciations,
-                f"word {word} of utterance {one.name} in {directory / 'text'} is not in "
-                "the lexicon: add a line with its phones to lexicon.txt, and train again",
-            )
         for phone in one.phones or ():
-            require(
-                phone.name in phones,
-                f"phone {phone.name} of utterance {one.name} in {directory / 'ctm'} is in "
-                f"no word of the lexicon: it knows {listed(phones)}",
-            )
+            with faults.collected():
+                require(
+                    phone.name in phones,
+                    f"phone {shown(phone.name)} of utterance {shown(one.name)} in "
+                    f"{directory / 'ctm'} is in no word of the lexicon: it knows "
+                    f"{shown(listed(phones), 1000)}",
+                )
+    faults.refuse()
 
 
 def check_lengths(
-    utterances: list[Utterance], offsets: NDArray[np.int64], lexicon: Lexicon
+    utterances: list[Utterance],
+    offsets: NDArray[np.int64],
+    lexicon: Lexicon,
+    but: Container[int] = (),
 ) -> None:
-    """Raise `UserError` if an utterance has fewer frames than its words have states."""
-    for one, frames in zip(utterances, np.diff(offsets).tolist(), strict=True):
-        assert one.words is not None
-        need = STATES_PER_PHONE * lexicon.fewest_phones(one.words)
-        require(
-            frames >= need,
-            f"utterance {one.name} has {frames} frames but its words "
-            f"({' '.join(one.words)}) have {need} states, each of one frame or more: "
-            "remove it, or check its transcript",
-        )
+    """Raise `UserError` if an utterance has fewer frames than its words have states.
+
+    but: numbers of utterances that are left out.
+    """
+    faults = Faults()
+    for u, (one, frames) in enumerate(zip(utterances, np.diff(offsets).tolist(), strict=True)):
+        if u in but:
+            continue
+        need = STATES_PER_PHONE * lexicon.fewest_phones(one.said)
+        with faults.collected():
+            require(
+                frames >= need,
+                f"utterance {shown(one.name)} has {frames} frames but its words "
+                f"({shown(' '.join(one.said))}) have {need} states, each of one frame or more: "
+                "remove it, or check its transcript",
+            )
+    faults.refuse()
 
 
 def exact_alignment(
     utterances: list[Utterance],
     offsets: NDArray[np.int64],
     states: States,
-    settings: AcousticSettings,
+    shift: float,
+    length: float,
 ) -> NDArray[np.int64] | None:
-    """Return all frames' states by the `ctm`, or None if any utterance is not in one."""
+    """Return all frames' states by the `ctm`, or None if any utterance is not in one.
+
+    shift, length: seconds from frame to frame and of a frame, as the front end truly has them.
+    """
     parts = []
     for one, frames in zip(utterances, np.diff(offsets).tolist(), strict=True):
         if one.phones is None:
             return None
-        parts.append(
-            exact_targets(one.phones, states, frames, settings.frame_shift, settings.frame_length)
-        )
+        parts.append(exact_targets(one.phones, states, frames, shift, length))
     return np.concatenate(parts)
 
 
@@ -84,8 +134,7 @@ def flat_alignment(
     """
     parts = []
     for u, one in enumerate(utterances):
-        assert one.words is not None
-        spoken = [lexicon.pronunciations[word] for word in one.words]
+        spoken = [lexicon.pronunciations[word] for word in one.said]
         first = tuple(phone for some in spoken for phone in some[0])
         shortest = tuple(phone for some in spoken for phone in min(some, key=len))
         features = frames.features[frames.offsets[u] : frames.offsets[u + 1]]

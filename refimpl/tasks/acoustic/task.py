@@ -10,21 +10,23 @@ Here they meet, and priors and durations follow the training targets whenever th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from refimpl.support.errors import require
+from refimpl.support.errors import require, typed
+from refimpl.tasks.acoustic.builtin import builtin_corpus
 from refimpl.tasks.acoustic.corpus import Corpus, Split, data_directories
 from refimpl.tasks.acoustic.discriminant import linear_discriminant
 from refimpl.tasks.acoustic.examples import Frames
-from refimpl.tasks.acoustic.hmm import STATES_PER_PHONE, Statistics, statistics
+from refimpl.tasks.acoustic.features import default_cache
+from refimpl.tasks.acoustic.hmm import Statistics, statistics
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.recogniser import Recogniser
-from refimpl.tasks.acoustic.saved import plain, restored
+from refimpl.tasks.acoustic.saved import WHAT, State, plain, restored, set_trained, trained
 from refimpl.tasks.acoustic.score import WordErrors
 from refimpl.tasks.acoustic.settings import AcousticSettings
-from refimpl.tasks.scoring import Outputs
+from refimpl.tasks.protocol import Outputs, Say, Words
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -39,6 +41,9 @@ class AcousticTask:
         Width of the network's input and output.
     """
 
+    Settings: ClassVar[type] = AcousticSettings
+    words: ClassVar[Words] = Words("frames", "FER")
+
     def __init__(self, corpus: Corpus, recogniser: Recogniser) -> None:
         self.corpus, self.recogniser = corpus, recogniser
         self.inputs = (2 * corpus.settings.context + 1) * corpus.settings.bands
@@ -46,6 +51,18 @@ class AcousticTask:
 
     @classmethod
     def prepare(
+        cls, comm: Communicator, settings: AcousticSettings, data: str | None, say: Say
+    ) -> AcousticTask:
+        """Return the task of a corpus, or of the built-in one if no folder is given.
+
+        Features are kept in the `default_cache`.  Collective.
+        """
+        cache = default_cache()
+        directory = Path(data) if data else builtin_corpus(comm, cache, say)
+        return cls.read(comm, directory, settings, cache)
+
+    @classmethod
+    def read(
         cls,
         comm: Communicator,
         directory: str | Path,
@@ -54,7 +71,7 @@ class AcousticTask:
     ) -> AcousticTask:
         """Return the task of a corpus: features of all splits, first targets for training.
 
-        Collective.  `cache`: where features are kept (`features.default_cache()`), or None.
+        Collective.  `cache`: the folder where features are kept, or None.
 
         Raises
         ------
@@ -68,6 +85,9 @@ class AcousticTask:
             for _ in range(settings.flat_passes):
                 first = linear_discriminant(comm, task.train, task.statistics.priors)
                 task.realign(first, comm)
+        if task.splits["dev"].exact is None:
+            last = linear_discriminant(comm, task.train, task.statistics.priors)
+            task._align_dev(last, comm)
         return task
 
     @property
@@ -86,14 +106,14 @@ class AcousticTask:
         return self.splits["train"].frames
 
     @property
+    def notes(self) -> list[str]:
+        """What there is to say of the data."""
+        return self.corpus.notes
+
+    @property
     def statistics(self) -> Statistics:
         """Priors and durations of the states by the training targets."""
         return self.recogniser.statistics
-
-    @property
-    def word_penalty(self) -> float:
-        """The decoder's; changed by `tune`."""
-        return self.recogniser.word_penalty
 
     # --------------------------------------------------------------- targets
 
@@ -104,31 +124,28 @@ class AcousticTask:
     def realign(self, outputs: Outputs, comm: Communicator) -> float:
         """Re-align the training targets with the network; return the share that changed.
 
-        Priors and durations are estimated anew from the result.  Collective; does nothing and
-        returns 0 if the targets are exact.
+        Priors and durations are estimated anew from the result, and dev is aligned anew, too.
+        Collective; does nothing and returns 0 if the targets are exact.
         """
         if self.corpus.exact:
             return 0.0
+        self._align_dev(outputs, comm)
         targets = self.recogniser.forced_alignment(self.splits["train"], outputs, comm)
         changed = np.count_nonzero(targets != self.train.labels) / self.train.count
         self.train.labels[:] = targets
         self._count()
         return changed
 
+    def _align_dev(self, outputs: Outputs, comm: Communicator) -> None:
+        """Hold dev to this network's alignment until the next, so that losses can be compared."""
+        dev = self.splits["dev"]
+        if dev.exact is None:
+            dev.aligned = self.recogniser.forced_alignment(dev, outputs, comm)
+
     def _count(self) -> None:
         """Estimate priors and durations from the training targets."""
         labels, offsets = self.train.labels, self.train.offsets
         self.recogniser.statistics = statistics(labels, offsets, self.classes)
-
-    def phone_agreement(self) -> float:
-        """Return the share of training frames whose target lies in the phone it exactly is in.
-
-        Tells how well re-alignment does, on a corpus that has a `ctm`.
-        """
-        exact = self.splits["train"].exact
-        require(exact is not None, "the training data has no ctm to compare targets with")
-        same = self.train.labels // STATES_PER_PHONE == exact // STATES_PER_PHONE
-        return float(np.count_nonzero(same) / same.size)
 
     # ---------------------------------------------------------------- scores
 
@@ -139,7 +156,11 @@ class AcousticTask:
         return self.recogniser.evaluate(self.splits[name], outputs, comm, words)
 
     def tune(self, outputs: Outputs, comm: Communicator) -> dict[float, WordErrors]:
-        """Choose the word penalty on dev: see `Recogniser.tune`.  Collective."""
+        """Choose the word penalty on dev: see `Recogniser.tune`.  Collective.
+
+        From now on dev, like test, is scored against the alignment of who is scored.
+        """
+        self.splits["dev"].aligned = None
         return self.recogniser.tune(self.splits["dev"], outputs, comm)
 
     def transcribe(
@@ -147,19 +168,53 @@ class AcousticTask:
     ) -> list[tuple[str, ...]]:
         """Return the words of each wav file, whose speaker is unknown.  Collective."""
         utterances = [Utterance(path, None, None, path) for path in wavs]
-        frames = self.corpus.frames(comm, utterances, None)
+        frames, _ = self.corpus.frames(comm, utterances, None)
         return self.recogniser.transcribe(frames, outputs, comm)
 
-    # ------------------------------------------------- a finished run's task
+    # ----------------------------------------------------------------- state
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
+        """Return what changes during a run, as copies: targets, what is counted from them, tuned.
+
+        Features, the lexicon and all else come from the data and the settings again.
+        """
+        aligned = self.splits["dev"].aligned
+        dev = np.empty(0, dtype=np.int64) if aligned is None else aligned.copy()
+        targets = {"targets": self.train.labels.copy(), "dev_targets": dev}
+        return targets | trained(self.recogniser)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned, on the same data.
+
+        Raises
+        ------
+        UserError
+            If something is missing, or of another length: the data are others.
+        """
+        one = typed(State, state, WHAT)
+        require(
+            one.targets.shape == self.train.labels.shape,
+            f"{WHAT} targets has {one.targets.size} frames but the training data have "
+            f"{self.train.count}: continue with the data that it began with",
+        )
+        dev = self.splits["dev"]
+        require(
+            one.dev_targets.size in (0, dev.frames.count),
+            f"{WHAT} dev_targets has {one.dev_targets.size} frames but the dev data have "
+            f"{dev.frames.count}: continue with the data that it began with",
+        )
+        set_trained(self.recogniser, one)
+        self.train.labels[:] = one.targets
+        dev.aligned = one.dev_targets.copy() if one.dev_targets.size else None
+
+    def saved(self) -> dict:
         """Return, as plain data and arrays, all that evaluating and decoding need."""
         return plain(self.corpus, self.recogniser)
 
     @classmethod
-    def restore(cls, state: dict) -> AcousticTask:
-        """Return the task whose `state` this is, without any data: `load` some, or transcribe."""
-        return cls(*restored(state))
+    def restore(cls, saved: dict) -> AcousticTask:
+        """Return the task that `saved` this, without any data: `load` some, or transcribe."""
+        return cls(*restored(saved))
 
     @staticmethod
     def folders(directory: str | Path) -> list[str]:

@@ -10,6 +10,7 @@ then          the elements, last dimension fastest
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -17,9 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.support.errors import UserError
+from refimpl.support.errors import UserError, require
 
 UNSIGNED_BYTE = 8
+LARGEST = 1 << 30  # elements; MNIST has 47 million
+DENSEST = 1032  # bytes that a byte of a gzip file can stand for: no more are asked for
 
 
 def find(folder: Path, stem: str) -> Path:
@@ -42,29 +45,44 @@ def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
         If the file cannot be read, is no idx file, has another element type or number of
         dimensions, or is shorter or longer than its header says.
     """
+    start = 4 + 4 * dimensions
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        size = path.stat().st_size
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(start)
+            shape = _shape(path, head, dimensions)
+            need = math.prod(shape)
+            room = (size * DENSEST if path.suffix == ".gz" else size) - start
+            require(
+                need <= min(room, LARGEST),
+                f"{path} says that it holds {need} elements but has room for "
+                f"{max(min(room, LARGEST), 0)} at most: the file is truncated or damaged, copy "
+                "it again",
+            )
+            raw = file.read(need + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    if len(raw) < 4 or raw[:2] != b"\0\0":
-        raise UserError(f"{path} is not an idx file: it must begin with two zero bytes")
-    if raw[2] != UNSIGNED_BYTE or raw[3] != dimensions:
-        raise UserError(
-            f"{path} holds {raw[3]} dimensions of element type {raw[2]}: needed are "
-            f"{dimensions} dimensions of unsigned bytes (type {UNSIGNED_BYTE})"
-        )
-    start = 4 + 4 * dimensions
-    shape = struct.unpack(f">{dimensions}I", raw[4:start].ljust(4 * dimensions, b"\0"))
-    need = int(np.prod(shape, dtype=np.int64))
-    if len(raw) - start != need:
-        raise UserError(
-            f"{path} holds {len(raw) - start} elements, its header says {need}: "
-            "the file is truncated or damaged, copy it again"
-        )
-    return np.frombuffer(raw, np.uint8, need, start).reshape(shape)
+    require(
+        len(raw) == need,
+        f"{path} holds {'more' if len(raw) > need else len(raw)} elements, its header says "
+        f"{need}: the file is truncated or damaged, copy it again",
+    )
+    return np.frombuffer(raw, np.uint8, need).reshape(shape)
 
 
-def write(path: Path, array: NDArray[np.uint8]) -> None:
-    """Write an array of unsigned bytes as an idx file."""
-    head = struct.pack(f">BBBB{array.ndim}I", 0, 0, UNSIGNED_BYTE, array.ndim, *array.shape)
-    path.write_bytes(head + array.tobytes())
+def _shape(path: Path, head: bytes, dimensions: int) -> tuple[int, ...]:
+    """Return the lengths that a header gives, or refuse it."""
+    require(
+        len(head) >= 4 and head[:2] == b"\0\0",
+        f"{path} is not an idx file: it must begin with two zero bytes",
+    )
+    require(
+        head[2] == UNSIGNED_BYTE and head[3] == dimensions,
+        f"{path} holds {head[3]} dimensions of element type {head[2]}: needed are "
+        f"{dimensions} dimensions of unsigned bytes (type {UNSIGNED_BYTE})",
+    )
+    require(
+        len(head) == 4 + 4 * dimensions,
+        f"{path} ends in its header: the file is truncated or damaged, copy it again",
+    )
+    return struct.unpack(f">{dimensions}I", head[4:])

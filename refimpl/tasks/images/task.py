@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.support.errors import UserError
+from refimpl.support.errors import require, require_types, typed
 from refimpl.tasks.images import idx, toy
+from refimpl.tasks.protocol import Outputs, Say, Words
 from refimpl.tasks.scoring import classification
 from refimpl.world.agree import together
 
 if TYPE_CHECKING:
-    from refimpl.tasks.scoring import Outputs
     from refimpl.world.communicator import Communicator
 
 # The last sixth of MNIST's training images is the dev set (10 000 of 60 000).
@@ -42,13 +43,36 @@ class ImageExamples:
         np.take(self.labels, index, out=y, mode="clip")
 
 
+@dataclass(frozen=True)
+class ImageSettings:
+    """Nothing: a recipe has no choices in this task."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is saved of the task with a run."""
+
+    inputs: int
+
+    def __post_init__(self) -> None:
+        require_types(self, "image value")
+        require(self.inputs >= 1, f"image value inputs is {self.inputs}: it must be 1 or more")
+
+
 class ImageTask:
     """Digit images in the splits train, dev and test."""
 
-    classes = 10
+    Settings: ClassVar[type] = ImageSettings
+    words: ClassVar[Words] = Words("images", "error rate")
+    classes: int = 10
 
     def __init__(self, inputs: int, splits: dict[str, ImageExamples]) -> None:
         self.inputs, self.splits = inputs, splits
+
+    @property
+    def notes(self) -> list[str]:
+        """Nothing is to be said of images."""
+        return []
 
     @property
     def train(self) -> ImageExamples:
@@ -56,13 +80,15 @@ class ImageTask:
         return self.splits["train"]
 
     @classmethod
-    def prepare(cls, comm: Communicator, directory: str | None) -> ImageTask:
+    def prepare(
+        cls, comm: Communicator, settings: ImageSettings, data: str | None, say: Say
+    ) -> ImageTask:
         """Read an MNIST folder, or draw the toy digits if no folder is given.  Collective."""
-        if directory is None:
+        if data is None:
             arrays = {name: _drawn(comm, name, n) for name, n in TOY_SIZES.items()}
         else:
             with together(comm):
-                arrays = _mnist(Path(directory))
+                arrays = _mnist(Path(data))
         splits = {name: ImageExamples(*pair) for name, pair in arrays.items()}
         return cls(splits["train"].inputs, splits)
 
@@ -76,19 +102,31 @@ class ImageTask:
         """Labels are given: there is nothing to re-align."""
         return False
 
+    def realign(self, outputs: Outputs, comm: Communicator) -> float:
+        """Change nothing."""
+        return 0.0
+
     def tune(self, outputs: Outputs, comm: Communicator) -> None:
         """Choose nothing on the dev set."""
 
     def state(self) -> dict[str, Any]:
+        """Return nothing: nothing changes during a run."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def saved(self) -> dict[str, Any]:
         """Return what a finished run needs to score other images."""
-        return {"inputs": self.inputs}
+        return asdict(Saved(self.inputs))
 
     @classmethod
-    def restore(cls, state: dict[str, Any]) -> ImageTask:
-        """Return the task whose `state` this is, without data."""
-        return cls(state["inputs"], {})
+    def restore(cls, saved: dict[str, Any]) -> ImageTask:
+        """Return the task that `saved` this, without data."""
+        return cls(typed(Saved, saved, "image value").inputs, {})
 
-    def folders(self, directory: str) -> list[str]:
+    @staticmethod
+    def folders(directory: str) -> list[str]:
         """Return the folders to score: the one given."""
         return [directory]
 
@@ -96,24 +134,25 @@ class ImageTask:
         """Add the t10k images of a folder as split ``name``.  Collective."""
         with together(comm):
             examples = ImageExamples(*_pair(Path(directory), "t10k"))
-            if examples.inputs != self.inputs:
-                raise UserError(
-                    f"images in {directory} have {examples.inputs} pixels, the model was trained "
-                    f"on {self.inputs}"
-                )
+            require(
+                examples.inputs == self.inputs,
+                f"images in {directory} have {examples.inputs} pixels, the model was trained "
+                f"on {self.inputs}",
+            )
             self.splits[name] = examples
 
 
 def _pair(folder: Path, stem: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return images and labels of one MNIST file pair."""
-    if not folder.is_dir():
-        raise UserError(f"no folder {folder}: give --data a folder with MNIST's idx files")
+    require(folder.is_dir(), f"no folder {folder}: give --data a folder with MNIST's idx files")
     images = idx.read(path := idx.find(folder, f"{stem}-images-idx3-ubyte"), 3)
     labels = idx.read(idx.find(folder, f"{stem}-labels-idx1-ubyte"), 1)
-    if len(images) != len(labels):
-        raise UserError(f"{path} has {len(images)} images but {len(labels)} labels stand beside")
-    if len(labels) and labels.max() > 9:
-        raise UserError(f"{folder}: {stem} has a label {labels.max()}, digits are 0 to 9")
+    require(
+        len(images) == len(labels),
+        f"{path} has {len(images)} images but {len(labels)} labels stand beside",
+    )
+    require(images.size > 0, f"{path} holds no pixel: images of shape {images.shape}")
+    require(labels.max() <= 9, f"{folder}: {stem} has a label {labels.max()}, digits are 0 to 9")
     return images, labels
 
 
@@ -126,9 +165,24 @@ def _drawn(comm: Communicator, split: str, count: int) -> tuple[NDArray, NDArray
 
 def _mnist(folder: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     images, labels = _pair(folder, "train")
+    require(
+        len(images) >= DEV_SHARE,
+        f"{folder} has {len(images)} training images: {DEV_SHARE} or more are needed, since every "
+        f"{DEV_SHARE}th goes into the dev set",
+    )
     dev = len(images) - len(images) // DEV_SHARE
+    test = _pair(folder, "t10k")
+    require(
+        test[0].shape[1:] == images.shape[1:],
+        f"{folder}: images of t10k are {_size(test[0])} pixels, those of train {_size(images)}: "
+        "all must have one size",
+    )
     return {
         "train": (images[:dev], labels[:dev]),
         "dev": (images[dev:], labels[dev:]),
-        "test": _pair(folder, "t10k"),
+        "test": test,
     }
+
+
+def _size(images: NDArray[np.uint8]) -> str:
+    return " x ".join(map(str, images.shape[1:]))

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +136,7 @@ def write_corpus(
         with _together(comm):
             if rank == 0:
                 alignments = {name: span for part in everyones for name, span in part.items()}
-                settings = {"seed": seed, "rate": rate}
+                settings: dict[str, Any] = {"seed": seed, "rate": rate}
                 settings |= {"speakers": dict(speakers), "utterances": dict(utterances)}
                 write_lists(partial, plan, alignments, settings)
                 os.replace(partial, target)
