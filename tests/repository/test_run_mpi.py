@@ -190,7 +190,7 @@ def test_every_rank_has_one_blas_thread_and_may_share_a_core(fake):
     assert got["OMP_NUM_THREADS"] == got["OPENBLAS_NUM_THREADS"] == got["MKL_NUM_THREADS"] == "1"
     assert got["OMPI_ALLOW_RUN_AS_ROOT"] == got["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
     assert got["OMPI_MCA_rmaps_base_oversubscribe"] == "true"
-    assert got["PRTE_MCA_rmaps_default_mapping_policy"] == ":oversubscribe"
+    assert got["PRTE_MCA_rmaps_default_mapping_policy"] == "slot:oversubscribe"
     assert got["PYTHONPATH"].split(":")[0] == str(place.checkout)
 
 
