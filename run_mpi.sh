@@ -277,8 +277,9 @@ free_shared_memory() { df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }';
 
 # All ranks on this machine: nobody has to be reached over a network.
 local_surroundings() {
-    # Open MPI: looking for networks costs a second; binding would put two jobs on one core.
-    export OMPI_MCA_btl="${OMPI_MCA_btl:-self,sm}"
+    # Open MPI: looking for networks costs a second; binding would put two jobs on one core.  Its
+    # shared memory is called vader in 4 and sm in 5, so what is not wanted is named.
+    export OMPI_MCA_btl="${OMPI_MCA_btl:-^tcp,openib,ofi,uct,usnic}"
     export OMPI_MCA_hwloc_base_binding_policy="${OMPI_MCA_hwloc_base_binding_policy:-none}"
     export PRTE_MCA_hwloc_default_binding_policy="${PRTE_MCA_hwloc_default_binding_policy:-none}"
     # Containers often have 64 MB of shared memory; MPIs want some 5 MB per rank and crash without.
@@ -286,6 +287,7 @@ local_surroundings() {
     if [ -n "$shared" ] && [ "$shared" -lt $((ranks * 5120)) ]; then
         export UCX_TLS="${UCX_TLS:-self,tcp}"
         export OMPI_MCA_btl_sm_backing_directory="${OMPI_MCA_btl_sm_backing_directory:-${TMPDIR:-/tmp}}"
+        export OMPI_MCA_btl_vader_backing_directory="${OMPI_MCA_btl_vader_backing_directory:-${TMPDIR:-/tmp}}"
     fi
 }
 

@@ -27,6 +27,14 @@ exit %d
 """
 
 
+EXISTING_PYTHON = """
+case "$*" in
+    *find_spec* | *subprocess.run*) exit 0 ;;
+esac
+exec '%s' "$@"
+"""
+
+
 class Place:
     """A checkout of nothing but run_mpi.sh, an environment and fake commands on a PATH."""
 
@@ -99,6 +107,18 @@ def fake(place):
 
     def run(*words, **variables):
         return place.run(*words, **{"MPIEXEC": str(launcher), **variables})
+
+    return place, run
+
+
+@pytest.fixture
+def existing(place):
+    """A place with a Python that claims to have all modules and a recorder for mpiexec."""
+    place.command("python3", EXISTING_PYTHON % sys.executable)
+    place.launcher("mpiexec")
+
+    def run(*words, **variables):
+        return place.run(*words, **variables)
 
     return place, run
 
@@ -192,6 +212,14 @@ def test_every_rank_has_one_blas_thread_and_may_share_a_core(fake):
     assert got["OMPI_MCA_rmaps_base_oversubscribe"] == "true"
     assert got["PRTE_MCA_rmaps_default_mapping_policy"] == "slot:oversubscribe"
     assert got["PYTHONPATH"].split(":")[0] == str(place.checkout)
+
+
+def test_open_mpi_is_told_what_to_leave_out_on_one_machine_not_what_it_is_called(existing):
+    place, run = existing
+    assert run("-n", "2", "train", "mlp").returncode == 0
+    assert place.surroundings()["OMPI_MCA_btl"].startswith("^tcp,")
+    assert run("-n", "2", "train", "mlp", OMPI_MCA_btl="self,vader").returncode == 0
+    assert place.surroundings()["OMPI_MCA_btl"] == "self,vader"
 
 
 def test_users_number_of_threads_stands_for_all_libraries(fake):
