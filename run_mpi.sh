@@ -76,6 +76,9 @@ command=$1
 
 # --- Python ----------------------------------------------------------------------------------
 
+# How our own lines of Python begin: what lies in the folder one works in is none of their modules.
+safely='import sys; sys.path = [folder for folder in sys.path if folder]'
+
 # Print "3.12" if $1 is a Python that can run refimpl; fail silently if it is not.
 python_version() {
     "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 10))' 2>/dev/null </dev/null
@@ -85,9 +88,43 @@ python_version() {
 has_modules() {
     python_with_modules=$1
     shift
-    "$python_with_modules" -c 'import sys
+    "$python_with_modules" -c "$safely"'
 from importlib.util import find_spec
 sys.exit(not all(find_spec(name) for name in sys.argv[1:]))' "$@" </dev/null >/dev/null 2>&1
+}
+
+# Does Python $1 have mpi4py?  If it has, but cannot run refimpl all the same, print the reason:
+# a version that setup.cfg does not take, or an mpi4py whose MPI is not there.
+judge() {
+    "$1" -c "$safely"'
+import configparser, importlib, re
+from importlib.util import find_spec
+if not find_spec("mpi4py"):
+    sys.exit(1)
+def numbers(text):
+    return [int(number) for number in re.findall("[0-9]+", text)[:3]]
+config = configparser.ConfigParser()
+config.read(sys.argv[1])
+least = dict(line.split(">=") for line in config["options"]["install_requires"].split())
+def reason():
+    needed = config["options"]["python_requires"]
+    if list(sys.version_info[:3]) < numbers(needed):
+        return "Python %d.%d is too old, %s is needed" % (*sys.version_info[:2], needed)
+    for name in sorted(least):
+        if not find_spec(name):
+            return "it has mpi4py but no " + name
+        version = importlib.import_module(name).__version__
+        if numbers(version) < numbers(least[name]):
+            return "%s %s is too old, %s or newer is needed" % (name, version, least[name])
+    import mpi4py
+    mpi4py.rc.initialize = False
+    from mpi4py import MPI
+try:
+    why = reason()
+except Exception as error:
+    why = "; ".join(str(error).split("\n"))
+if why:
+    print("the Python in %s: %s" % (sys.prefix, why))' "$here/setup.cfg" </dev/null 2>/dev/null
 }
 
 # Print the Python to make an environment with: it must bring venv and pip.
@@ -133,9 +170,14 @@ use_existing() {
     [ -z "${CONDA_PREFIX:-}" ] || set -- "$CONDA_PREFIX/bin/python" "$@"
     [ -z "${VIRTUAL_ENV:-}" ] || set -- "$VIRTUAL_ENV/bin/python" "$@"
     [ -z "${PYTHON:-}" ] || set -- "$PYTHON"
+    told=
     for candidate; do
-        python_version "$candidate" >/dev/null || continue
-        has_modules "$candidate" mpi4py numpy scipy || continue
+        why=$(judge "$candidate") || continue
+        if [ -n "$why" ]; then
+            [ "$why" = "$told" ] || say "not used: $why"
+            told=$why
+            continue
+        fi
         python=$(command -v "$candidate")
         mpiexec=$(dirname "$python")/mpiexec
         [ -x "$mpiexec" ] || mpiexec=$(command -v mpiexec || true)

@@ -283,6 +283,60 @@ def test_environment_that_is_there_is_used_as_it_is(place, tmp_path):
     assert not (place.checkout / ".venv").exists()
 
 
+@pytest.fixture
+def old(bare, tmp_path):
+    """Return what puts a module of some version into the Python at hand, whose pip is a fake."""
+    modules = tmp_path / "modules"
+    place, run = bare
+    place.command("python3", OTHER_PYTHON % (sys.executable, FAKE_PYTHON))
+
+    def with_versions(*words, mpi="", variables=(), **versions):
+        for name, version in {
+            "mpi4py": "4.1.0",
+            "numpy": "2.1",
+            "scipy": "1.14",
+            **versions,
+        }.items():
+            (modules / name).mkdir(parents=True, exist_ok=True)
+            (modules / name / "__init__.py").write_text(
+                f"__version__ = {version!r}\nclass rc: pass\n"
+            )
+        (modules / "mpi4py" / "MPI.py").write_text(mpi)
+        return run(*words, MODULES=str(modules), **dict(variables))
+
+    return place, with_versions
+
+
+@pytest.mark.parametrize("job", [{}, {"SLURM_JOB_ID": "7"}])
+@pytest.mark.parametrize(
+    "versions, reason",
+    [
+        ({"mpi4py": "3.1.4"}, "mpi4py 3.1.4 is too old, 4.0 or newer is needed"),
+        ({"numpy": "1.26.4"}, "numpy 1.26.4 is too old, 2.0 or newer is needed"),
+        ({"scipy": "1.9.0rc2"}, "scipy 1.9.0rc2 is too old, 1.13 or newer is needed"),
+        ({"mpi": "raise ImportError('libmpi.so.12: no such file')"}, "libmpi.so.12: no such file"),
+    ],
+)
+def test_environment_with_unfit_versions_is_named_once_and_not_used(old, job, versions, reason):
+    place, run = old
+    place.launcher("srun")
+    place.launcher("mpiexec")
+    done = run("-n", "2", "train", "mlp", variables=job, **versions)
+    assert done.returncode == 0, done.stderr
+    assert [reason in line for line in done.stderr.splitlines() if "not used" in line] == [True]
+    assert "making" in done.stderr
+    assert (place.checkout / ".venv" / ".refimpl-ready").exists()
+
+
+def test_environment_with_fit_versions_is_taken(old):
+    place, run = old
+    place.launcher("srun")
+    done = run("train", "mlp", variables={"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"})
+    assert done.stderr == ""
+    assert not (place.checkout / ".venv").exists()
+    assert str(place.bin / "python3") in place.words()
+
+
 def test_commands_that_need_no_mpi_start_none(fake):
     place, run = fake
     place.package("import sys\nprint(sys.argv[1:])\n")
@@ -302,10 +356,19 @@ case "$*" in
         cp "$0" "$folder/bin/python"
         cp "$0" "$folder/bin/mpiexec" ;;
     *"-m pip"*) echo pip >>"$LOG"; [ ! -e "$LOG.broken" ] || { echo "no such index"; exit 1; } ;;
+    *install_requires*) exit 1 ;;
     *version_info*) echo 3.12 ;;
     *find_spec*) case "$*" in *mpi4py*) case "$0" in */.venv/*) ;; *) exit 1 ;; esac ;; esac ;;
     *flock*) ;;
 esac
+"""
+
+
+OTHER_PYTHON = """
+case "$*" in
+    *install_requires*) PYTHONPATH=$MODULES exec '%s' "$@" ;;
+esac
+%s
 """
 
 
