@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.support.errors import UserError, require
+from refimpl.support.partial import partial_of
 
 SUMMARY, CONFIG = "summary.json", "config.json"
 METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
@@ -53,7 +54,7 @@ def write_whole(path: Path, content: bytes) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     try:
         partial.write_bytes(content)
         os.replace(partial, path)
@@ -173,7 +174,7 @@ class RunFolder:
 
 def save_arrays(path: Path, arrays: Iterable[tuple[str, NDArray]]) -> None:
     """Write named arrays as an npz file, whole or not at all; holds one array at a time."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     try:
         with ZipFile(partial, "w") as file:
             for name, array in arrays:
