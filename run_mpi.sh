@@ -215,25 +215,42 @@ quietly() {
 }
 
 # Hold $venv.lock, until this script ends or `unlock`; wait for another set-up that holds it.
-# The lock belongs to descriptor 9, so it goes with the process, however that ends.
+# The lock belongs to descriptor 9, so it goes with the process, however that ends.  On a file
+# system without locks a folder is the lock, which somebody has to remove after a crash.
 lock() {
+    # shellcheck disable=SC2015 # refused if either is not so
+    (: >>"$venv.lock") 2>/dev/null && { [ ! -e "$venv" ] || [ -w "$venv" ]; } ||
+        refuse "cannot write to $venv: name another folder, e.g. REFIMPL_VENV=\$HOME/.refimpl"
     exec 9>>"$venv.lock"
-    "$1" -c 'import fcntl, sys
+    waited=flock
+    "$1" -c "$safely"'
+import fcntl
 try:
     fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except BlockingIOError:
     print("run_mpi.sh: another set-up is at work, waiting for it", file=sys.stderr)
     fcntl.flock(9, fcntl.LOCK_EX)
 except OSError:
-    pass  # a file system without locks' </dev/null
+    sys.exit(1)' </dev/null && return
+    waited=0
+    until mkdir "$venv.lock.folder" 2>/dev/null; do
+        [ $waited != 0 ] || say "another set-up is at work, waiting for it; if there is none, remove $venv.lock.folder"
+        waited=$((waited + 1))
+        [ $waited -le 600 ] || refuse "waited 10 minutes for another set-up: if there is none, remove $venv.lock.folder"
+        sleep 1
+    done
+    trap 'rmdir "$venv.lock.folder"' EXIT
 }
 
-unlock() { exec 9>&-; }
+unlock() {
+    exec 9>&-
+    [ "$waited" = flock ] || rmdir "$venv.lock.folder"
+    trap - EXIT
+}
 
 set_up() {
     base=$(find_python) || exit 2
-    mkdir -p "$(dirname "$venv")" 2>/dev/null && [ -w "$(dirname "$venv")" ] ||
-        refuse "cannot write to $(dirname "$venv"): name another folder, e.g. REFIMPL_VENV=\$HOME/.refimpl"
+    mkdir -p "$(dirname "$venv")" 2>/dev/null || : # `lock` finds out
     lock "$base"
     extras=$least
     if is_ready; then unlock && return; fi

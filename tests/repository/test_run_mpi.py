@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -355,11 +356,11 @@ case "$*" in
         mkdir -p "$folder/bin"
         cp "$0" "$folder/bin/python"
         cp "$0" "$folder/bin/mpiexec" ;;
-    *"-m pip"*) echo pip >>"$LOG"; [ ! -e "$LOG.broken" ] || { echo "no such index"; exit 1; } ;;
+    *"-m pip"*) sleep "${SLOWLY:-0}"; echo pip >>"$LOG"; [ ! -e "$LOG.broken" ] || { echo "no such index"; exit 1; } ;;
     *install_requires*) exit 1 ;;
     *version_info*) echo 3.12 ;;
     *find_spec*) case "$*" in *mpi4py*) case "$0" in */.venv/*) ;; *) exit 1 ;; esac ;; esac ;;
-    *flock*) ;;
+    *flock*) [ -z "$NO_LOCKS" ] ;;
 esac
 """
 
@@ -392,6 +393,27 @@ def test_environment_is_made_once(bare):
     assert "once" in first.stderr
     assert second.stderr == ""
     assert place.log.read_text() == "pip\n"
+
+
+def test_two_set_ups_at_once_make_one_where_the_file_system_has_no_locks(bare):
+    place, run = bare
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(run, "setup", NO_LOCKS="1", SLOWLY="2") for _ in range(2)]
+    assert [one.result().returncode for one in both] == [0, 0]
+    assert place.log.read_text() == "pip\n"
+    said = "".join(one.result().stderr for one in both)
+    assert "remove" in said and ".venv.lock.folder" in said
+    assert not (place.checkout / ".venv.lock.folder").exists()
+
+
+@pytest.mark.parametrize("where", ["file/under/a", "file"])
+def test_folder_that_cannot_be_written_is_one_line_with_a_remedy(bare, where):
+    place, run = bare
+    (place.checkout / "file").touch()
+    done = run("setup", REFIMPL_VENV=where)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert where in line and "REFIMPL_VENV" in line
 
 
 def test_set_up_that_was_interrupted_is_made_anew(bare):
