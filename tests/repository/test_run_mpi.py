@@ -356,7 +356,10 @@ case "$*" in
         mkdir -p "$folder/bin"
         cp "$0" "$folder/bin/python"
         cp "$0" "$folder/bin/mpiexec" ;;
-    *"-m pip"*) sleep "${SLOWLY:-0}"; echo pip >>"$LOG"; [ ! -e "$LOG.broken" ] || { echo "no such index"; exit 1; } ;;
+    *"-m pip"*)
+        sleep "${SLOWLY:-0}"
+        echo pip >>"$LOG"
+        [ ! -e "$LOG.broken" ] || { echo "no such index"; exit 1; } ;;
     *install_requires*) exit 1 ;;
     *version_info*) echo 3.12 ;;
     *find_spec*) case "$*" in *mpi4py*) case "$0" in */.venv/*) ;; *) exit 1 ;; esac ;; esac ;;
