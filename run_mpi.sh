@@ -43,7 +43,7 @@ refuse() {
 
 # --- options ---------------------------------------------------------------------------------
 
-ranks=
+ranks=unsaid
 hostfile=${HOSTFILE:-}
 while [ $# -gt 0 ]; do
     case $1 in
@@ -60,12 +60,12 @@ while [ $# -gt 0 ]; do
         *) break ;;
     esac
 done
-if [ -n "$ranks" ]; then
-    case $ranks in
-        *[!0-9]* | 0*) refuse "-n $ranks is not a number of ranks: give 1 or more, e.g. -n 4" ;;
-    esac
-fi
-[ -z "$hostfile" ] || [ -r "$hostfile" ] || refuse "cannot read the host file $hostfile: give a file with one machine per line"
+case $ranks in
+    unsaid) ranks= ;;
+    '' | *[!0-9]* | 0*) refuse "-n ${ranks:-''} is not a number of ranks: give 1 or more, e.g. -n 4" ;;
+esac
+[ -z "$hostfile" ] || { [ -r "$hostfile" ] && [ ! -d "$hostfile" ]; } || refuse "cannot read the host file $hostfile: give a file with one machine per line"
+case ${PYTHON:-} in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
 case ${REFIMPL_MPI:-} in
     '' | mpich | openmpi) ;;
     *) refuse "unknown REFIMPL_MPI=$REFIMPL_MPI: give mpich or openmpi, or unset it" ;;
@@ -93,38 +93,11 @@ from importlib.util import find_spec
 sys.exit(not all(find_spec(name) for name in sys.argv[1:]))' "$@" </dev/null >/dev/null 2>&1
 }
 
-# Does Python $1 have mpi4py?  If it has, but cannot run refimpl all the same, print the reason:
-# a version that setup.cfg does not take, or an mpi4py whose MPI is not there.
-judge() {
-    "$1" -c "$safely"'
-import configparser, importlib, re
-from importlib.util import find_spec
-if not find_spec("mpi4py"):
-    sys.exit(1)
-def numbers(text):
-    return [int(number) for number in re.findall("[0-9]+", text)[:3]]
-config = configparser.ConfigParser()
-config.read(sys.argv[1])
-least = dict(line.split(">=") for line in config["options"]["install_requires"].split())
-def reason():
-    needed = config["options"]["python_requires"]
-    if list(sys.version_info[:3]) < numbers(needed):
-        return "Python %d.%d is too old, %s is needed" % (*sys.version_info[:2], needed)
-    for name in sorted(least):
-        if not find_spec(name):
-            return "it has mpi4py but no " + name
-        version = importlib.import_module(name).__version__
-        if numbers(version) < numbers(least[name]):
-            return "%s %s is too old, %s or newer is needed" % (name, version, least[name])
-    import mpi4py
-    mpi4py.rc.initialize = False
-    from mpi4py import MPI
-try:
-    why = reason()
-except Exception as error:
-    why = "; ".join(str(error).split("\n"))
-if why:
-    print("the Python in %s: %s" % (sys.prefix, why))' "$here/setup.cfg" </dev/null 2>/dev/null
+# Ask Python $1 what surroundings.py answers: the reason not to go on, or nothing.
+ask() {
+    asked_python=$1
+    shift
+    "$asked_python" "$here/refimpl/support/surroundings.py" "$@" </dev/null 2>/dev/null
 }
 
 # Print the Python to make an environment with: it must bring venv and pip.
@@ -158,10 +131,18 @@ in_slurm() { [ -n "${SLURM_JOB_ID:-}" ] && [ -z "$hostfile" ] && command -v srun
 # Does launcher $1 start two ranks of Python $2 that see each other?  (An mpiexec of another MPI
 # starts two worlds of one.)
 launches() {
-    "$2" -c 'import subprocess, sys
-ranks = "from mpi4py import MPI; import numpy, scipy; raise SystemExit(MPI.COMM_WORLD.size != 2)"
+    "$2" -c "$safely"'
+import subprocess
+ranks = sys.argv[3] + "; from mpi4py import MPI; import numpy, scipy; raise SystemExit(MPI.COMM_WORLD.size != 2)"
 command = [sys.argv[1], "-n", "2", sys.executable, "-c", ranks]
-sys.exit(subprocess.run(command, timeout=60).returncode)' "$1" "$2" </dev/null >/dev/null 2>&1
+sys.exit(subprocess.run(command, timeout=60).returncode)' "$1" "$2" "$safely" </dev/null >/dev/null 2>&1
+}
+
+# Is $1 the Python of an environment that was made here?  Then set python and mpiexec to it.
+made_here() {
+    python=$(command -v "$1") || return 1
+    mpiexec=$(dirname "$python")/mpiexec
+    [ -x "$mpiexec" ] && [ -e "$(dirname "$python")/../.refimpl-ready" ]
 }
 
 # Set python and mpiexec to an environment that works as it is, or fail.
@@ -172,18 +153,18 @@ use_existing() {
     [ -z "${PYTHON:-}" ] || set -- "$PYTHON"
     told=
     for candidate; do
-        why=$(judge "$candidate") || continue
+        if made_here "$candidate"; then return 0; fi
+        why=$(ask "$candidate" fits "$here/setup.cfg") || continue # no mpi4py
+        python=$(command -v "$candidate")
         if [ -n "$why" ]; then
-            [ "$why" = "$told" ] || say "not used: $why"
+            [ "$why" = "$told" ] || say "not used: $python: $why"
             told=$why
             continue
         fi
-        python=$(command -v "$candidate")
         mpiexec=$(dirname "$python")/mpiexec
         [ -x "$mpiexec" ] || mpiexec=$(command -v mpiexec || true)
         if [ -n "${MPIEXEC:-}" ] || in_slurm; then return 0; fi
         [ -n "$mpiexec" ] || continue
-        [ ! -e "$(dirname "$mpiexec")/../.refimpl-ready" ] || return 0
         if launches "$mpiexec" "$python"; then return 0; fi
         say "not used: $mpiexec does not start ranks of the mpi4py in $python"
     done
@@ -265,13 +246,13 @@ set_up() {
         rm -rf "$venv"
         mkdir "$venv"
         : >"$venv/.refimpl-made"
-        quietly "$base" -m venv "$venv" || failed "$base -m venv"
+        (CDPATH='' cd -- "$here" && quietly "$base" -m venv "$venv") || failed "$base -m venv"
     fi
     say "installing numpy, scipy, mpi4py, $mpi$([ "$least" = "$mpi" ] || echo " and what the tests need") ..."
     # In the checkout, where ".[extras]" has no path that would need quoting.
     (CDPATH='' cd -- "$here" && quietly "$venv/bin/python" -m pip install --disable-pip-version-check --editable ".[$extras]") ||
         failed "pip install"
-    quietly "$venv/bin/python" -c 'import mpi4py, numpy, scipy' && [ -x "$venv/bin/mpiexec" ] || failed "the check of what was installed"
+    quietly "$venv/bin/python" -c "$safely; import mpi4py, numpy, scipy" && [ -x "$venv/bin/mpiexec" ] || failed "the check of what was installed"
     wanted >"$venv/.refimpl-ready"
     say "done"
     unlock
@@ -302,10 +283,11 @@ use_own() {
 }
 
 trap 'exit 130' INT # during the set-up; the launcher, which takes this process over, has its own
-own=
-if [ -n "${REFIMPL_MPI:-}" ] || ! use_existing; then
-    own=yes
-    use_own
+if [ -n "${REFIMPL_MPI:-}" ] || ! use_existing; then use_own; fi
+own= # the name of its MPI, if the environment was made here
+if made_here "$python"; then
+    read -r own _ <"$(dirname "$python")/../.refimpl-ready"
+    unset MPI4PY_MPIABI MPI4PY_LIBMPI # of other projects
 fi
 if [ "$command" = setup ]; then
     printf '%s\n' "$python" # for scripts: python=$(./run_mpi.sh setup)
@@ -362,26 +344,48 @@ case $command in
         local_surroundings
         exec "$python" -m pytest "$@" </dev/null
         ;;
-    topology | explain | plan | report | golden) exec "$python" -m refimpl "$@" ;; # no MPI in these
 esac
+
+# In front of the command: `-m mpi4py` turns one rank's exception into the end of the job, and the
+# folder one works in is kept from shadowing Python's modules, by -P or, in Python 3.10, by hand.
+if "$python" -P -c '' </dev/null 2>/dev/null; then
+    set -- "$python" -P -m mpi4py -m refimpl "$@"
+else
+    set -- "$python" -c "$safely; from mpi4py.run import main; main()" -m refimpl "$@"
+fi
+case $command in topology | explain | plan | report | golden) exec "$@" ;; esac # no MPI in these
 for word; do
-    case $word in -h | --help) exec "$python" -m refimpl "$@" ;; esac
+    case $word in -h | --help) exec "$@" ;; esac
 done
 
+# Print how many ranks a batch job is for; nothing if it does not tell.
+ranks_of_job() {
+    if [ -n "${SLURM_NTASKS:-}" ]; then
+        echo "$SLURM_NTASKS"
+    elif [ -n "${SLURM_TASKS_PER_NODE:-}" ]; then # "4(x2),3": twice 4 and 3
+        echo "$SLURM_TASKS_PER_NODE" | tr ',' '\n' | awk -F'[(x)]+' '{ n += $1 * ($2 ? $2 : 1) } END { print n }'
+    elif [ -r "${PBS_NODEFILE:-}" ]; then
+        awk 'NF { n++ } END { print n }' "$PBS_NODEFILE"
+    else
+        echo "${LSB_DJOB_NUMPROC:-}"
+    fi
+}
+
+job=${SLURM_JOB_ID:-}${PBS_JOBID:-}${LSB_JOBID:-}
+[ -n "$job" ] && [ -z "$hostfile" ] || job=
 if [ -z "$ranks" ]; then
     ranks=4
-    if in_slurm; then ranks=${SLURM_NTASKS:-4}; fi
+    [ -z "$job" ] || ranks=$(ranks_of_job)
+    [ -n "$ranks" ] || refuse "job $job does not say how many ranks it is for: give them, e.g. -n 4"
 fi
 
 is_open_mpi() {
     case $("$@" --version 2>&1 </dev/null) in *"Open MPI"* | *OpenRTE* | *prte*) ;; *) return 1 ;; esac
 }
 
-# One rank's error ends the job: `-m mpi4py` turns an exception into MPI_Abort.
-set -- -m mpi4py -m refimpl "$@"
+export REFIMPL_RANKS="$ranks" # so that a launcher of another MPI, which starts worlds of one, is found out
 
 # Put the launcher in front, from right to left.
-set -- "$python" "$@"
 if [ -n "${MPIEXEC:-}" ] && command -v "$MPIEXEC" >/dev/null; then
     launcher=$MPIEXEC # one word, perhaps with spaces in it
 elif [ -n "${MPIEXEC:-}" ]; then
@@ -389,37 +393,66 @@ elif [ -n "${MPIEXEC:-}" ]; then
     command -v "$launcher" >/dev/null || refuse "MPIEXEC: no command $launcher: give a launcher, e.g. MPIEXEC=mpiexec, or unset it"
 elif in_slurm; then
     launcher=srun
+    # A cluster's own MPI knows its SLURM; an MPI from the package index must be told its dialect.
+    if [ -z "${SLURM_MPI_TYPE:-}" ]; then
+        case $own in
+            mpich) export SLURM_MPI_TYPE=pmi2 ;;
+            openmpi)
+                if srun --mpi=pmix --test-only -n 1 true </dev/null >/dev/null 2>&1; then
+                    export SLURM_MPI_TYPE=pmix
+                else
+                    launcher=$mpiexec # no PMIx here; Open MPI's own asks SLURM itself
+                fi
+                ;;
+        esac
+    fi
+    if [ -n "${SLURM_STEP_ID:-}" ]; then # inside a step: the ranks share what it holds
+        if [ "${SLURM_STEP_NUM_TASKS:-1}" -gt 1 ] && [ -z "${SLURM_PTY_PORT:-}" ]; then
+            [ "${SLURM_PROCID:-0}" = 0 ] || exit 2
+            refuse "srun has called this $SLURM_STEP_NUM_TASKS times: call it once, without srun, which it uses itself"
+        fi
+        export SLURM_OVERLAP="${SLURM_OVERLAP:-1}"
+    fi
 else
     launcher=$mpiexec
 fi
+if [ -n "${MPIEXEC:-}" ] && [ -z "$("$launcher" --version 2>&1 </dev/null)" ]; then
+    refuse "MPIEXEC: '$launcher --version' says nothing, so it is no launcher: give one, e.g. MPIEXEC=mpiexec, or unset it"
+fi
 
 if [ -n "$hostfile" ]; then
+    why=$(ask "$python" hosts "$hostfile")
+    [ -z "$why" ] || refuse "host file $hostfile $why; give a file with one machine per line"
     if is_open_mpi "$launcher"; then
-        for name in PYTHONPATH OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS BLIS_NUM_THREADS VECLIB_MAXIMUM_THREADS; do
-            set -- -x "$name" "$@" # Open MPI takes only its own variables along to other machines
+        # Open MPI takes only its own variables along to other machines.
+        for name in $(env | awk -F= '/^(LD_LIBRARY_PATH|PYTHONPATH|XDG_CACHE_HOME|[A-Z]*_NUM_THREADS|VECLIB_[A-Z_]*|MPI4PY_[A-Z_]*|REFIMPL_[A-Z_]*)=/ { print $1 }'); do
+            set -- -x "$name" "$@"
         done
         set -- --hostfile "$hostfile" "$@"
     else
         set -- -f "$hostfile" "$@"
     fi
-elif [ "$launcher" = "$mpiexec" ] && [ -z "${SLURM_JOB_ID:-}${PBS_JOBID:-}${LSB_JOBID:-}" ]; then
+elif [ "$launcher" = "$mpiexec" ] && [ -z "$job" ]; then
     local_surroundings
 fi
 
+# A launcher keeps some files open for every rank.
+files=$((64 + ranks * 8))
+# shellcheck disable=SC3045 # POSIX has no ulimit -n; every sh has
+case $(ulimit -S -n) in
+    unlimited) ;;
+    *) [ "$(ulimit -S -n)" -ge $files ] || ulimit -S -n $files 2>/dev/null ||
+        say "$ranks ranks may need $files open files at once, but 'ulimit -H -n' allows $(ulimit -H -n): if they do not start, have it raised" ;;
+esac
+
 set -- -n "$ranks" "$@"
 if [ "$launcher" = srun ] && [ -z "${MPIEXEC:-}" ]; then
-    set -- --kill-on-bad-exit=1 "$@"
-    # A cluster's own MPI knows its SLURM; an MPI from the package index must be told its dialect.
-    if [ -n "$own" ] && [ -z "${SLURM_MPI_TYPE:-}" ]; then
-        if [ "$mpi" = openmpi ]; then set -- --mpi=pmix "$@"; else set -- --mpi=pmi2 "$@"; fi
-    fi
+    set -- --quiet --kill-on-bad-exit=1 "$@"
 elif [ "$launcher" != "${MPIEXEC:-$launcher}" ]; then
     rest=${MPIEXEC#* }
     set -f
     # shellcheck disable=SC2086 # the override's own words
     set -- $rest "$@"
 fi
-export REFIMPL_RANKS="$ranks" # so that a launcher of another MPI, which starts worlds of one, is found out
-
 # stdin is nobody's: ranks must not eat a script's input, nor stop when run in the background.
 exec "$launcher" "$@" </dev/null
