@@ -43,7 +43,7 @@ refuse() {
 
 # --- options ---------------------------------------------------------------------------------
 
-ranks=
+ranks=unsaid
 hostfile=${HOSTFILE:-}
 while [ $# -gt 0 ]; do
     case $1 in
@@ -60,12 +60,12 @@ while [ $# -gt 0 ]; do
         *) break ;;
     esac
 done
-if [ -n "$ranks" ]; then
-    case $ranks in
-        *[!0-9]* | 0*) refuse "-n $ranks is not a number of ranks: give 1 or more, e.g. -n 4" ;;
-    esac
-fi
-[ -z "$hostfile" ] || [ -r "$hostfile" ] || refuse "cannot read the host file $hostfile: give a file with one machine per line"
+case $ranks in
+    unsaid) ranks= ;;
+    '' | *[!0-9]* | 0*) refuse "-n ${ranks:-''} is not a number of ranks: give 1 or more, e.g. -n 4" ;;
+esac
+[ -z "$hostfile" ] || { [ -r "$hostfile" ] && [ ! -d "$hostfile" ]; } || refuse "cannot read the host file $hostfile: give a file with one machine per line"
+case ${PYTHON:-} in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
 case ${REFIMPL_MPI:-} in
     '' | mpich | openmpi) ;;
     *) refuse "unknown REFIMPL_MPI=$REFIMPL_MPI: give mpich or openmpi, or unset it" ;;
@@ -76,6 +76,9 @@ command=$1
 
 # --- Python ----------------------------------------------------------------------------------
 
+# How our own lines of Python begin: what lies in the folder one works in is none of their modules.
+safely='import sys; sys.path = [folder for folder in sys.path if folder]'
+
 # Print "3.12" if $1 is a Python that can run refimpl; fail silently if it is not.
 python_version() {
     "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 10))' 2>/dev/null </dev/null
@@ -85,9 +88,16 @@ python_version() {
 has_modules() {
     python_with_modules=$1
     shift
-    "$python_with_modules" -c 'import sys
+    "$python_with_modules" -c "$safely"'
 from importlib.util import find_spec
 sys.exit(not all(find_spec(name) for name in sys.argv[1:]))' "$@" </dev/null >/dev/null 2>&1
+}
+
+# Ask Python $1 what surroundings.py answers: the reason not to go on, or nothing.
+ask() {
+    asked_python=$1
+    shift
+    "$asked_python" "$here/refimpl/support/surroundings.py" "$@" </dev/null 2>/dev/null
 }
 
 # Print the Python to make an environment with: it must bring venv and pip.
@@ -121,10 +131,18 @@ in_slurm() { [ -n "${SLURM_JOB_ID:-}" ] && [ -z "$hostfile" ] && command -v srun
 # Does launcher $1 start two ranks of Python $2 that see each other?  (An mpiexec of another MPI
 # starts two worlds of one.)
 launches() {
-    "$2" -c 'import subprocess, sys
-ranks = "from mpi4py import MPI; import numpy, scipy; raise SystemExit(MPI.COMM_WORLD.size != 2)"
+    "$2" -c "$safely"'
+import subprocess
+ranks = sys.argv[3] + "; from mpi4py import MPI; import numpy, scipy; raise SystemExit(MPI.COMM_WORLD.size != 2)"
 command = [sys.argv[1], "-n", "2", sys.executable, "-c", ranks]
-sys.exit(subprocess.run(command, timeout=60).returncode)' "$1" "$2" </dev/null >/dev/null 2>&1
+sys.exit(subprocess.run(command, timeout=60).returncode)' "$1" "$2" "$safely" </dev/null >/dev/null 2>&1
+}
+
+# Is $1 the Python of an environment that was made here?  Then set python and mpiexec to it.
+made_here() {
+    python=$(command -v "$1") || return 1
+    mpiexec=$(dirname "$python")/mpiexec
+    [ -x "$mpiexec" ] && [ -e "$(dirname "$python")/../.refimpl-ready" ]
 }
 
 # Set python and mpiexec to an environment that works as it is, or fail.
@@ -133,15 +151,20 @@ use_existing() {
     [ -z "${CONDA_PREFIX:-}" ] || set -- "$CONDA_PREFIX/bin/python" "$@"
     [ -z "${VIRTUAL_ENV:-}" ] || set -- "$VIRTUAL_ENV/bin/python" "$@"
     [ -z "${PYTHON:-}" ] || set -- "$PYTHON"
+    told=
     for candidate; do
-        python_version "$candidate" >/dev/null || continue
-        has_modules "$candidate" mpi4py numpy scipy || continue
+        if made_here "$candidate"; then return 0; fi
+        why=$(ask "$candidate" fits "$here/setup.cfg") || continue # no mpi4py
         python=$(command -v "$candidate")
+        if [ -n "$why" ]; then
+            [ "$why" = "$told" ] || say "not used: $python: $why"
+            told=$why
+            continue
+        fi
         mpiexec=$(dirname "$python")/mpiexec
         [ -x "$mpiexec" ] || mpiexec=$(command -v mpiexec || true)
         if [ -n "${MPIEXEC:-}" ] || in_slurm; then return 0; fi
         [ -n "$mpiexec" ] || continue
-        [ ! -e "$(dirname "$mpiexec")/../.refimpl-ready" ] || return 0
         if launches "$mpiexec" "$python"; then return 0; fi
         say "not used: $mpiexec does not start ranks of the mpi4py in $python"
     done
@@ -173,25 +196,42 @@ quietly() {
 }
 
 # Hold $venv.lock, until this script ends or `unlock`; wait for another set-up that holds it.
-# The lock belongs to descriptor 9, so it goes with the process, however that ends.
+# The lock belongs to descriptor 9, so it goes with the process, however that ends.  On a file
+# system without locks a folder is the lock, which somebody has to remove after a crash.
 lock() {
+    # shellcheck disable=SC2015 # refused if either is not so
+    (: >>"$venv.lock") 2>/dev/null && { [ ! -e "$venv" ] || [ -w "$venv" ]; } ||
+        refuse "cannot write to $venv: name another folder, e.g. REFIMPL_VENV=\$HOME/.refimpl"
     exec 9>>"$venv.lock"
-    "$1" -c 'import fcntl, sys
+    waited=flock
+    "$1" -c "$safely"'
+import fcntl
 try:
     fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except BlockingIOError:
     print("run_mpi.sh: another set-up is at work, waiting for it", file=sys.stderr)
     fcntl.flock(9, fcntl.LOCK_EX)
 except OSError:
-    pass  # a file system without locks' </dev/null
+    sys.exit(1)' </dev/null && return
+    waited=0
+    until mkdir "$venv.lock.folder" 2>/dev/null; do
+        [ $waited != 0 ] || say "another set-up is at work, waiting for it; if there is none, remove $venv.lock.folder"
+        waited=$((waited + 1))
+        [ $waited -le 600 ] || refuse "waited 10 minutes for another set-up: if there is none, remove $venv.lock.folder"
+        sleep 1
+    done
+    trap 'rmdir "$venv.lock.folder"' EXIT
 }
 
-unlock() { exec 9>&-; }
+unlock() {
+    exec 9>&-
+    [ "$waited" = flock ] || rmdir "$venv.lock.folder"
+    trap - EXIT
+}
 
 set_up() {
     base=$(find_python) || exit 2
-    mkdir -p "$(dirname "$venv")" 2>/dev/null && [ -w "$(dirname "$venv")" ] ||
-        refuse "cannot write to $(dirname "$venv"): name another folder, e.g. REFIMPL_VENV=\$HOME/.refimpl"
+    mkdir -p "$(dirname "$venv")" 2>/dev/null || : # `lock` finds out
     lock "$base"
     extras=$least
     if is_ready; then unlock && return; fi
@@ -206,13 +246,13 @@ set_up() {
         rm -rf "$venv"
         mkdir "$venv"
         : >"$venv/.refimpl-made"
-        quietly "$base" -m venv "$venv" || failed "$base -m venv"
+        (CDPATH='' cd -- "$here" && quietly "$base" -m venv "$venv") || failed "$base -m venv"
     fi
     say "installing numpy, scipy, mpi4py, $mpi$([ "$least" = "$mpi" ] || echo " and what the tests need") ..."
     # In the checkout, where ".[extras]" has no path that would need quoting.
     (CDPATH='' cd -- "$here" && quietly "$venv/bin/python" -m pip install --disable-pip-version-check --editable ".[$extras]") ||
         failed "pip install"
-    quietly "$venv/bin/python" -c 'import mpi4py, numpy, scipy' && [ -x "$venv/bin/mpiexec" ] || failed "the check of what was installed"
+    quietly "$venv/bin/python" -c "$safely; import mpi4py, numpy, scipy" && [ -x "$venv/bin/mpiexec" ] || failed "the check of what was installed"
     wanted >"$venv/.refimpl-ready"
     say "done"
     unlock
@@ -243,10 +283,11 @@ use_own() {
 }
 
 trap 'exit 130' INT # during the set-up; the launcher, which takes this process over, has its own
-own=
-if [ -n "${REFIMPL_MPI:-}" ] || ! use_existing; then
-    own=yes
-    use_own
+if [ -n "${REFIMPL_MPI:-}" ] || ! use_existing; then use_own; fi
+own= # the name of its MPI, if the environment was made here
+if made_here "$python"; then
+    read -r own _ <"$(dirname "$python")/../.refimpl-ready"
+    unset MPI4PY_MPIABI MPI4PY_LIBMPI # of other projects
 fi
 if [ "$command" = setup ]; then
     printf '%s\n' "$python" # for scripts: python=$(./run_mpi.sh setup)
@@ -262,10 +303,11 @@ export MKL_NUM_THREADS="${MKL_NUM_THREADS:-$OMP_NUM_THREADS}"
 export BLIS_NUM_THREADS="${BLIS_NUM_THREADS:-$OMP_NUM_THREADS}"
 export VECLIB_MAXIMUM_THREADS="${VECLIB_MAXIMUM_THREADS:-$OMP_NUM_THREADS}"
 
-# Open MPI refuses root and more ranks than cores until it is told otherwise (4 and 5).
+# Open MPI refuses root and more ranks than cores until it is told otherwise (4 and 5).  By slot: a
+# policy of Open MPI 5 without it puts all ranks on the first machine of several.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe="${OMPI_MCA_rmaps_base_oversubscribe:-true}"
-export PRTE_MCA_rmaps_default_mapping_policy="${PRTE_MCA_rmaps_default_mapping_policy:-:oversubscribe}"
+export PRTE_MCA_rmaps_default_mapping_policy="${PRTE_MCA_rmaps_default_mapping_policy:-slot:oversubscribe}"
 
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" # the checkout's refimpl, installed or not
 [ ! -t 2 ] || export REFIMPL_TERMINAL="${REFIMPL_TERMINAL:-1}" # ranks see a pipe, not the terminal
@@ -276,8 +318,9 @@ free_shared_memory() { df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }';
 
 # All ranks on this machine: nobody has to be reached over a network.
 local_surroundings() {
-    # Open MPI: looking for networks costs a second; binding would put two jobs on one core.
-    export OMPI_MCA_btl="${OMPI_MCA_btl:-self,sm}"
+    # Open MPI: looking for networks costs a second; binding would put two jobs on one core.  Its
+    # shared memory is called vader in 4 and sm in 5, so what is not wanted is named.
+    export OMPI_MCA_btl="${OMPI_MCA_btl:-^tcp,openib,ofi,uct,usnic}"
     export OMPI_MCA_hwloc_base_binding_policy="${OMPI_MCA_hwloc_base_binding_policy:-none}"
     export PRTE_MCA_hwloc_default_binding_policy="${PRTE_MCA_hwloc_default_binding_policy:-none}"
     # Containers often have 64 MB of shared memory; MPIs want some 5 MB per rank and crash without.
@@ -285,6 +328,7 @@ local_surroundings() {
     if [ -n "$shared" ] && [ "$shared" -lt $((ranks * 5120)) ]; then
         export UCX_TLS="${UCX_TLS:-self,tcp}"
         export OMPI_MCA_btl_sm_backing_directory="${OMPI_MCA_btl_sm_backing_directory:-${TMPDIR:-/tmp}}"
+        export OMPI_MCA_btl_vader_backing_directory="${OMPI_MCA_btl_vader_backing_directory:-${TMPDIR:-/tmp}}"
     fi
 }
 
@@ -300,26 +344,48 @@ case $command in
         local_surroundings
         exec "$python" -m pytest "$@" </dev/null
         ;;
-    topology | explain | plan | report | golden) exec "$python" -m refimpl "$@" ;; # no MPI in these
 esac
+
+# In front of the command: `-m mpi4py` turns one rank's exception into the end of the job, and the
+# folder one works in is kept from shadowing Python's modules, by -P or, in Python 3.10, by hand.
+if "$python" -P -c '' </dev/null 2>/dev/null; then
+    set -- "$python" -P -m mpi4py -m refimpl "$@"
+else
+    set -- "$python" -c "$safely; from mpi4py.run import main; main()" -m refimpl "$@"
+fi
+case $command in topology | explain | plan | report | golden) exec "$@" ;; esac # no MPI in these
 for word; do
-    case $word in -h | --help) exec "$python" -m refimpl "$@" ;; esac
+    case $word in -h | --help) exec "$@" ;; esac
 done
 
+# Print how many ranks a batch job is for; nothing if it does not tell.
+ranks_of_job() {
+    if [ -n "${SLURM_NTASKS:-}" ]; then
+        echo "$SLURM_NTASKS"
+    elif [ -n "${SLURM_TASKS_PER_NODE:-}" ]; then # "4(x2),3": twice 4 and 3
+        echo "$SLURM_TASKS_PER_NODE" | tr ',' '\n' | awk -F'[(x)]+' '{ n += $1 * ($2 ? $2 : 1) } END { print n }'
+    elif [ -r "${PBS_NODEFILE:-}" ]; then
+        awk 'NF { n++ } END { print n }' "$PBS_NODEFILE"
+    else
+        echo "${LSB_DJOB_NUMPROC:-}"
+    fi
+}
+
+job=${SLURM_JOB_ID:-}${PBS_JOBID:-}${LSB_JOBID:-}
+[ -n "$job" ] && [ -z "$hostfile" ] || job=
 if [ -z "$ranks" ]; then
     ranks=4
-    if in_slurm; then ranks=${SLURM_NTASKS:-4}; fi
+    [ -z "$job" ] || ranks=$(ranks_of_job)
+    [ -n "$ranks" ] || refuse "job $job does not say how many ranks it is for: give them, e.g. -n 4"
 fi
 
 is_open_mpi() {
     case $("$@" --version 2>&1 </dev/null) in *"Open MPI"* | *OpenRTE* | *prte*) ;; *) return 1 ;; esac
 }
 
-# One rank's error ends the job: `-m mpi4py` turns an exception into MPI_Abort.
-set -- -m mpi4py -m refimpl "$@"
+export REFIMPL_RANKS="$ranks" # so that a launcher of another MPI, which starts worlds of one, is found out
 
 # Put the launcher in front, from right to left.
-set -- "$python" "$@"
 if [ -n "${MPIEXEC:-}" ] && command -v "$MPIEXEC" >/dev/null; then
     launcher=$MPIEXEC # one word, perhaps with spaces in it
 elif [ -n "${MPIEXEC:-}" ]; then
@@ -327,37 +393,66 @@ elif [ -n "${MPIEXEC:-}" ]; then
     command -v "$launcher" >/dev/null || refuse "MPIEXEC: no command $launcher: give a launcher, e.g. MPIEXEC=mpiexec, or unset it"
 elif in_slurm; then
     launcher=srun
+    # A cluster's own MPI knows its SLURM; an MPI from the package index must be told its dialect.
+    if [ -z "${SLURM_MPI_TYPE:-}" ]; then
+        case $own in
+            mpich) export SLURM_MPI_TYPE=pmi2 ;;
+            openmpi)
+                if srun --mpi=pmix --test-only -n 1 true </dev/null >/dev/null 2>&1; then
+                    export SLURM_MPI_TYPE=pmix
+                else
+                    launcher=$mpiexec # no PMIx here; Open MPI's own asks SLURM itself
+                fi
+                ;;
+        esac
+    fi
+    if [ -n "${SLURM_STEP_ID:-}" ]; then # inside a step: the ranks share what it holds
+        if [ "${SLURM_STEP_NUM_TASKS:-1}" -gt 1 ] && [ -z "${SLURM_PTY_PORT:-}" ]; then
+            [ "${SLURM_PROCID:-0}" = 0 ] || exit 2
+            refuse "srun has called this $SLURM_STEP_NUM_TASKS times: call it once, without srun, which it uses itself"
+        fi
+        export SLURM_OVERLAP="${SLURM_OVERLAP:-1}"
+    fi
 else
     launcher=$mpiexec
 fi
+if [ -n "${MPIEXEC:-}" ] && [ -z "$("$launcher" --version 2>&1 </dev/null)" ]; then
+    refuse "MPIEXEC: '$launcher --version' says nothing, so it is no launcher: give one, e.g. MPIEXEC=mpiexec, or unset it"
+fi
 
 if [ -n "$hostfile" ]; then
+    why=$(ask "$python" hosts "$hostfile")
+    [ -z "$why" ] || refuse "host file $hostfile $why; give a file with one machine per line"
     if is_open_mpi "$launcher"; then
-        for name in PYTHONPATH OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS BLIS_NUM_THREADS VECLIB_MAXIMUM_THREADS; do
-            set -- -x "$name" "$@" # Open MPI takes only its own variables along to other machines
+        # Open MPI takes only its own variables along to other machines.
+        for name in $(env | awk -F= '/^(LD_LIBRARY_PATH|PYTHONPATH|XDG_CACHE_HOME|[A-Z]*_NUM_THREADS|VECLIB_[A-Z_]*|MPI4PY_[A-Z_]*|REFIMPL_[A-Z_]*)=/ { print $1 }'); do
+            set -- -x "$name" "$@"
         done
         set -- --hostfile "$hostfile" "$@"
     else
         set -- -f "$hostfile" "$@"
     fi
-elif [ "$launcher" = "$mpiexec" ] && [ -z "${SLURM_JOB_ID:-}${PBS_JOBID:-}${LSB_JOBID:-}" ]; then
+elif [ "$launcher" = "$mpiexec" ] && [ -z "$job" ]; then
     local_surroundings
 fi
 
+# A launcher keeps some files open for every rank.
+files=$((64 + ranks * 8))
+# shellcheck disable=SC3045 # POSIX has no ulimit -n; every sh has
+case $(ulimit -S -n) in
+    unlimited) ;;
+    *) [ "$(ulimit -S -n)" -ge $files ] || ulimit -S -n $files 2>/dev/null ||
+        say "$ranks ranks may need $files open files at once, but 'ulimit -H -n' allows $(ulimit -H -n): if they do not start, have it raised" ;;
+esac
+
 set -- -n "$ranks" "$@"
 if [ "$launcher" = srun ] && [ -z "${MPIEXEC:-}" ]; then
-    set -- --kill-on-bad-exit=1 "$@"
-    # A cluster's own MPI knows its SLURM; an MPI from the package index must be told its dialect.
-    if [ -n "$own" ] && [ -z "${SLURM_MPI_TYPE:-}" ]; then
-        if [ "$mpi" = openmpi ]; then set -- --mpi=pmix "$@"; else set -- --mpi=pmi2 "$@"; fi
-    fi
+    set -- --quiet --kill-on-bad-exit=1 "$@"
 elif [ "$launcher" != "${MPIEXEC:-$launcher}" ]; then
     rest=${MPIEXEC#* }
     set -f
     # shellcheck disable=SC2086 # the override's own words
     set -- $rest "$@"
 fi
-export REFIMPL_RANKS="$ranks" # so that a launcher of another MPI, which starts worlds of one, is found out
-
 # stdin is nobody's: ranks must not eat a script's input, nor stop when run in the background.
 exec "$launcher" "$@" </dev/null

@@ -220,7 +220,7 @@ class Tree:
             "OPENBLAS_NUM_THREADS": "1",
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-            "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+            "PRTE_MCA_rmaps_default_mapping_policy": "slot:oversubscribe",
         }
         try:
             said, code = bounded(command, self.folder, os.environ | ours, limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def run(args: Any) -> int:
     """Train as told; print the scores."""
     from refimpl.cli import say, world
     from refimpl.methods.strategies import simplest
-    from refimpl.run.folder import RunFolder, default_folder
+    from refimpl.run.folder import RunFolder
     from refimpl.run.modelfile import ModelFile
     from refimpl.run.report import summary_text
     from refimpl.run.trainer import Trainer, run_folder
@@ -38,13 +39,16 @@ def run(args: Any) -> int:
     comm = world(args.ranks_per_node)
     model = ModelFile.open(args.model, comm)
     run = run_of(args, model, args.strategy or simplest(comm.size))
-    path = Path(args.out) if args.out else default_folder(model.name)
     with together(comm):
-        if comm.rank == 0:
-            RunFolder.check_free(path)
+        path = RunFolder.claim(args.out, model.name) if comm.rank == 0 else Path()
     quiet = (lambda text: None) if args.json else say
-    trainer = Trainer(comm, run, model, quiet, args.log_every)
-    summary = trainer.train(run_folder(path, run, model))
+    try:
+        trainer = Trainer(comm, run, model, quiet, args.log_every)
+        summary = trainer.train(run_folder(path, run, model))
+    finally:
+        if comm.rank == 0 and not args.out:
+            with suppress(OSError):
+                path.rmdir()  # still empty: no run was begun
     if args.json:
         say(json.dumps(summary, indent=2))
     else:

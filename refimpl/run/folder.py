@@ -7,6 +7,7 @@
     model.npz        the parameters by name, at the end
     task.npz         what the task needs to score or decode other data, at the end
     summary.json     the figures, at the very end: a folder that has it is a finished run
+    .slurm_job       in a SLURM job, its number: should it be requeued, it knows its own work
 
 Only rank 0 writes.
 """
@@ -18,7 +19,10 @@ import os
 import time
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -26,14 +30,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.support.errors import UserError, require
+from refimpl.support.partial import partial_of
 
 SUMMARY, CONFIG = "summary.json", "config.json"
 METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
+JOB = ".slurm_job"
 
 
 def default_folder(model: str) -> Path:
-    """Return ``runs/NAME-TIME``, the folder of a run that was given none."""
-    return Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """Make and return ``runs/NAME-TIME``, the folder of a run that was given none.
+
+    In a SLURM job its number follows, as JOB or ARRAY_TASK; where it is taken, 2 or more.
+    No two calls, of whatever processes, return the same folder.
+    """
+    told = os.environ.get
+    job = told("SLURM_JOB_ID", "")
+    if told("SLURM_ARRAY_TASK_ID"):
+        job = f"{told('SLURM_ARRAY_JOB_ID', job)}_{told('SLURM_ARRAY_TASK_ID')}"
+    name = "-".join(filter(None, (model, time.strftime("%Y%m%d-%H%M%S"), job)))
+    for number in count(1):
+        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"cannot make run folder {path}: {error.strerror}; name one elsewhere with --out"
+            ) from error
+        return path
+    raise AssertionError("there is always a next number")
 
 
 def check_file(option: str, name: str, ending: str = "") -> None:
@@ -53,7 +79,7 @@ def write_whole(path: Path, content: bytes) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     try:
         partial.write_bytes(content)
         os.replace(partial, path)
@@ -71,6 +97,26 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @staticmethod
+    def claim(out: str | None, model: str) -> Path:
+        """Return the folder that a run may write into, before anything is computed.
+
+        Without ``out`` it is a new one of `default_folder`.  What this very SLURM job has left in
+        ``out`` before it was requeued is removed: the run begins anew.
+
+        Raises
+        ------
+        UserError
+            If ``out`` holds anything else already, or no folder can be made.
+        """
+        if out is None:
+            return default_folder(model)
+        path = Path(out)
+        if _left_by_this_job(path):
+            rmtree(path, ignore_errors=True)
+        RunFolder.check_free(path)
+        return path
 
     @staticmethod
     def check_free(path: Path) -> None:
@@ -92,9 +138,14 @@ class RunFolder:
         try:
             cls.check_free(path)
             path.mkdir(parents=True, exist_ok=True)
+            with (path / CONFIG).open("x"):  # of two runs at once, one
+                if "SLURM_JOB_ID" in os.environ:
+                    (path / JOB).write_text(os.environ["SLURM_JOB_ID"])
             write_json(path / CONFIG, config)
             write_whole(path / "model.py", model_text.encode())
             (path / METRICS).touch()
+        except FileExistsError as error:
+            raise UserError(f"run folder {path} is another run's: give --out a new one") from error
         except OSError as error:
             raise UserError(f"cannot write run folder {path}: {error}") from error
         return cls(path)
@@ -171,9 +222,18 @@ class RunFolder:
         return plain
 
 
+def _left_by_this_job(path: Path) -> bool:
+    """Return whether a folder holds what this SLURM job left unfinished when it was requeued."""
+    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or (path / SUMMARY).exists():
+        return False
+    with suppress(OSError, UnicodeDecodeError):
+        return (path / JOB).read_text() == os.environ.get("SLURM_JOB_ID")
+    return False
+
+
 def save_arrays(path: Path, arrays: Iterable[tuple[str, NDArray]]) -> None:
     """Write named arrays as an npz file, whole or not at all; holds one array at a time."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     try:
         with ZipFile(partial, "w") as file:
             for name, array in arrays:

@@ -236,3 +236,9 @@ def test_one_line_for_all_ranks_and_exit_code_2(tmp_path):
     assert run.returncode == 2
     assert run.stderr.count("refimpl: error: ") == 1 and "Traceback" not in run.stderr
     assert "partition groups of 3" in run.stderr
+
+
+def test_a_run_that_begins_nothing_leaves_no_folder(tmp_path):
+    run = launched(1, "train", "mlp", "--batch", 10**8, cwd=tmp_path)
+    assert run.returncode == 2, run.stderr
+    assert list((tmp_path / "runs").iterdir()) == []

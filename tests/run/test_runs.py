@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -40,6 +41,53 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path):
     with pytest.raises(UserError, match="is not empty"):
         runs.RunFolder.create(tmp_path, {}, "")
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_default_folders_of_one_moment_are_different(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs.time, "strftime", lambda form: "NOW")
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    with ThreadPoolExecutor(24) as pool:
+        made = list(pool.map(runs.default_folder, ["mlp"] * 24))
+    assert {path.name for path in made} == {"mlp-NOW", *(f"mlp-NOW-{n}" for n in range(2, 25))}
+    assert all(path.is_dir() for path in made)
+    monkeypatch.setenv("SLURM_JOB_ID", "71")
+    assert runs.default_folder("mlp").name == "mlp-NOW-71"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    assert runs.default_folder("mlp").name == "mlp-NOW-70_1"
+
+
+def test_default_folder_that_cannot_be_made_is_refused_with_a_remedy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").touch()
+    with pytest.raises(UserError, match="--out"):
+        runs.RunFolder.claim(None, "mlp")
+
+
+def test_of_two_runs_that_found_one_empty_folder_one_gets_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.RunFolder, "check_free", lambda path: None)
+    runs.RunFolder.create(tmp_path, {"a": 1}, "")
+    with pytest.raises(UserError, match="another run's"):
+        runs.RunFolder.create(tmp_path, {"a": 2}, "")
+    assert runs.RunFolder(tmp_path).config() == {"a": 1}
+
+
+def test_a_requeued_job_begins_anew_in_its_own_unfinished_folder_only(tmp_path, monkeypatch):
+    mine, other, done = tmp_path / "mine", tmp_path / "other", tmp_path / "done"
+    monkeypatch.setenv("SLURM_JOB_ID", "6")
+    runs.RunFolder.create(other, {}, "")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    runs.RunFolder.create(mine, {}, "").log({"epoch": 1})
+    runs.RunFolder.create(done, {}, "").finish({}, {})
+    with pytest.raises(UserError, match="is not empty"):
+        runs.RunFolder.claim(str(mine), "mlp")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    runs.RunFolder.create(runs.RunFolder.claim(str(mine), "mlp"), {"a": 1}, "")
+    for path in (other, done):
+        with pytest.raises(UserError, match="is not empty"):
+            runs.RunFolder.claim(str(path), "mlp")
 
 
 def test_a_run_without_summary_is_not_finished(tmp_path):

@@ -1,6 +1,7 @@
 """The synthesizer: the physics of its parts, and what its corpus promises."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from scipy import signal
 from scipy.io import wavfile
 
 from refimpl.support.errors import UserError
+from refimpl.support.partial import partial_of
 from refimpl.tasks.acoustic.synth import (
     LEXICON,
     PHONES,
@@ -262,6 +264,38 @@ def test_failure_half_way_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space left on device"):
         write_corpus(tmp_path / "corpus", speakers={"train": 1}, utterances={"train": 1})
     assert list(tmp_path.iterdir()) == []
+
+
+ONE = {"speakers": {"dev": 1}, "utterances": {"dev": 1}, "rate": 8000}
+
+
+@pytest.mark.parametrize("moment", ["_prepare", "write_lists"])
+def test_corpus_that_another_job_has_completed_meanwhile_stands(tmp_path, monkeypatch, moment):
+    folder, work = tmp_path / "corpus", getattr(corpus, moment)
+
+    def others_work(*args):
+        monkeypatch.setattr(corpus, moment, work)
+        monkeypatch.setattr(corpus.os, "getpid", lambda: 1)
+        write_corpus(folder, **ONE, others=True)
+        monkeypatch.undo()
+        work(*args)
+
+    monkeypatch.setattr(corpus, moment, others_work)
+    write_corpus(folder, **ONE, others=True)
+    assert (folder / "corpus.json").is_file()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_half_a_corpus_of_somebody_is_neither_taken_nor_overwritten(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "lexicon.txt").touch()
+    with pytest.raises(UserError, match="is there already"):
+        write_corpus(tmp_path / "corpus", **ONE, others=True)
+
+
+def test_names_of_what_is_being_written_hold_host_and_process(monkeypatch):
+    name = partial_of(Path("a/b")).name
+    assert name == f".b.{os.uname().nodename}.{os.getpid()}.partial"
 
 
 def test_empty_directory_is_filled(tmp_path):

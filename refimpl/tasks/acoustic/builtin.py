@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refimpl.support.errors import UserError
+from refimpl.support.partial import partial_of
 from refimpl.world.agree import together
 
 if TYPE_CHECKING:
@@ -39,17 +39,17 @@ def builtin_corpus(comm: Communicator, cache: Path, say: Callable[[str], None]) 
 
         say(f"synthesizing the built-in corpus in {folder} (once)")
         if shared:
-            synth.write_corpus(folder, comm=comm)
+            synth.write_corpus(folder, comm=comm, others=True)
         else:
             within, _ = comm.levels()
             if any(within.allgather_object(missing)):
-                synth.write_corpus(folder, comm=within)
+                synth.write_corpus(folder, comm=within, others=True)
     return folder
 
 
 def _visible_to_all(comm: Communicator, cache: Path) -> bool:
     """Return whether a file that rank 0 makes in ``cache`` is seen by all ranks.  Collective."""
-    name = comm.bcast_object(f".probe-{os.getpid()}")
+    name = comm.bcast_object(partial_of(cache / "probe").name)
     problem = None
     try:
         cache.mkdir(parents=True, exist_ok=True)

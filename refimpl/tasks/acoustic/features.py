@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.support.errors import UserError, require
+from refimpl.support.partial import partial_of
 from refimpl.tasks.acoustic.frontend import LogMel
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.settings import AcousticSettings
@@ -271,7 +272,7 @@ def read_cache(file: Path, utterances: int, bands: int) -> Found | None:
 
 def write_cache(file: Path, found: Found) -> None:
     """Write a cache file: whole or not at all.  A folder that cannot be written is no error."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    partial = partial_of(file)
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -25,6 +25,7 @@ from scipy.io import wavfile
 
 from refimpl.numerics.rng import stream
 from refimpl.support.errors import UserError, listed, require
+from refimpl.support.partial import partial_of
 from refimpl.tasks.acoustic.synth.articulation import TICK, timing, tracks
 from refimpl.tasks.acoustic.synth.phones import LEXICON
 from refimpl.tasks.acoustic.synth.scene import record
@@ -107,12 +108,14 @@ def write_corpus(
     speakers: Mapping[str, int] = SPEAKERS,
     utterances: Mapping[str, int] = UTTERANCES,
     comm: Communicator | None = None,
+    others: bool = False,
 ) -> None:
     """Write a corpus of synthesized digit strings to ``directory``, whole or not at all.
 
     It is written beside ``directory`` under a temporary name and renamed when complete.
     The files are the same bytes for every number of ranks.  ``comm``: collective; each rank
-    synthesizes every size-th utterance, and all of them see one file system.
+    synthesizes every size-th utterance, and all of them see one file system.  ``others``: other
+    jobs may write the same corpus there at this time; the first to be complete stands.
 
     Raises
     ------
@@ -122,14 +125,13 @@ def write_corpus(
     """
     _check(rate, speakers, utterances)
     rank, size = (comm.rank, comm.size) if comm else (0, 1)
-    pid = comm.bcast_object(os.getpid()) if comm else os.getpid()
     target = Path(directory).absolute()
-    partial = target.with_name(f".{target.name}.{pid}.partial")
+    partial = comm.bcast_object(partial_of(target)) if comm else partial_of(target)
     plan = corpus_plan(seed, speakers, utterances)
     try:
         with _together(comm):
             if rank == 0:
-                _prepare(target, partial, utterances)
+                _prepare(target, partial, utterances, others)
         with _together(comm):
             spans = write_wavs(partial, plan[rank::size], rate)
         everyones = comm.allgather_object(spans) if comm else [spans]
@@ -139,7 +141,7 @@ def write_corpus(
                 settings: dict[str, Any] = {"seed": seed, "rate": rate}
                 settings |= {"speakers": dict(speakers), "utterances": dict(utterances)}
                 write_lists(partial, plan, alignments, settings)
-                os.replace(partial, target)
+                _complete(partial, target, others)
     finally:
         if rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
@@ -183,9 +185,25 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
         file.writelines(line + "\n" for line in lines)
 
 
-def _prepare(target: Path, partial: Path, splits: Iterable[str]) -> None:
+def _complete(partial: Path, target: Path, others: bool) -> None:
+    """Give a corpus that is written its name, unless another job's has come to stand there."""
+    try:
+        os.replace(partial, target)
+    except OSError:
+        if not (others and is_complete(target)):
+            raise
+
+
+def is_complete(directory: Path) -> bool:
+    """Return whether a corpus is there; it comes in one piece, so one file tells of all."""
+    return (directory / "corpus.json").is_file()
+
+
+def _prepare(target: Path, partial: Path, splits: Iterable[str], others: bool) -> None:
     require(
-        not target.exists() or (target.is_dir() and not any(target.iterdir())),
+        not target.exists()
+        or (target.is_dir() and not any(target.iterdir()))
+        or (others and is_complete(target)),
         f"{target} is there already: name a new directory, or remove this one first",
     )
     for split in splits:
