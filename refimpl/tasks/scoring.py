@@ -7,11 +7,14 @@ losses added as integers, so the scores do not depend on the cluster.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from refimpl.collectives import small
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -57,17 +60,24 @@ def cross_entropy(logits: NDArray, labels: NDArray[np.int64]) -> float:
 
 
 def classification(examples: Examples, outputs: Outputs, comm: Communicator) -> dict[str, Any]:
-    """Return ``loss`` (mean), ``frame_error_rate`` and ``frames`` of a split.  Collective."""
-    errors = loss = 0
+    """Return ``loss`` (mean), ``frame_error_rate`` and ``frames`` of a split.  Collective.
+
+    Outputs that are not finite give a loss that is not a number, and no error.
+    """
+    errors = loss = broken = 0
     for index in chunks(examples.count, comm.rank, comm.size):
         logits, labels = outputs(examples, index), examples.labels[index]
         if len(index):
             errors += int(np.count_nonzero(logits.argmax(axis=1) != labels))
-            loss += round(cross_entropy(logits, labels) / LOSS_UNIT)
-    totals = comm.allgather_object((errors, loss))
+            mine = cross_entropy(logits, labels) / LOSS_UNIT
+            if math.isfinite(mine):
+                loss += round(mine)
+            else:
+                broken += 1
+    errors, loss, broken = small.summed(comm, (errors, loss, broken))
     count = max(examples.count, 1)
     return {
-        "loss": sum(loss for _, loss in totals) * LOSS_UNIT / count,
-        "frame_error_rate": sum(errors for errors, _ in totals) / count,
+        "loss": math.nan if broken else loss * LOSS_UNIT / count,
+        "frame_error_rate": errors / count,
         "frames": examples.count,
     }
