@@ -8,6 +8,7 @@ The rooms in reading order.  A file imports from its own room or from those abov
     collectives/  ring, halving-doubling, tree, hierarchical, MPI's own; their costs
     nn/           layers with hand-written backward passes, the flat vector of parameters
     optim/        optimizers, clipping, schedules
+    state/        what a run is: named arrays and where each piece of them lives; digests
     methods/      what fills the axes: sharding, gradient methods, BMUF; one step of them all
     tasks/        what is learnt: images; speech, from wav files to word errors, and a synthesizer
     run/          one run: its settings, the training loop, its folder; runs side by side

@@ -33,6 +33,7 @@ reduce-scatter, and says so.  A message of no elements is sent and counted like 
     interface.py          what every family offers, and where a call begins
     ring.py  halving_doubling.py  tree.py  hierarchical.py  hierarchical_steps.py  native.py
     families.py  auto.py  the families, and the one that picks among them
+    small.py  norm.py     a few numbers of every rank, on all ranks; the norm over shards
     explain.py            schedules as text, from the index functions of the loops
     text.py  explain_hierarchical.py              (its parts)
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.collectives import Collectives
+from refimpl.collectives.norm import GlobalNorm
 from refimpl.methods.protocol import BlockAxis, Context
 from refimpl.methods.strategies import Methods
 from refimpl.nn import Sequential, SoftmaxCrossEntropy
@@ -128,7 +129,7 @@ class Replica:
         self.steps = self.block_start = 0
         self.loss = SoftmaxCrossEntropy()
         self.loss.plan(options.batch, network.outputs, dtype)
-        self._norm = clip.GlobalNorm(exact=options.exact) if options.clip else None
+        self._norm = GlobalNorm(exact=options.exact) if options.clip else None
 
     # ------------------------------------------------------------------------------ one step
 

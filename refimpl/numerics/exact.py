@@ -86,3 +86,23 @@ class FixedPoint:
             scaled = self._scaled[: q[piece].size]
             np.multiply(q[piece], 2.0**-FRACTION_BITS, out=scaled)
             out[piece] = scaled
+
+
+# Every finite float64 is a whole number of 2**-LEAST, of at most LARGEST bits.
+LEAST = 1074
+LARGEST = LEAST + 1024
+
+
+def units(x: float) -> int:
+    """Return x / 2**-LEAST, for a finite x: whole numbers add to the same in any order.
+
+    >>> from_units(sum(map(units, [1e300, 0.1, -1e300])))
+    0.1
+    """
+    numerator, denominator = x.as_integer_ratio()
+    return numerator * ((1 << LEAST) // denominator)
+
+
+def from_units(total: int) -> float:
+    """Return the float64 next to total 2**-LEAST; what `math.fsum` gives of the terms."""
+    return total / (1 << LEAST)

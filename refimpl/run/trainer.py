@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import collectives
+from refimpl.collectives import small
 from refimpl.methods import traffic
 from refimpl.methods.step import LOSS_UNIT, Loss, Replica
 from refimpl.nn import Sequential
@@ -254,9 +255,9 @@ class Trainer:
 
     def _mean_loss(self, losses: Loss, frames: int) -> float:
         """Return the mean loss of the epoch, the same for every world size."""
-        everyones = sum(map(Loss._make, self.comm.allgather_object(tuple(losses))), Loss())
-        self._require_finite(everyones.finite)
-        return everyones.units * LOSS_UNIT / frames
+        units, broken = small.summed(self.comm, (losses.units, int(not losses.finite)))
+        self._require_finite(not broken)
+        return units * LOSS_UNIT / frames
 
     def _require_finite(self, finite: bool) -> None:
         if not finite:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl.collectives import small
 from refimpl.tasks.protocol import Examples, Outputs
 
 if TYPE_CHECKING:
@@ -49,18 +50,20 @@ def classification(examples: Examples, outputs: Outputs, comm: Communicator) -> 
 
     Outputs that are not finite give a loss that is not a number, and no error.
     """
-    errors: int = 0
-    loss: int | float = 0  # whole units, or NaN
+    errors = loss = broken = 0
     for index in chunks(examples.count, comm.rank, comm.size):
         logits, labels = outputs(examples, index), examples.labels[index]
         if len(index):
             errors += int(np.count_nonzero(logits.argmax(axis=1) != labels))
             mine = cross_entropy(logits, labels) / LOSS_UNIT
-            loss += round(mine) if math.isfinite(mine) else math.nan
-    totals = comm.allgather_object((errors, loss))
+            if math.isfinite(mine):
+                loss += round(mine)
+            else:
+                broken += 1
+    errors, loss, broken = small.summed(comm, (errors, loss, broken))
     count = max(examples.count, 1)
     return {
-        "loss": sum(loss for _, loss in totals) * LOSS_UNIT / count,
-        "frame_error_rate": sum(errors for errors, _ in totals) / count,
+        "loss": math.nan if broken else loss * LOSS_UNIT / count,
+        "frame_error_rate": errors / count,
         "frames": examples.count,
     }

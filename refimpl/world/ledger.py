@@ -8,9 +8,13 @@ of link::
     link         "intra" (sender and receiver on one node) or "inter" (on two nodes)
 
 Only what is *sent* is counted, so a sum over all ranks counts every message once.  A message of
-no bytes is a message.  Three kinds of traffic are not counted as messages: pickled control
-traffic (agreeing on an error, gathering this ledger), what the library's own collectives send,
-which nobody can see (they are entered apart, as calls), and the set-up of communicators.
+no bytes is a message.  What training computes with is counted, the few numbers of a norm, a
+density or a sum of losses too (`refimpl.collectives.small`).  Three kinds of traffic are not:
+
+- pickled objects: agreeing on an error, gathering this ledger, times and memory, set-up of the
+  data, and what each rank made of its utterances (alignments, words);
+- what the library's own collectives send, which nobody can see: they are entered apart, as calls;
+- the set-up of communicators, and barriers.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from families import doing
 
 from refimpl.collectives import ring
 from refimpl.collectives.families import HIERARCHICAL
+from refimpl.collectives.norm import GlobalNorm
 from refimpl.methods.gradient.exact import AllReduce, Exact
 from refimpl.methods.partition.zero import ModelStates
 from refimpl.methods.step import Loss, Replica
@@ -182,13 +183,9 @@ def test_a_norm_over_the_world_is_noticed(dies):
 
 def test_a_norm_of_the_own_shard_is_noticed(dies):
     """RLinf issue 1542: no reduction of the gradient's norm across ranks."""
-    norm = clip.GlobalNorm.__call__
-
-    class Alone:
-        def allgather_object(self, part):
-            return [part]
-
-    dies(bits, clip.GlobalNorm, "__call__", lambda self, comm, g: norm(self, Alone(), g))
+    norm = GlobalNorm.__call__
+    (alone,) = loopback.spawn((0,), lambda comm: comm)
+    dies(bits, GlobalNorm, "__call__", lambda self, comm, g: norm(self, alone, g))
 
 
 # --------------------------------------------------------------------- who is in which group

@@ -13,6 +13,7 @@ from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule
 from refimpl.golden.cases.ask import EXACT, INTEGERS, Answer, case
 from refimpl.golden.cases.truth import all_rounded, doubles
+from refimpl.numerics import norm
 from refimpl.numerics.exact import FixedPoint
 from refimpl.optim import clip, schedule
 
@@ -50,10 +51,10 @@ def clipping(inputs: Arrays, settings: Settings) -> Arrays:
     One norm over all shards; clipped (shards, n) = gradient min(1, max_norm / norm).
     """
     gradient = doubles(inputs)["gradient"]
-    scratch = np.zeros(clip.STRIP)
-    norm = np.sqrt(np.float64(sum(clip.square_sum(shard, scratch) for shard in gradient)))
-    factor = clip.coefficient(float(norm), settings["max_norm"])
-    return all_rounded({"norm": norm, "clipped": gradient * factor})
+    scratch = np.zeros(norm.STRIP)
+    length = norm.float_norm(norm.square_sum(shard, scratch) for shard in gradient)
+    factor = clip.coefficient(length, settings["max_norm"])
+    return all_rounded({"norm": np.float64(length), "clipped": gradient * factor})
 
 
 def learning_rate(inputs: Arrays, settings: Settings) -> Arrays:

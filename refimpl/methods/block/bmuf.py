@@ -33,6 +33,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl.collectives.norm import GlobalNorm
 from refimpl.methods import dense
 from refimpl.methods.options import POSITIVE, Check, least, option
 from refimpl.methods.protocol import (
@@ -43,7 +44,6 @@ from refimpl.methods.protocol import (
     Setting,
     Statistics,
 )
-from refimpl.optim import clip
 from refimpl.state.tree import Leaf, Tree
 
 # Values per pass: the model, W, D and the temporaries of `block_update` stay in the cache.
@@ -223,7 +223,7 @@ class BlockMomentum(BlockAxis):
 
         Collective over the partition group; the same on all its ranks.
         """
-        norm = clip.GlobalNorm()(self.partition, self.update)
+        norm = GlobalNorm()(self.partition, self.update)
         return {"synchronised": self.synchronised, "block_update_norm": norm}
 
     def state(self) -> Tree:

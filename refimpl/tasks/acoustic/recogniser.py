@@ -9,7 +9,7 @@ over ranks: all ranks call it equally often, at the end perhaps with an empty in
 
 Nothing here depends on how many ranks there are, to the last bit: the network's outputs do not
 (`posteriors.py`), what a rank makes of an utterance's involves no other utterance, and results
-are counts, or floating-point numbers per utterance added in the utterances' order.
+are counts, or floating-point numbers per utterance added exactly.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl.collectives import small
+from refimpl.numerics.exact import from_units, units
 from refimpl.tasks.acoustic.align import align, utterance_graph
 from refimpl.tasks.acoustic.corpus import Split
 from refimpl.tasks.acoustic.decode import WordLoop
@@ -155,32 +157,35 @@ class Recogniser:
             `WordErrors.as_dict`.
         """
         loop = self._loop()
-        mine: dict[int, tuple[int, float, int, WordErrors]] = {}
+        frames = loss = broken = wrong = 0
+        total = WordErrors()
         for window in posteriors(split.frames, self.states.count, outputs, comm):
             targets = self._targets(split, window)
             heard: list[tuple[str, ...]] = [()] * len(window)
             if words:
                 heard = self._decode(loop, window, self.word_penalty)
             for (u, log_p), target, guess in zip(window, targets, heard, strict=True):
-                counted, loss, wrong = 0, 0.0, 0
                 if target is not None:
-                    counted = len(target)
-                    loss = -float(log_p[np.arange(counted), target].sum())
-                    wrong = int(np.count_nonzero(log_p.argmax(axis=1) != target))
-                said = split.utterances[u].said
-                errors = word_errors(said, guess) if words else WordErrors()
-                mine[u] = counted, loss, wrong, errors
+                    frames += len(target)
+                    mine = -float(log_p[np.arange(len(target)), target].sum())
+                    if math.isfinite(mine):
+                        loss += units(mine)
+                    else:
+                        broken += 1
+                    wrong += int(np.count_nonzero(log_p.argmax(axis=1) != target))
+                if words:
+                    said = split.utterances[u].said
+                    total = WordErrors.total([total, word_errors(said, guess)])
 
-        scores = gathered(comm, mine)
-        frames = sum(counted for counted, _, _, _ in scores)
+        sums = small.summed(comm, (frames, loss, broken, wrong, *total))
+        frames, loss, broken, wrong, *errors = sums
         result = {
             "frames": frames,
-            "loss": math.fsum(loss for _, loss, _, _ in scores) / frames,
-            "frame_error_rate": sum(wrong for _, _, wrong, _ in scores) / frames,
+            "loss": math.nan if broken else from_units(loss) / frames,
+            "frame_error_rate": wrong / frames,
         }
         if words:
-            total = WordErrors.total(errors for _, _, _, errors in scores)
-            result["word_error_rate"] = total.as_dict()
+            result["word_error_rate"] = WordErrors(*errors).as_dict()
         return result
 
     def _targets(self, split: Split, window: Window) -> list[NDArray[np.int64] | None]:

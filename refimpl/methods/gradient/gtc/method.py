@@ -21,8 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import ring
-from refimpl.collectives.cost import Cost
+from refimpl.collectives import small
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
 from refimpl.methods.gradient.gtc import threshold, wire
 from refimpl.methods.gradient.gtc.exchange import Exchanged, exchange
@@ -31,8 +30,6 @@ from refimpl.methods.gradient.gtc.guard import Guard
 from refimpl.methods.options import POSITIVE, Check, least, option
 from refimpl.methods.protocol import Call, Context, GradientMethod, Setting, Statistics
 from refimpl.state.tree import Leaf, Tree
-
-COUNT = np.dtype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,7 @@ class Threshold(GradientMethod):
             return
         if self.target is not None:
             for group in setting.talking("partition"):
-                where = setting.nodes.nodes_of(group)
-                one = Cost(ring.allgather_steps(np.ones(len(group), int)), where, COUNT.itemsize)
+                one = small.cost(1, setting.nodes.nodes_of(group))
                 yield Call(setting, "partition", group, "control", own=one)
         for group in setting.talking("gradient"):
             lengths = [statistics[rank]["message_bytes"] for rank in group]
@@ -194,11 +190,7 @@ class ThresholdCompression(Compressed):
         """Return the sum over the partition group: an all-gather of one int64, p - 1 messages."""
         if self.partition is None:
             return entries
-        everyones = np.zeros(self.partition.size, COUNT)
-        everyones[self.partition.rank] = entries
-        with self.partition.purpose("control"):
-            ring.allgather(self.partition, everyones)
-        return int(everyones.sum())
+        return int(small.gathered(self.partition, [entries]).sum())
 
     def statistics(self) -> dict[str, Any]:
         """Return the last step's numbers, plain data; empty before the first.
