@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from families import addends, uneven
+from families import Sent, addends, uneven
 from loopback import spawn
 
 from refimpl import collectives
@@ -143,19 +143,15 @@ def test_plain_and_fast_form_give_the_same_bits_with_the_same_messages(operation
 
     def outcome(algorithm, n, offsets):
         """Return what every rank ends with, and what it sends to whom, in any order."""
-        sent = [[] for _ in nodes]
-
-        def watch(comm, dest, buf):
-            here, there = comm.members[comm.rank], comm.members[dest]
-            sent[here].append((there, buf.tobytes()))
 
         def body(comm):
             x = addends(p, n, np.float32)[comm.rank]
             own = chunks.slices(x, p, offsets)[comm.rank]
-            algorithm(comm, x, offsets)
-            return (x if operation == "allgather" else x[own]).tobytes()
+            with comm.events.listen(sent := Sent()):
+                algorithm(comm, x, offsets)
+            return (x if operation == "allgather" else x[own]).tobytes(), sorted(sent.messages)
 
-        return spawn(nodes, body, watch), [sorted(messages) for messages in sent]
+        return spawn(nodes, body)
 
     for n in (0, 1, p + 1, 101):
         for offsets in (None, uneven(n, p)):
