@@ -255,6 +255,23 @@ def test_whatever_is_started_is_waited_for(name, operation, p, monkeypatch):
     assert all(request.waited for request in made)
 
 
+@each()
+def test_a_call_is_told_once_around_its_messages(name, operation, p):
+    def body(comm):
+        x = np.zeros(101, np.float32)
+        comm.levels()  # made beforehand, as it is once
+        with comm.events.listen(heard := Heard("collective", "send", "receive", "wait")):
+            run(FAMILIES[name], operation, comm, x)
+        (begin, first), *between, (end, last) = heard.log
+        assert (begin, end) == ("begin", "end") and first is last
+        chosen = FAMILIES[name].family(operation, 101, comm.nodes).name
+        assert first[:2] == ("collective", f"{chosen}.{operation}")
+        assert first.nbytes == x.nbytes and first.value is x
+        assert not [event for _, event in between if event.kind == "collective"]
+
+    spawn(fit(name, operation, p)[-1], body)
+
+
 # ------------------------------------------------------------------------------------ refusals
 
 
