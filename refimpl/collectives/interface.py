@@ -85,7 +85,7 @@ class Collectives(Protocol):
         family = self.family(operation, x.size, comm.nodes, x.itemsize)
         if not family.has(operation):
             raise UserError(family.refuses(operation, comm.nodes))
-        with comm.events.during("collective", f"{family.name} {operation}", x, x.nbytes):
+        with comm.events.during("collective", f"{family.name}.{operation}", x, x.nbytes):
             return family.algorithms[operation].run(comm, x, *more)
 
     # ------------------------------------------------------------------- what is known beforehand

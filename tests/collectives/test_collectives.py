@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
-from families import addends, uneven
+from families import Sent, addends, uneven
 from loopback import spawn
 
 from refimpl import collectives
 from refimpl.collectives import chunks, hierarchical
 from refimpl.collectives.chunks import Call
 from refimpl.support.errors import UserError
-from refimpl.world.events import Listener
 
 WORLDS = range(1, 9)
 
@@ -145,22 +144,12 @@ def test_plain_and_fast_form_give_the_same_bits_with_the_same_messages(operation
     def outcome(algorithm, n, offsets):
         """Return what every rank ends with, and what it sends to whom, in any order."""
 
-        class Sent(Listener):
-            kinds = frozenset({"send"})
-
-            def __init__(self):
-                self.messages = []
-
-            def begin(self, event):
-                self.messages.append((event.peer, event.value.tobytes()))
-
         def body(comm):
             x = addends(p, n, np.float32)[comm.rank]
             own = chunks.slices(x, p, offsets)[comm.rank]
-            heard = Sent()
-            with comm.events.listen(heard):
+            with comm.events.listen(sent := Sent()):
                 algorithm(comm, x, offsets)
-            return (x if operation == "allgather" else x[own]).tobytes(), sorted(heard.messages)
+            return (x if operation == "allgather" else x[own]).tobytes(), sorted(sent.messages)
 
         return spawn(nodes, body)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from families import addend, anything, run, stated_sum, uneven
+from listeners import Heard
 from loopback import spawn
 
 from refimpl import collectives
@@ -23,6 +24,7 @@ from refimpl.collectives.chunks import Call
 from refimpl.collectives.families import EXPLICIT
 from refimpl.collectives.interface import ROOTED
 from refimpl.support.errors import UserError
+from refimpl.world import threads
 
 FAMILIES = {family.name: family for family in (*EXPLICIT, Auto())}
 WORLDS = (1, 2, 3, 4, 6, 7, 8)
@@ -70,7 +72,8 @@ class Outcome(NamedTuple):
     before: list
     after: list  # a chunk of x, of a reduce-scatter
     in_place: bool
-    sent: list
+    totals: list
+    sent: list  # (receiver, bytes) of every message, in order
 
     def cost(self, name, operation):
         """Ask the family what it sends."""
@@ -96,12 +99,14 @@ def outcomes(name, operation, p):
         for vectors, root, offsets in tried:
             x = vectors[comm.rank].copy()
             comm.ledger.clear()
-            got = run(family, operation, comm, x, root, offsets)
+            with comm.events.listen(sent := Heard("send")):
+                got = run(family, operation, comm, x, root, offsets)
             own = chunks.slices(x, p, offsets)[comm.rank]
             there = got if operation != "reduce_scatter" else x[own]
             in_place = got is x or got.base is x
             results.append((got.copy(), in_place and there.tobytes() == got.tobytes()))
-            results[-1] += (comm.ledger.totals(),)
+            messages = [(event.peer, event.nbytes) for event in sent.begun]
+            results[-1] += comm.ledger.totals(), messages
         return results
 
     for number, nodes in enumerate(fit(name, operation, p)):
@@ -112,8 +117,8 @@ def outcomes(name, operation, p):
         ]
         by_call = zip(*spawn(nodes, body), strict=True)
         for (vectors, root, offsets), ranks in zip(tried, by_call, strict=True):
-            after, in_place, sent = (list(column) for column in zip(*ranks, strict=True))
-            done.append(Outcome(nodes, root, offsets, vectors, after, all(in_place), sent))
+            after, in_place, *sent = (list(column) for column in zip(*ranks, strict=True))
+            done.append(Outcome(nodes, root, offsets, vectors, after, all(in_place), *sent))
     return done
 
 
@@ -180,7 +185,30 @@ def test_results_stand_in_the_callers_array(name, operation, p):
 def test_ledger_equals_the_cost_exactly(name, operation, p):
     for call in outcomes(name, operation, p):
         cost = call.cost(name, operation)
-        assert call.sent == [cost.sent_by(rank) for rank in range(p)]
+        assert call.totals == [cost.sent_by(rank) for rank in range(p)]
+
+
+@each()
+def test_messages_leave_in_the_stated_steps(name, operation, p):
+    for call in outcomes(name, operation, p):
+        itemsize, left = call.before[0].itemsize, [list(messages) for messages in call.sent]
+        for step in call.cost(name, operation).steps:
+            for _ in range(step.times):
+                for rank in range(p):
+                    mine = step.source == rank
+                    stated = zip(step.dest[mine], step.elements[mine] * itemsize, strict=True)
+                    number = int(mine.sum())
+                    assert sorted(left[rank][:number]) == sorted(stated)
+                    del left[rank][:number]
+        assert left == [[]] * p
+
+
+@each()
+def test_stated_steps_add_every_addend_once(name, operation, p):
+    for call in outcomes(name, operation, p):
+        steps = call.cost(name, operation).steps
+        added = sum(step.times * int((step.elements * step.adds).sum()) for step in steps)
+        assert added == (call.before[0].size * (p - 1) if operation in SUMS else 0)
 
 
 @each()
@@ -188,8 +216,8 @@ def test_total_is_the_sum_over_ranks_and_what_enters_the_nodes(name, operation, 
     for call in outcomes(name, operation, p):
         cost = call.cost(name, operation)
         for link, total in cost.total().items():
-            assert sum(sent[link].bytes for sent in call.sent) == total.bytes
-            assert sum(sent[link].messages for sent in call.sent) == total.messages
+            assert sum(totals[link].bytes for totals in call.totals) == total.bytes
+            assert sum(totals[link].messages for totals in call.totals) == total.messages
         entering = sum(cost.entering(node).bytes for node in set(call.nodes))
         assert entering == cost.total()["inter"].bytes
 
@@ -204,6 +232,42 @@ def test_a_call_again_takes_no_new_scratch(name, operation, p):
             slots = [comm._slots, *(level._slots for level in comm._levels or ())]
             places.append([{slot: id(memory) for slot, memory in s.items()} for s in slots])
         assert places[0] == places[1]
+
+    spawn(fit(name, operation, p)[-1], body)
+
+
+@each()
+def test_whatever_is_started_is_waited_for(name, operation, p, monkeypatch):
+    made = []
+
+    class Noting(threads.Request):
+        def __init__(self, action):
+            made.append(self)
+            self.waited, self.action = False, action
+
+        def Wait(self):
+            self.waited = True
+            self.action()
+
+    monkeypatch.setattr(threads, "Request", Noting)
+    nodes = fit(name, operation, p)[-1]
+    spawn(nodes, lambda comm: run(FAMILIES[name], operation, comm, np.zeros(101, np.float32)))
+    assert all(request.waited for request in made)
+
+
+@each()
+def test_a_call_is_told_once_around_its_messages(name, operation, p):
+    def body(comm):
+        x = np.zeros(101, np.float32)
+        comm.levels()  # made beforehand, as it is once
+        with comm.events.listen(heard := Heard("collective", "send", "receive", "wait")):
+            run(FAMILIES[name], operation, comm, x)
+        (begin, first), *between, (end, last) = heard.log
+        assert (begin, end) == ("begin", "end") and first is last
+        chosen = FAMILIES[name].family(operation, 101, comm.nodes).name
+        assert first[:2] == ("collective", f"{chosen}.{operation}")
+        assert first.nbytes == x.nbytes and first.value is x
+        assert not [event for _, event in between if event.kind == "collective"]
 
     spawn(fit(name, operation, p)[-1], body)
 

@@ -6,6 +6,19 @@ import numpy as np
 
 from refimpl.collectives.interface import ROOTED
 from refimpl.collectives.order import add_up
+from refimpl.world.events import Listener
+
+
+class Sent(Listener):
+    """Keeps what leaves a rank: (receiver in the world, bytes)."""
+
+    kinds = frozenset({"send"})
+
+    def __init__(self):
+        self.messages = []
+
+    def begin(self, event):
+        self.messages.append((event.peer, event.value.tobytes()))
 
 
 def doing(family, **runs):
