@@ -13,13 +13,13 @@ from refimpl import nn
 from refimpl.run.config import Recipe
 
 
-def build(rng, inputs=440, classes=60, hidden=512, depth=3):
+def build(seed, inputs=440, classes=60, hidden=512, depth=3):
     """Return the network: ``depth`` hidden layers of ``hidden`` rectified units."""
     layers, width = [], inputs
     for i in range(depth):
-        layers += [nn.Affine(f"hidden{i}", width, hidden, rng), nn.Relu()]
+        layers += [nn.Affine(f"hidden{i}", width, hidden, seed), nn.Relu()]
         width = hidden
-    return nn.Sequential(*layers, nn.Affine("states", width, classes, rng))
+    return nn.Sequential(*layers, nn.Affine("states", width, classes, seed))
 
 
 def recipe():

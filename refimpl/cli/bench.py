@@ -62,8 +62,8 @@ def _given(**options: Any) -> dict[str, Any]:
 def run(args: Any) -> int:
     """Measure and print the table."""
     from refimpl.cli import say, world
-    from refimpl.run.folder import check_file, write_json
     from refimpl.support.errors import UserError
+    from refimpl.support.files import check_file, write_json
     from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)

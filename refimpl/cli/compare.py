@@ -44,9 +44,9 @@ def run(args: Any) -> int:
     """Train them all and print the table; the file is brought up to date after every run."""
     from refimpl.cli import say, world
     from refimpl.run import compare, picture
-    from refimpl.run.folder import check_file, write_json
     from refimpl.run.modelfile import ModelFile
     from refimpl.support.errors import UserError
+    from refimpl.support.files import check_file, write_json
     from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)

@@ -20,8 +20,9 @@ def run(args: Any) -> int:
     """Write the picture, on the first rank only."""
     from refimpl.cli import first_rank, say
     from refimpl.run import picture
-    from refimpl.run.folder import RunFolder, check_file
+    from refimpl.run.folder import RunFolder
     from refimpl.support.errors import UserError
+    from refimpl.support.files import check_file
 
     check_file("--out", args.out, ".png")
     picture.require_matplotlib()

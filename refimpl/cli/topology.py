@@ -83,7 +83,7 @@ def formulas(args: Any, row: Any, given: Any, grid: Any, nodes: Any) -> str:
         one_unit(args.parameters, grid.partition),
         collectives.get(numbers["collectives"]),
         microsteps=numbers["microsteps"],
-        summed=8 if numbers["reduction"] == "exact" else 4,
+        exact=numbers["reduction"] == "exact",
         every_microstep=methods.gradient.every_microstep,
     )
     states = len(optim.make(numbers["optimizer"]).states)

@@ -33,7 +33,7 @@ def run(args: Any) -> int:
     from refimpl.run.folder import RunFolder
     from refimpl.run.modelfile import ModelFile
     from refimpl.run.report import summary_text
-    from refimpl.run.trainer import Trainer, run_folder
+    from refimpl.run.trainer import Trainer
     from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)
@@ -44,7 +44,7 @@ def run(args: Any) -> int:
     quiet = (lambda text: None) if args.json else say
     try:
         trainer = Trainer(comm, run, model, quiet, args.log_every)
-        summary = trainer.train(run_folder(path, run, model))
+        summary = trainer.train(path)
     finally:
         if comm.rank == 0 and not args.out:
             with suppress(OSError):

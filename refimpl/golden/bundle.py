@@ -35,8 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.golden import npz, schema
-from refimpl.run.folder import write_whole
 from refimpl.support.errors import UserError, require
+from refimpl.support.files import write_whole
 
 # Number of the format, and the version of refimpl since which it and its values have been so.
 FORMAT = 1

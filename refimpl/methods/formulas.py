@@ -136,7 +136,7 @@ def _step(
         )
     if not rows:
         yield "  nothing"
-    if setting.summed > setting.itemsize:
+    if setting.exact:
         yield "  (--reduction exact sends gradients as 8-byte integers)"
 
 
@@ -173,15 +173,14 @@ def _memory(methods: Methods, setting: Setting, states: int) -> Iterator[str]:
         2: "V (1 + 1/p + m/p)",
         3: "V (1 + 1 + m)/p",
     }
-    exact = setting.summed > setting.itemsize
-    if exact:
+    if setting.exact:
         formulas = {stage: f.replace("1 + 1", "1 + 2", 1) for stage, f in formulas.items()}
         formulas[2] = "V (1 + 2/p + m/p)"
     p, size = setting.grid.partition, setting.itemsize
     units = [unit.size for unit in setting.layout.units]
     for stage in (0,) if p == 1 else (1, 2, 3):
         each = memory.Bytes(size, size, states * size)
-        kept = memory.per_rank(units, p, stage, each, exact=exact).states
+        kept = memory.per_rank(units, p, stage, each, exact=setting.exact).states
         this = "   <- this one" if stage == methods.partition.stage else ""
         yield _row(f"stage {stage}", formulas[stage], round(kept), this)
     if methods.partition.stage == 3:

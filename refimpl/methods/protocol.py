@@ -61,9 +61,8 @@ class Context:
 class Setting:
     """What closed formulas are filled in with, beside a method's own options.
 
-    ``itemsize``: bytes of a value; ``summed``: bytes of one while it is added up (8 with
-    ``--reduction exact``).  ``every_microstep``: hop 2 in every micro-step.  ``clip``: whether
-    the gradient's norm is needed.
+    ``itemsize``: bytes of a value.  ``exact``: sums are added as 8-byte integers.
+    ``every_microstep``: hop 2 in every micro-step.  ``clip``: the gradient's norm is needed.
     """
 
     grid: Grid
@@ -72,9 +71,14 @@ class Setting:
     collectives: Collectives
     microsteps: int = 1
     itemsize: int = 4
-    summed: int = 4
+    exact: bool = False
     every_microstep: bool = False
     clip: bool = False
+
+    @property
+    def summed(self) -> int:
+        """Bytes of a value while it is added up."""
+        return 8 if self.exact else self.itemsize
 
     def talking(self, axis: str) -> list[list[int]]:
         """Return the groups of an axis that talk: those of more than one rank."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from refimpl.collectives import Auto
+from refimpl.collectives import Auto, norm
 from refimpl.methods.protocol import Call, Setting, Statistics
 from refimpl.methods.strategies import Methods
 from refimpl.support.errors import UserError
@@ -29,9 +29,13 @@ Sent = dict[str, dict[str, Count]]
 def step_calls(
     methods: Methods, setting: Setting, statistics: Sequence[Statistics] = ()
 ) -> Iterator[Call]:
-    """Yield what all ranks send in one step, axis by axis."""
+    """Yield what all ranks send in one step, axis by axis, and for the norm if it is clipped."""
     yield from methods.partition.traffic(setting)
     yield from methods.gradient.traffic(setting, statistics)
+    if setting.clip:
+        for group in setting.talking("partition"):
+            one = norm.cost(setting.nodes.nodes_of(group), setting.exact)
+            yield Call(setting, "partition", group, "norm", own=one)
 
 
 def sync_calls(methods: Methods, setting: Setting) -> Iterator[Call]:

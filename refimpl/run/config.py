@@ -92,15 +92,14 @@ class Run:
 
     def setting(self, nodes: Nodes, layout: Layout) -> Setting:
         """Return what the closed formulas of this run are filled in with."""
-        itemsize = 8 if self.dtype == "float64" else 4
         return Setting(
             self.grid(len(nodes.node)),
             nodes,
             layout,
             collectives.get(self.collectives),
             microsteps=self.recipe.microsteps,
-            itemsize=itemsize,
-            summed=8 if self.reduction == "exact" else itemsize,
+            itemsize=8 if self.dtype == "float64" else 4,
+            exact=self.reduction == "exact",
             every_microstep=self.chosen().gradient.every_microstep,
             clip=self.recipe.clip is not None,
         )

@@ -17,20 +17,24 @@ from __future__ import annotations
 import json
 import os
 import time
-import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
-import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.support.errors import UserError, require
-from refimpl.support.partial import partial_of
+from refimpl.support.errors import UserError
+from refimpl.support.files import (
+    load_arrays,
+    load_state,
+    save_arrays,
+    save_state,
+    write_json,
+    write_whole,
+)
 
 SUMMARY, CONFIG = "summary.json", "config.json"
 METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
@@ -60,36 +64,6 @@ def default_folder(model: str) -> Path:
             ) from error
         return path
     raise AssertionError("there is always a next number")
-
-
-def check_file(option: str, name: str, ending: str = "") -> None:
-    """Refuse a file that could not be written, before the work that it is to hold is done."""
-    path = Path(name)
-    require(name.endswith(ending), f"{option} {name}: give a file whose name ends in {ending}")
-    require(not path.is_dir(), f"{option} {name} is a folder: give a file")
-    require(path.parent.is_dir(), f"{option} {name}: there is no folder {path.parent}; make it")
-    require(
-        os.access(path if path.exists() else path.parent, os.W_OK),
-        f"{option} {name} may not be written: give another file",
-    )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all; a pipe or device as it is."""
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    partial = partial_of(path)
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path: Path, plain: Any) -> None:
-    """Write plain data as a JSON text, whole or not at all."""
-    write_whole(path, (json.dumps(plain, indent=2) + "\n").encode())
 
 
 class RunFolder:
@@ -229,42 +203,3 @@ def _left_by_this_job(path: Path) -> bool:
     with suppress(OSError, UnicodeDecodeError):
         return (path / JOB).read_text() == os.environ.get("SLURM_JOB_ID")
     return False
-
-
-def save_arrays(path: Path, arrays: Iterable[tuple[str, NDArray]]) -> None:
-    """Write named arrays as an npz file, whole or not at all; holds one array at a time."""
-    partial = partial_of(path)
-    try:
-        with ZipFile(partial, "w") as file:
-            for name, array in arrays:
-                with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def load_arrays(path: Path) -> dict[str, NDArray]:
-    """Return the named arrays of an npz file; raise `UserError` if it is not whole."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a dict of arrays and plain data; the plain part as one JSON text."""
-    arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
-    plain = {name: value for name, value in state.items() if name not in arrays}
-    assert "plain" not in arrays
-    save_arrays(path, [*arrays.items(), ("plain", np.array(json.dumps(plain)))])
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Return what `save_state` wrote."""
-    arrays = load_arrays(path)
-    try:
-        return {**json.loads(str(arrays.pop("plain"))), **arrays}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"cannot read {path}: its plain part is missing or broken") from error

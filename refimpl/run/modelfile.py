@@ -2,7 +2,7 @@
 
 A model file defines two functions::
 
-    def build(rng, inputs=440, classes=60, hidden=512):  -> refimpl.nn.Sequential
+    def build(seed, inputs=440, classes=60, hidden=512):  -> refimpl.nn.Sequential
     def recipe():                                        -> refimpl.run.config.Recipe
 
 ``inputs`` and ``classes`` come from the data; any further keyword of ``build`` is an option that
@@ -98,7 +98,7 @@ class ModelFile:
             if not callable(getattr(module, function, None)):
                 raise UserError(
                     f"model file {where} defines no function {function}(): a model file needs "
-                    "build(rng, inputs, classes) and recipe()"
+                    "build(seed, inputs, classes) and recipe()"
                 )
         return cls(name, text, module)
 
@@ -115,12 +115,13 @@ class ModelFile:
         return recipe
 
     def options(self) -> dict[str, Any]:
-        """Return the options of ``build`` beside rng, inputs and classes, with their defaults."""
+        """Return the further options of ``build``, with their defaults."""
         signature = inspect.signature(self.module.build)
+        _, *others = signature.parameters.items()  # the seed is given by its place
         return {
             name: parameter.default
-            for name, parameter in signature.parameters.items()
-            if name not in ("rng", "inputs", "classes")
+            for name, parameter in others
+            if name not in ("inputs", "classes")
         }
 
     def build(self, seed: int, inputs: int, classes: int, options: dict[str, str]) -> Sequential:
@@ -146,6 +147,15 @@ class ModelFile:
                 f"build() of model {self.name} returns {type(network).__name__}: it must return "
                 "a refimpl.nn.Sequential"
             )
+        for what, has, needs in (
+            ("inputs", network.inputs, inputs),
+            ("outputs", network.outputs, classes),
+        ):
+            if has != needs:
+                raise UserError(
+                    f"model {self.name} has {has} {what} but the data needs {needs}: "
+                    "build(seed, inputs, classes) must use the widths it is given"
+                )
         return network
 
     def _call(self, name: str, *args: Any, **given: Any) -> Any:
@@ -159,7 +169,7 @@ class ModelFile:
             inspect.signature(function).bind(*args, **given)
         except TypeError as error:
             raise UserError(
-                f"{called} cannot be called: {error}; a model file needs build(rng, inputs, "
+                f"{called} cannot be called: {error}; a model file needs build(seed, inputs, "
                 "classes) and recipe(), further arguments with defaults"
             ) from error
         try:

@@ -30,6 +30,16 @@ def announcement(run: Run, grid: Grid, nodes: int) -> str:
     )
 
 
+def error_rates(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the error rates of several splits, each kind that all of them have, by split."""
+    kinds = ("frame_error_rate", "word_error_rate")
+    return {
+        kind: {split: score[kind] for split, score in scores.items()}
+        for kind in kinds
+        if all(kind in score for score in scores.values())
+    }
+
+
 def epoch_text(line: dict[str, Any]) -> str:
     """Return an epoch's line of metrics.jsonl for a person."""
     note = "" if line["accepted"] else "; worse, weights restored"

@@ -15,18 +15,17 @@ from refimpl import collectives
 from refimpl.collectives import small
 from refimpl.methods import traffic
 from refimpl.methods.step import LOSS_UNIT, Loss, Replica
-from refimpl.nn import Sequential
 from refimpl.nn.flat import one_unit
 from refimpl.optim.schedule import Newbob
 from refimpl.run.config import Run
 from refimpl.run.folder import RunFolder
 from refimpl.run.modelfile import ModelFile
-from refimpl.run.report import announcement, epoch_text, peak_resident, plain
+from refimpl.run.report import announcement, epoch_text, error_rates, peak_resident, plain
 from refimpl.run.steplog import StepLog
 from refimpl.state import tree
 from refimpl.state.digest import Digest
 from refimpl.state.tree import Leaf, Tree
-from refimpl.support.errors import Diverged, UserError
+from refimpl.support.errors import Diverged
 from refimpl.support.progress import Progress
 from refimpl.tasks import table as tasks
 from refimpl.tasks.batches import Batches
@@ -71,7 +70,6 @@ class Trainer:
             self.network = model.build(run.seed, self.task.inputs, self.task.classes, run.options)
         rows, dtype = max(self.recipe.batch, CHUNK), np.dtype(run.dtype)
         self.network.plan(rows, dtype)
-        self._check_widths(self.network)
         self.replica = Replica(
             self.network,
             self.groups,
@@ -95,17 +93,6 @@ class Trainer:
         self.seconds = 0.0
         self.traffic = {link: Count() for link in LINKS}
 
-    def _check_widths(self, network: Sequential) -> None:
-        for what, has, needs in (
-            ("inputs", network.inputs, self.task.inputs),
-            ("outputs", network.outputs, self.task.classes),
-        ):
-            if has != needs:
-                raise UserError(
-                    f"model {self.model.name} has {has} {what} but the data needs {needs}: "
-                    "build(rng, inputs, classes) must use the widths it is given"
-                )
-
     def batch(self, microstep: int) -> tuple[NDArray, NDArray]:
         """Return this rank's micro-batch of the current step."""
         number = self.grid.micro_batch(self.comm.rank, microstep, self.recipe.microsteps)
@@ -125,8 +112,8 @@ class Trainer:
         """Frames that all ranks together have trained on."""
         return self.step * self.recipe.batch * self.batches.micro_batches
 
-    def train(self, folder: Callable[[], RunFolder] | None = None) -> dict[str, Any]:
-        """Run all epochs and return the summary; write it to ``folder`` if there is one."""
+    def train(self, path: Path | None = None) -> dict[str, Any]:
+        """Run all epochs and return the summary; write a run folder at ``path``, if given."""
         per_epoch = self.batches.steps_per_epoch
         total = self.recipe.epochs * per_epoch
         if self.run.steps is not None:
@@ -136,18 +123,18 @@ class Trainer:
             f"{self.model.name}: {parameters:,} parameters, {self.task.train.count:,} training "
             f"frames, {total:,} steps in {-(-total // per_epoch)} epochs"
         )
-        opened = self._open(folder)
+        folder = self._open(path)
         loss = float("nan")
         # A run that diverges is told so in one line, not by a warning for every product.
         with np.errstate(over="ignore", invalid="ignore"):
             while self.step < total and not self.stopped:
-                loss = self._epoch(min(total, self.step + per_epoch) - self.step, opened)
+                loss = self._epoch(min(total, self.step + per_epoch) - self.step, folder)
         with self.replica.evaluated():
             summary = self._summary(loss)
-            summary["parameters_sha256"] = self._save(opened)
+            summary["parameters_sha256"] = self._save(folder)
         with together(self.comm):
-            if opened is not None:
-                opened.finish(summary, self.task.saved())
+            if folder is not None:
+                folder.finish(summary, self.task.saved())
         return summary
 
     def _save(self, folder: RunFolder | None) -> str:
@@ -164,13 +151,12 @@ class Trainer:
             pass
         return digest.text()
 
-    def _open(self, folder: Callable[[], RunFolder] | None) -> RunFolder | None:
+    def _open(self, path: Path | None) -> RunFolder | None:
         """Let rank 0 make the run's folder, now that everything before training went well."""
-        opened = None
         with together(self.comm):
-            if folder is not None and self.comm.rank == 0:
-                opened = folder()
-        return opened
+            if path is None or self.comm.rank != 0:
+                return None
+            return RunFolder.create(path, self.run.to_dict(), self.model.text)
 
     def _epoch(self, steps: int, folder: RunFolder | None) -> float:
         """Take so many steps, evaluate, decide the learning rate; return the mean loss."""
@@ -270,7 +256,7 @@ class Trainer:
         self.task.tune(self.outputs, self.comm)
         scores = {s: self.task.evaluate(s, self.outputs, self.comm) for s in ("dev", "test")}
         memory = self.comm.allgather_object(self.replica.state_bytes)
-        summary: dict[str, Any] = {
+        return {
             "model": self.model.name,
             "strategy": self.run.strategy,
             "world_size": self.comm.size,
@@ -285,12 +271,7 @@ class Trainer:
             "seconds": self.seconds,
             "frames_per_second": self.frames / self.seconds,
             "loss": loss,
-            "frame_error_rate": {s: score["frame_error_rate"] for s, score in scores.items()},
-        }
-        if all("word_error_rate" in score for score in scores.values()):
-            rates = {s: score["word_error_rate"] for s, score in scores.items()}
-            summary["word_error_rate"] = rates
-        return summary | {
+            **error_rates(scores),
             "parameters": sum(layer.size for layer in self.network.units),
             "ledger": plain(self.traffic),
             "max_state_bytes_per_rank": max(memory),
@@ -302,10 +283,10 @@ class Trainer:
 
         The data's order, initial values and every other draw follow from the seed and the step.
         """
-        schedule = {name: Leaf(value) for name, value in self.schedule.state().items()}
         return {
             **tree.under("replica", self.replica.state()),
-            **tree.under("schedule", schedule),
+            **tree.under("schedule", tree.whole(self.schedule.state())),
+            **tree.under("task", tree.whole(self.task.state())),
             "seed": Leaf(self.run.seed),
             "step": Leaf(self.step),
             "stopped": Leaf(self.stopped),
@@ -318,13 +299,8 @@ class Trainer:
         """Set what `state` returned.  Collective."""
         assert state["seed"].value == self.run.seed
         self.replica.load(tree.branch(state, "replica"))
-        schedule = tree.branch(state, "schedule")
-        self.schedule.restore({name: leaf.value for name, leaf in schedule.items()})
+        self.schedule.restore(tree.plain(tree.branch(state, "schedule")))
+        self.task.load_state(tree.plain(tree.branch(state, "task")))
         for name in ("step", "stopped", "warned", "seconds"):
             setattr(self, name, state[name].value)
         self.traffic = {link: Count(**count) for link, count in state["traffic"].value.items()}
-
-
-def run_folder(path: Path, run: Run, model: ModelFile) -> Callable[[], RunFolder]:
-    """Return what makes the run's folder when it is time."""
-    return lambda: RunFolder.create(path, run.to_dict(), model.text)

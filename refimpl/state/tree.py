@@ -59,6 +59,16 @@ def branch(tree: Mapping[str, Leaf], name: str) -> Tree:
     return {path[len(start) :]: leaf for path, leaf in tree.items() if path.startswith(start)}
 
 
+def whole(values: Mapping[str, Any]) -> Tree:
+    """Return a tree of values that are equal on all ranks."""
+    return {name: Leaf(value) for name, value in values.items()}
+
+
+def plain(tree: Mapping[str, Leaf]) -> dict[str, Any]:
+    """Return the values of a tree by name: the inverse of `whole`."""
+    return {path: leaf.value for path, leaf in tree.items()}
+
+
 def copied(tree: Mapping[str, Leaf]) -> Tree:
     """Return the tree with copies of its arrays."""
     return {path: leaf._replace(value=_copy(leaf.value)) for path, leaf in tree.items()}

@@ -212,8 +212,8 @@ def test_a_rank_that_fails_alone_ends_the_job_with_its_traceback(tmp_path):
         "        from mpi4py import MPI\n"
         "        if MPI.COMM_WORLD.rank == 1: raise RuntimeError('a bug on one rank')\n"
         "        return super().forward(x)\n"
-        "def build(rng, inputs, classes):\n"
-        "    return nn.Sequential(Faulty('a', inputs, classes, rng))\n"
+        "def build(seed, inputs, classes):\n"
+        "    return nn.Sequential(Faulty('a', inputs, classes, seed))\n"
         "def recipe(): return Recipe(task='images', epochs=1, lr=0.1)\n"
     )
     run = launched(2, "train", model, "--out", tmp_path / "run", timeout=60)

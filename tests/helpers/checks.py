@@ -96,7 +96,7 @@ def sends_the_formula(
         Layout(tiny.network().units, partition),
         collectives.get(getattr(algorithm, "name", algorithm)),
         microsteps=microsteps,
-        summed=8 if exact else 4,
+        exact=exact,
         every_microstep=every_microstep,
     )
     methods = Methods(Sharded(stage) if stage else Whole(), Exact(every_microstep=every_microstep))

@@ -39,7 +39,7 @@ def table(
         one_unit(parameters, grid.partition),
         collectives.get(family),
         microsteps=microsteps,
-        summed=8 if exact else 4,
+        exact=exact,
         every_microstep=every_microstep,
     )
     return formulas.table(methods, setting, states)

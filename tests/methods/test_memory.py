@@ -102,8 +102,8 @@ def test_a_network_without_parameters_takes_nothing():
 @pytest.mark.parametrize("p", [1, 4])
 def test_topology_prints_the_formula_and_its_value(p, exact):
     methods = Methods(Sharded() if p > 1 else Whole())
-    ring, summed = collectives.get("ring"), 8 if exact else 4
-    setting = Setting(Grid(1, 2, p), Nodes.of(2 * p), one_unit(100, p), ring, summed=summed)
+    ring = collectives.get("ring")
+    setting = Setting(Grid(1, 2, p), Nodes.of(2 * p), one_unit(100, p), ring, exact=exact)
     text = table(methods, setting, states=2)
     rows = re.findall(r"^  stage (\d) +V (.*?)  +([\d,]+) bytes", text, re.MULTILINE)
     assert [int(stage) for stage, _, _ in rows] == ([1, 2, 3] if p > 1 else [0])

@@ -130,8 +130,7 @@ def test_only_representatives_talk_between_nodes(p, g, b, k):
         nodes,
         replica.context.layout,
         replica.context.collectives,
-        itemsize=4,
-        summed=8,
+        exact=True,
     )
     want = traffic.sent(traffic.sync_calls(replica.methods, setting))["models"]
     syncs = 3  # two whole blocks of 3 steps and a partial one

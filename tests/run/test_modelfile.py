@@ -9,9 +9,9 @@ from refimpl.support.errors import UserError
 GOOD = """
 from refimpl.run.config import Recipe
 from refimpl import nn
-def build(rng, inputs=4, classes=3, hidden=5, slope=0.5):
-    return nn.Sequential(nn.Affine("a", inputs, hidden, rng), nn.Relu(),
-                         nn.Affine("b", hidden, classes, rng))
+def build(seed, inputs=4, classes=3, hidden=5, slope=0.5):
+    return nn.Sequential(nn.Affine("a", inputs, hidden, seed), nn.Relu(),
+                         nn.Affine("b", hidden, classes, seed))
 def recipe():
     return Recipe(task="images", epochs=1, lr=0.1)
 """
@@ -55,7 +55,7 @@ def test_an_unknown_or_ill_typed_option_is_refused(options, message):
         ("def build(:", "net.py, line 1: SyntaxError"),
         ("\n1/0", "net.py, line 2: ZeroDivisionError: division by zero"),
         ("x = 1", r"defines no function build\(\)"),
-        ("def build(rng): pass", r"defines no function recipe\(\)"),
+        ("def build(seed): pass", r"defines no function recipe\(\)"),
     ],
 )
 def test_a_broken_model_file_is_named_with_its_line(text, message):

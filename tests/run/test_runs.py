@@ -10,6 +10,7 @@ import pytest
 
 from refimpl.run import folder as runs
 from refimpl.run.picture import Curves
+from refimpl.support import files
 from refimpl.support.errors import UserError
 
 
@@ -149,5 +150,5 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, name, message):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UserError, match=message):
-        runs.check_file("--plot", str(tmp_path / name), ".png")
-    runs.check_file("--plot", str(tmp_path / "picture.png"), ".png")
+        files.check_file("--plot", str(tmp_path / name), ".png")
+    files.check_file("--plot", str(tmp_path / "picture.png"), ".png")

@@ -20,10 +20,9 @@ from loopback import spawn
 from witness import PROGRAMS, TORCH, needs_torch
 
 from refimpl import collectives, nn, optim
-from refimpl.methods.partition.stages import Sharded, Whole
+from refimpl.methods.partition.stages import Sharded, Whole, partition_calls
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.methods.strategies import Methods
-from refimpl.methods.traffic import partition_calls
 from refimpl.numerics.rng import stream
 from refimpl.world.groups import Groups
 from refimpl.world.topology import Grid

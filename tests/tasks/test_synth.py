@@ -11,7 +11,7 @@ from scipy import signal
 from scipy.io import wavfile
 
 from refimpl.support.errors import UserError
-from refimpl.support.partial import partial_of
+from refimpl.support.files import partial_of
 from refimpl.tasks.acoustic.synth import (
     LEXICON,
     PHONES,

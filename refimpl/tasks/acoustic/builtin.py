@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refimpl.support.errors import UserError
-from refimpl.support.partial import partial_of
+from refimpl.support.files import partial_of
 from refimpl.world.agree import together
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.support.errors import UserError, require
-from refimpl.support.partial import partial_of
+from refimpl.support.files import partial_of
 from refimpl.tasks.acoustic.frontend import LogMel
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.settings import AcousticSettings

@@ -25,7 +25,7 @@ from scipy.io import wavfile
 
 from refimpl.numerics.rng import stream
 from refimpl.support.errors import UserError, listed, require
-from refimpl.support.partial import partial_of
+from refimpl.support.files import partial_of
 from refimpl.tasks.acoustic.synth.articulation import TICK, timing, tracks
 from refimpl.tasks.acoustic.synth.phones import LEXICON
 from refimpl.tasks.acoustic.synth.scene import record
