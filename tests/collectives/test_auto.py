@@ -13,8 +13,16 @@ def test_on_one_node_the_measured_size_decides():
     assert auto.choose("allreduce", 1001, (0,) * 4).name == "ring"
     assert auto.choose("allreduce", 1001, (0,) * 4).why == "4004 bytes > 4000, measured on 4 ranks"
     assert auto.choose("allreduce", 500, (0,) * 7, itemsize=8).name == "halving-doubling"
+    assert auto.choose("allreduce", 501, (0,) * 7, itemsize=8).name == "ring"
     assert auto.choose("allreduce", 1, (0,) * 3).name == "ring"
     assert auto.choose("allreduce", 10, (0,)) == ("ring", "nothing to send")
+
+
+def test_predictions_are_of_bytes_not_of_elements():
+    for itemsize in (4, 8):
+        time = collectives.get("ring").cost("allreduce", 999, (0, 1, 1), itemsize).time(ASSUMED)
+        why = Auto().choose("allreduce", 999, (0, 1, 1), itemsize).why
+        assert f"predicted: ring {time:.3g} s, " in why
 
 
 @pytest.mark.parametrize("operation", collectives.OPERATIONS)

@@ -158,6 +158,12 @@ def test_groups_that_share_a_link_wait_for_each_other():
     assert alone.time(LINKS) == pytest.approx(3 * (1e-4 + 1000 * 7e-9))
 
 
+def test_nodes_are_taken_in_the_order_of_their_numbers():
+    nodes, family = (2, 1, 0, 2), collectives.get("hierarchical")
+    alone = family.cost("allgather", 10, nodes[:3]).steps
+    assert every(family.cost_of_groups("allgather", 10, [(0, 1, 2)], nodes).steps) == every(alone)
+
+
 def test_groups_that_lie_alike_are_worked_out_once(monkeypatch):
     asked, ring = [], collectives.get("ring")
     cost = type(ring).cost
@@ -166,6 +172,12 @@ def test_groups_that_lie_alike_are_worked_out_once(monkeypatch):
     )
     ring.cost_of_groups("allgather", 64, groups_of(64, 8, False), [r // 4 for r in range(64)])
     assert len(asked) == 1
+
+
+def test_a_step_backwards_is_taken_as_often():
+    step = Step.of([0, 1], [1, 2], [5, 7], adds=True, times=3)
+    assert every([step.backwards()]) == [[(1, 0, 5, False), (2, 1, 7, False)]] * 3
+    assert every([step.backwards(adds=True)])[0] == [(1, 0, 5, True), (2, 1, 7, True)]
 
 
 def test_schedules_of_different_length_end_one_after_the_other():
