@@ -15,6 +15,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's refimpl
 
+from refimpl.collectives.auto import LONG, SHORT
+
 
 def crossovers(rows: Iterable[Mapping]) -> dict[str, dict[int, int]]:
     """Return the `CROSSOVER` table of `refimpl.collectives.auto` that follows from measured rows.
@@ -32,8 +34,8 @@ def crossovers(rows: Iterable[Mapping]) -> dict[str, dict[int, int]]:
     gains: dict[str, dict[int, list[tuple[int, float]]]] = {}
     for row in rows:
         seconds = row["best"]
-        if "ring" in seconds and "halving-doubling" in seconds:
-            gain = float(np.log(seconds["ring"] / seconds["halving-doubling"]))
+        if LONG.name in seconds and SHORT.name in seconds:
+            gain = float(np.log(seconds[LONG.name] / seconds[SHORT.name]))
             entry = gains.setdefault(row["operation"], {}).setdefault(row["ranks"], [])
             entry.append((row["bytes"], gain))
     return {

@@ -121,6 +121,7 @@ def test_the_flat_ring_of_zero3_is_the_formula_of_the_documentation():
     got = predict(model, cluster, Method(p, calls=q))
     want = q * (call + (p - 1) * alpha) + 2 * unit * (p - 1) / p / b_x
     assert got.reduce_scatter == pytest.approx(want, rel=1e-9)
+    assert got.gather == pytest.approx(2 * want, rel=1e-9)
     assert got.second_hop == 0
 
 

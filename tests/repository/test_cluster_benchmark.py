@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 
 from refimpl import collectives
-from refimpl.methods.traffic import step_traffic
+from refimpl.methods import traffic
+from refimpl.methods.gradient.exact import Exact
+from refimpl.methods.partition.stages import Sharded
+from refimpl.methods.protocol import Setting
+from refimpl.methods.strategies import Methods
 from refimpl.nn.flat import Layout
 from refimpl.plan.model import perceptron
 from refimpl.run.bench.network import network
@@ -103,15 +107,17 @@ def test_without_latency_a_step_takes_the_bytes_that_leave_a_host(report, name):
     job = {"widths": widths, "batch": 4, "microsteps": 4}
     run = {"hosts": 4, "ranks_per_host": 2, "figures": links(inter=(0.0, 1.0))}
     net = network(widths)
-    sent = step_traffic(
+    every = method["every_microstep"]
+    setting = Setting(
         Grid.cut(8, method["partition"]),
         Nodes.of(8, 2),
         Layout(net.units, method["partition"]),
         collectives.get(method["family"]),
-        stage=3,
         microsteps=4,
-        every_microstep=method["every_microstep"],
+        every_microstep=every,
     )
+    methods = Methods(Sharded(3), Exact(every_microstep=every))
+    sent = traffic.sent(traffic.step_calls(methods, setting))
     leaving = sum(links["inter"].bytes for links in sent.values()) / 4
     # Blocks of unequal length: a step is as slow as its longest.
     assert report.sending(run, job, method) == pytest.approx(leaving, rel=0.02)
