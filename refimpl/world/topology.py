@@ -135,13 +135,14 @@ class Grid:
         >>> Grid(1, 2, 2).groups("gradient")
         [[0, 2], [1, 3]]
         """
-        group_of = {
-            "partition": self.partition_group,
-            "gradient": self.gradient_group,
-            "block": self.block_group,
+        shards = range(self.partition)
+        firsts = {
+            "partition": range(0, self.world, self.partition),
+            "gradient": [self.rank(b, 0, s) for b in range(self.blocks) for s in shards],
+            "block": shards,
         }[axis]
-        ranks = [r for r in range(self.world) if axis != "block" or self.place(r).member == 0]
-        return [list(g) for g in sorted({tuple(group_of(rank)) for rank in ranks})]
+        group_of = getattr(self, f"{axis}_group")
+        return [group_of(first) for first in firsts]
 
     def micro_batch(self, rank: int, microstep: int, microsteps: int) -> int:
         """Return which of the step's micro-batches a rank computes in one micro-step.
