@@ -51,17 +51,17 @@ class Library:
             self.mpi.Allreduce(sendbuf, recvbuf)
 
     def Reduce_scatter(self, sendbuf: NDArray, recvbuf: NDArray, counts: Any) -> None:
-        """MPI's reduce-scatter of blocks of ``counts`` elements."""
+        """MPI's reduce-scatter of chunks of ``counts`` elements."""
         with self._calling("reduce_scatter", sendbuf):
             self.mpi.Reduce_scatter(sendbuf, recvbuf, counts)
 
     def Allgather(self, sendbuf: Any, recvbuf: NDArray) -> None:
-        """MPI's all-gather of equal blocks; ``sendbuf`` may be `IN_PLACE`."""
+        """MPI's all-gather of equal chunks; ``sendbuf`` may be `IN_PLACE`."""
         with self._calling("allgather", recvbuf):
             self.mpi.Allgather(self._bytes(sendbuf), self._bytes(recvbuf))
 
     def Allgatherv(self, sendbuf: Any, recvbuf: NDArray, counts: Any) -> None:
-        """MPI's all-gather of blocks of ``counts`` elements; ``sendbuf`` may be `IN_PLACE`."""
+        """MPI's all-gather of chunks of ``counts`` elements; ``sendbuf`` may be `IN_PLACE`."""
         lengths = [int(count) * recvbuf.itemsize for count in counts]
         into = [recvbuf, lengths, np.cumsum([0, *lengths[:-1]]), self._over_mpi.byte]
         with self._calling("allgather", recvbuf):
