@@ -4,6 +4,16 @@ import sys
 
 from refimpl.cli import main
 
+
+def leave(code: int) -> int:
+    """Return the exit code; one rank alone leaves MPI first, or its code would be an abort's."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    running = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
+    if code and running and mpi.COMM_WORLD.size == 1:
+        mpi.Finalize()
+    return code
+
+
 if __name__ == "__main__":
     sys.path.append("")  # last: model files may import what lies in the folder one works in
-    raise SystemExit(main())
+    raise SystemExit(leave(main()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 import traceback
@@ -30,7 +31,14 @@ GRACE, GRACE_PER_RANK = 2.0, 0.1
 HEARD = 0.2
 
 # Where launchers tell a process its rank before MPI is started.
-RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
+RANK_VARIABLES = (
+    "PMI_RANK",
+    "PMIX_RANK",
+    "OMPI_COMM_WORLD_RANK",
+    "SLURM_PROCID",
+    "PALS_RANKID",
+    "ALPS_APP_PE",
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,9 +54,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def first_rank() -> bool:
-    """Return whether this process should speak for the job; starts no MPI."""
-    mpi = sys.modules.get("mpi4py.MPI")
-    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+    """Return whether this process should speak for the job; starts no MPI.
+
+    In a world of one the launcher knows better: it may have started many of them.
+    """
+    mpi = _mpi()
+    if mpi is not None:
         return mpi.COMM_WORLD.rank == 0
     ranks = [os.environ[name] for name in RANK_VARIABLES if name in os.environ]
     return not ranks or ranks[0] == "0"
@@ -68,13 +79,22 @@ def world(ranks_per_node: int | None = None) -> Communicator:
     from refimpl.world.communicator import Communicator
 
     asked, found = os.environ.get("REFIMPL_RANKS"), MPI.COMM_WORLD.size
-    if asked and int(asked) != found:
+    if asked and asked != str(found):
         raise UserError(
-            f"{asked} ranks were asked for but this world has {found}: the launcher and mpi4py "
-            "belong to different MPIs; set MPIEXEC to the launcher of mpi4py's MPI"
+            f"{asked} ranks were asked for (REFIMPL_RANKS) but this world has {found}: the "
+            f"launcher does not know mpi4py's MPI, {MPI.get_vendor()[0]}; {_cure(MPI)}"
         )
 
     return Communicator(MPI.COMM_WORLD, ranks_per_node)
+
+
+def _cure(mpi: Any) -> str:
+    """Return how this launcher is told of the MPI that mpi4py has."""
+    if "SLURM_STEP_ID" not in os.environ:
+        return "set MPIEXEC to the launcher of that MPI"
+    if mpi.get_vendor()[0] == "Intel MPI":
+        return "set I_MPI_PMI_LIBRARY to SLURM's libpmi2.so, or MPIEXEC to Intel's mpiexec"
+    return "set SLURM_MPI_TYPE to one of `srun --mpi=list`, or MPIEXEC to that MPI's mpiexec"
 
 
 def say(text: str) -> None:
@@ -155,10 +175,13 @@ def _mpi() -> Any:
 
 
 def _refuse(message: str) -> int:
-    """Report a user's mistake: one line from one rank, exit code 2 on all of them.
+    """Report a user's mistake: one line from rank 0, and its exit code 2 for the job.
 
     Mistakes are raised on every rank, so the ranks meet in a barrier and rank 0 speaks.  Should
     one rank be alone with its error, nobody comes: it speaks for itself and ends the job.
+
+    The other ranks' exit code is 0, and they leave first: a launcher that ends the job with the
+    first code that is not 0 finds nobody left to kill, whose code would then be the job's.
     """
     mpi = _mpi()
     if mpi is not None and not agree.meet(
@@ -166,12 +189,17 @@ def _refuse(message: str) -> int:
     ):
         _last_words(f"refimpl: error on rank {mpi.COMM_WORLD.rank}: {message}\n")
         mpi.COMM_WORLD.Abort(2)
-    if first_rank():
+    first = first_rank()
+    if first:
         print(f"refimpl: error: {message}", file=sys.stderr, flush=True)
     if mpi is not None:
         # Ranks that leave in good order give the launcher nothing to complain about but the code.
         mpi.Finalize()
-    return 2
+    if not first:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are leaving, as fast as we can
+    elif mpi is not None:
+        time.sleep(HEARD)
+    return 2 if first else 0
 
 
 def _interrupted() -> int:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import sys
 import idx_files
 import numpy as np
 import pytest
-from launch import launched, needs_mpiexec
+from launch import CHECKOUT, MPIEXEC, SURROUNDINGS, launched, needs_mpiexec
 from loopback import spawn
 
 from refimpl import cli
@@ -242,3 +243,42 @@ def test_a_run_that_begins_nothing_leaves_no_folder(tmp_path):
     run = launched(1, "train", "mlp", "--batch", 10**8, cwd=tmp_path)
     assert run.returncode == 2, run.stderr
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "asked, step, remedy",
+    [("4", {}, "MPIEXEC"), ("four", {}, "four"), ("4", {"SLURM_STEP_ID": "0"}, "SLURM_MPI_TYPE")],
+)
+def test_worlds_of_one_are_one_line_with_the_cure_for_this_launcher(
+    monkeypatch, tmp_path, asked, step, remedy
+):
+    monkeypatch.setenv("REFIMPL_RANKS", asked)
+    for name, value in step.items():
+        monkeypatch.setenv(name, value)
+    said = []
+    for rank in "01":
+        monkeypatch.setenv("SLURM_PROCID", rank)
+        said.append(launched(1, "train", "mlp", "--steps", 1, cwd=tmp_path))
+    assert [run.returncode for run in said] == [2, 0]  # srun's is the highest
+    (line,) = "".join(run.stderr + run.stdout for run in said).splitlines()
+    assert "this world has 1" in line and remedy in line
+
+
+@needs_mpiexec
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_mistake_on_all_ranks_is_one_line_and_the_exit_code_is_rank_0s_alone(tmp_path, ranks):
+    codes = tmp_path / "codes"
+    note = f'"$@"; code=$?; echo $code >>{codes}; exit $code'
+    words = ["sh", "-c", note, "sh", sys.executable, "-m", "mpi4py", "-m", "refimpl"]
+    run = subprocess.run(
+        [*MPIEXEC, "-n", str(ranks), *words, "train", "mlp", "--batch", str(10**8)],
+        env=SURROUNDINGS | os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1 or "prterun" in run.stderr
+    assert codes.read_text().split()[-1] == "2"
+    assert sorted(codes.read_text().split()) == ["0"] * (ranks - 1) + ["2"]

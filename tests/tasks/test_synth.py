@@ -12,6 +12,7 @@ from scipy.io import wavfile
 
 from refimpl.support.errors import UserError
 from refimpl.support.files import partial_of
+from refimpl.tasks.acoustic import features
 from refimpl.tasks.acoustic.synth import (
     LEXICON,
     PHONES,
@@ -291,6 +292,16 @@ def test_half_a_corpus_of_somebody_is_neither_taken_nor_overwritten(tmp_path):
     (tmp_path / "corpus" / "lexicon.txt").touch()
     with pytest.raises(UserError, match="is there already"):
         write_corpus(tmp_path / "corpus", **ONE, others=True)
+
+
+def test_who_has_no_home_has_a_cache_among_temporary_files(monkeypatch, tmp_path):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(features.Path, "home", nobody)
+    monkeypatch.setattr(features.tempfile, "tempdir", str(tmp_path))
+    assert features.default_cache() == tmp_path / f"refimpl-{os.getuid()}"
 
 
 def test_names_of_what_is_being_written_hold_host_and_process(monkeypatch):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import zipfile
 import zlib
 from contextlib import suppress
@@ -75,9 +76,16 @@ class Found(NamedTuple):
 
 
 def default_cache() -> Path:
-    """Return the folder for cached features: $XDG_CACHE_HOME/refimpl, else ~/.cache/refimpl."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "refimpl"
+    """Return the folder for cached features: $XDG_CACHE_HOME/refimpl, else ~/.cache/refimpl.
+
+    Who has no home, as a container's user without a name, has a folder among temporary files.
+    """
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "refimpl"
+    try:
+        return Path.home() / ".cache" / "refimpl"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"refimpl-{os.getuid()}"
 
 
 def log_mel_features(
