@@ -1,8 +1,10 @@
 """The package knows all its parts, installs as a wheel, and importing it starts no MPI."""
 
 import configparser
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,3 +83,25 @@ def test_wheel_holds_every_module_and_the_models(tmp_path):
     files = {str(file.relative_to(CHECKOUT)) for file in (CHECKOUT / "refimpl").rglob("*.py")}
     models = {f"refimpl/models/{file.name}" for file in (CHECKOUT / "models").glob("*.py")}
     assert held == files | models
+
+
+def test_source_distribution_holds_all_that_the_repository_holds(tmp_path):
+    setuptools = pytest.importorskip("setuptools", reason="tests use no network")
+    if int(setuptools.__version__.split(".")[0]) < 68:
+        pytest.skip(f"setuptools {setuptools.__version__} is older than pyproject.toml asks for")
+    if not (CHECKOUT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("no clone, or no git")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    files = {name for name in listed.stdout.split("\0") if name and (CHECKOUT / name).exists()}
+    for name in files:
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CHECKOUT / name, tmp_path / "source" / name)
+    build = "from setuptools.build_meta import build_sdist; build_sdist('..')"
+    command = [sys.executable, "-c", build]
+    subprocess.run(command, cwd=tmp_path / "source", capture_output=True, check=True, timeout=120)
+    (archive,) = tmp_path.glob("refimpl-*.tar.gz")
+    with tarfile.open(archive) as opened:
+        held = {name.partition("/")[2] for name in opened.getnames()}
+    assert files - held <= {".gitignore"}
