@@ -436,6 +436,9 @@ elif [ "$launcher" = "$mpiexec" ] && [ -z "$job" ]; then
     local_surroundings
 fi
 
+# Many ranks would each compile refimpl, where nothing has kept it compiled.
+[ "$ranks" -lt 16 ] || (CDPATH='' cd -- "$here" && "$python" -m compileall -q refimpl </dev/null >/dev/null 2>&1) || :
+
 # A launcher keeps some files open for every rank.
 files=$((64 + ranks * 8))
 # shellcheck disable=SC3045 # POSIX has no ulimit -n; every sh has

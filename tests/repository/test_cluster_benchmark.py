@@ -172,13 +172,14 @@ def test_steps_are_printed_one_line_each(report):
     assert math.isclose(float(text.splitlines()[-1].split()[-1]), 3.0)
 
 
-def test_without_root_it_says_so_in_one_line_and_ends_with_2():
+@pytest.mark.parametrize("script", [FOLDER, FOLDER / "slurm.py"], ids=lambda path: path.name)
+def test_without_root_it_says_so_in_one_line_and_ends_with_2(script):
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("no setpriv to give up root with")
-        command = ["setpriv", "--reuid=65534", "--clear-groups", *QUICK]
+        command = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, str(script)]
     else:
-        command = QUICK
+        command = [sys.executable, str(script)]
     run = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60)
     if "Permission denied" in run.stderr:
         pytest.skip("nobody cannot read this checkout")

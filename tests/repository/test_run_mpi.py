@@ -353,6 +353,16 @@ def test_soft_limit_of_open_files_is_raised_or_what_is_needed_is_said(fake):
         assert said in done.stderr and bool(said) == bool(done.stderr)
 
 
+def test_many_ranks_find_the_package_compiled(fake):
+    place, run = fake
+    place.package("")
+    compiled = place.checkout / "refimpl" / "__pycache__"
+    assert run("-n", "4", "train", "mlp", PYTHONDONTWRITEBYTECODE="1").returncode == 0
+    assert not compiled.exists()
+    assert run("-n", "16", "train", "mlp", PYTHONDONTWRITEBYTECODE="1").returncode == 0
+    assert list(compiled.glob("__main__.*.pyc"))
+
+
 def test_where_srun_has_no_pmix_open_mpi_starts_its_ranks_itself(bare):
     place, run = bare
     place.command("srun", 'echo "srun: error: no pmix" >&2; exit 1')
