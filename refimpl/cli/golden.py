@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from refimpl.cli.base import on_first_rank, say
 from refimpl.support.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -39,14 +40,11 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Do what the verb says, on the first rank."""
-    from refimpl.cli import on_first_rank
-
     return on_first_rank(lambda: args.work(args))
 
 
 def run_write(args: Any) -> int:
     """Write the cases that match; refuse a folder that holds something else."""
-    from refimpl.cli import say
     from refimpl.golden import bundle, cases, check
 
     _check_target(args.folder, bundle.names(args.folder))
@@ -88,7 +86,6 @@ def _check_kept(folder: Path, ladder: list[Bundle], chosen: list[Bundle]) -> Non
 
 def run_list(args: Any) -> int:
     """Print the cases, in the order of the ladder."""
-    from refimpl.cli import say
     from refimpl.golden import bundle, cases, check
 
     for one in check.chosen(cases.ladder(), args.cases):
@@ -100,7 +97,6 @@ def run_list(args: Any) -> int:
 
 def run_check(args: Any) -> int:
     """Print a line for each array and the first broken rung; exit code 1 unless all is right."""
-    from refimpl.cli import say
     from refimpl.golden import bundle, cases, check
 
     found = "is not a folder" if args.folder.exists() else "is not there"
