@@ -45,9 +45,9 @@ def run(args: Any) -> int:
 
 def run_write(args: Any) -> int:
     """Write the cases that match; refuse a folder that holds something else."""
-    from refimpl.golden import bundle, cases, check
+    from refimpl.golden import cases, check, read
 
-    _check_target(args.folder, bundle.names(args.folder))
+    _check_target(args.folder, read.names(args.folder))
     ladder = list(cases.ladder())
     chosen = check.chosen(ladder, args.cases)
     _check_kept(args.folder, ladder, chosen)
@@ -71,11 +71,11 @@ def _check_target(folder: Path, bundles: list[str]) -> None:
 
 def _check_kept(folder: Path, ladder: list[Bundle], chosen: list[Bundle]) -> None:
     """Refuse to replace a bundle by a part of it: its other cases would be lost."""
-    from refimpl.golden import bundle
+    from refimpl.golden import read
 
     whole = {one.name: {case.name for case in one.cases} for one in ladder}
     for one in chosen:
-        there = bundle.case_names(folder / one.name)
+        there = read.case_names(folder / one.name)
         lost = there & whole[one.name] - {case.name for case in one.cases}
         require(
             not lost,
@@ -97,11 +97,11 @@ def run_list(args: Any) -> int:
 
 def run_check(args: Any) -> int:
     """Print a line for each array and the first broken rung; exit code 1 unless all is right."""
-    from refimpl.golden import bundle, cases, check
+    from refimpl.golden import cases, check, read
 
     found = "is not a folder" if args.folder.exists() else "is not there"
     require(args.folder.is_dir(), f"{args.folder} {found}: give one that holds BUNDLE/arrays.npz")
-    bundle.check_around(args.folder)
+    read.check_around(args.folder)
     against = cases.ladder() if args.against is None else check.loaded(args.against)
     report = check.Report()
     for line in check.folders(args.folder, against, args.cases):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
-from refimpl.golden import bundle, npz
+from refimpl.golden import bundle, npz, read
 from refimpl.golden.bundle import Bundle, Case
 from refimpl.golden.compare import verdict
 from refimpl.support.errors import UserError
@@ -178,8 +178,8 @@ def loaded(folder: Path) -> list[Bundle]:
     UserError
         If there are none, or one is damaged.
     """
-    bundle.check_around(folder)
-    names = bundle.names(folder)
+    read.check_around(folder)
+    names = read.names(folder)
     if not names:
         raise UserError(f"no golden bundles in {folder}: write some with `refimpl golden write`")
-    return sorted((bundle.load(folder / name) for name in names), key=lambda one: one.place)
+    return sorted((read.load(folder / name) for name in names), key=lambda one: one.place)
