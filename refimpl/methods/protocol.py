@@ -177,10 +177,15 @@ class PartitionAxis(Axis):
 
     ``gradient``: (shard,), this rank's shard of the sum over the worker's frames of a step, once
     every unit was reduced in the last micro-step and `finish` was called; int64 with
-    ``--reduction exact``.
+    ``--reduction exact``.  ``states``: the optimizer's, by name.  ``state_bytes``: of all three.
     """
 
     gradient: NDArray
+    states: dict[str, Any]
+
+    @property
+    def state_bytes(self) -> int:
+        raise NotImplementedError
 
     def gather(self, layer: Layer, following: int) -> None:
         """Make a unit's parameters whole; ``following``: +1 in a forward pass, else -1."""
@@ -200,6 +205,21 @@ class PartitionAxis(Axis):
 
     def update(self, gradient: NDArray, lr: float, scale: float) -> None:
         """Let the optimizer move the parameters by gradient * scale."""
+        raise NotImplementedError
+
+    def weights(self) -> NDArray:
+        """Return this rank's shard of the parameters (shard,); `replace` puts it back."""
+        raise NotImplementedError
+
+    def replace(self, weights: NDArray) -> None:
+        """Set this rank's shard of the parameters.  Collective in the partition group."""
+        raise NotImplementedError
+
+    def each(self) -> Iterator[tuple[str, NDArray]]:
+        """Yield name and value of every parameter; a value is valid until the next one.
+
+        Collective in the partition group: every rank goes to the end.
+        """
         raise NotImplementedError
 
 

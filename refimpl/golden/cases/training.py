@@ -132,8 +132,8 @@ class Rank(Listener):
             self.keep("parameters", replica.partition.weights())
         replica.end_block(self.settings["lr"])
         with replica.evaluated():
-            named = replica.partition.parameters()
-        self.keep("model", np.concatenate([value.ravel() for value in named.values()]))
+            values = [value.flatten() for _, value in replica.partition.each()]
+        self.keep("model", np.concatenate(values))
         replica.groups.free()
         return self.found
 

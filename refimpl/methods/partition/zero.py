@@ -27,7 +27,7 @@ The closed formula of what a step sends, and the options, are in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -274,19 +274,6 @@ class ModelStates(PartitionAxis):
                 self._gather(number)
             for name, place, shape in unit.tensors:
                 yield name, self.seats[number][place].reshape(shape)
-
-    def parameters(self) -> dict[str, NDArray]:
-        """Return copies of all parameters by name: the whole model, on every rank.  Collective."""
-        return {name: value.copy() for name, value in self.each()}
-
-    def assign(self, named: Mapping[str, NDArray]) -> None:
-        """Set all parameters from whole arrays by name; every rank gives the same."""
-        for number, unit in enumerate(self.layout.units):
-            seat = self.seats[number]
-            seat[:] = 0
-            for name, place, shape in unit.tensors:
-                seat[place].reshape(shape)[...] = named[name]
-            self._keep(number)
 
     @property
     def state_bytes(self) -> int:
