@@ -113,9 +113,11 @@ def add(commands: Any) -> None:
 
 
 # What describes a user's own model, and so does not go with --preset.
-OWN = ("parameters", "widths", "layers", "hidden", "units", "batch", "microsteps", "bytes")
-OWN += ("recompute", "zero_stage", "partition", "overlap", "n", "ranks_per_node", "flops")
-OWN += ("intra", "inter", "call", "memory", "activations")
+OWN = (
+    *("parameters", "widths", "layers", "hidden", "units", "batch", "microsteps", "bytes"),
+    *("recompute", "zero_stage", "partition", "overlap", "n", "ranks_per_node", "flops"),
+    *("intra", "inter", "call", "memory", "activations"),
+)
 
 
 def run(args: Any) -> int:

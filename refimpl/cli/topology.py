@@ -10,7 +10,7 @@ from refimpl.cli.run_options import add_method_options, methods_of
 from refimpl.support.errors import UserError
 
 # Of no meaning without --parameters; with it, these defaults.
-NUMBERS = {
+NUMBERS: dict[str, Any] = {
     "microsteps": 1,
     "collectives": "ring",
     "reduction": "float",

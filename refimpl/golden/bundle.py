@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.golden import npz
 from refimpl.support.errors import UserError
@@ -69,7 +68,7 @@ class Array:
     """An array of a case: its values, what its axes are, and for what must come out the rule."""
 
     role: str
-    value: NDArray
+    value: np.ndarray
     axes: tuple[str, ...]
     rule: Rule | None = None
 
@@ -97,7 +96,7 @@ class Case:
     settings: dict[str, Any]
     arrays: dict[str, Array] = field(default_factory=dict)
 
-    def inputs(self) -> dict[str, NDArray]:
+    def inputs(self) -> dict[str, np.ndarray]:
         """Return what is given, as copies: nobody can spoil it for others."""
         return {n: a.value.copy() for n, a in self.arrays.items() if a.role == "input"}
 
@@ -139,7 +138,7 @@ class Bundle:
         """Return where the arrays and the manifest are if the bundle is in this folder."""
         return folder / self.name / ARRAYS, folder / self.name / MANIFEST
 
-    def values(self) -> dict[str, NDArray]:
+    def values(self) -> dict[str, np.ndarray]:
         """Return all arrays under the names that they have in the archive."""
         return {
             f"{case.name}/{name}": array.value
@@ -200,12 +199,12 @@ def _described(name: str, array: Array) -> dict[str, Any]:
     return told
 
 
-def digest(array: NDArray) -> str:
+def digest(array: np.ndarray) -> str:
     """Return the SHA-256 of an array's numbers: little-endian, row after row, no header."""
     return hashlib.sha256(npz.little(array).tobytes()).hexdigest()
 
 
-def padded(rows: Iterable[NDArray], length: int | None = None) -> NDArray:
+def padded(rows: Iterable[np.ndarray], length: int | None = None) -> np.ndarray:
     """Return rows of unequal length as one array, filled up with zeros.
 
     >>> padded([np.array([1, 2]), np.array([3])]).tolist()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
 from refimpl.golden import npz, schema
 from refimpl.golden.bundle import ARRAYS, FORMAT, MANIFEST, Array, Bundle, Case, Rule, digest
@@ -61,10 +61,10 @@ def load(folder: Path) -> Bundle:
         for entry in case["arrays"]:
             name = f"{case['name']}/{entry['name']}"
             value = archive.arrays.get(name)
-            wrong = (
-                archive.damaged.get(name, "missing") if value is None else _differs(value, entry)
-            )
-            if wrong:
+            wrong = archive.damaged.get(name, "missing")
+            if value is not None:
+                wrong = _differs(value, entry)
+            if value is None or wrong:
                 raise UserError(
                     f"golden bundle {folder}: array {name} is {wrong}: write the bundle again"
                 )
@@ -106,7 +106,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     return told
 
 
-def _differs(value: NDArray, entry: Mapping[str, Any]) -> str:
+def _differs(value: np.ndarray, entry: Mapping[str, Any]) -> str:
     """Return in what an array is not the one described; empty if in nothing."""
     shape = tuple(entry["shape"])
     if value.dtype.str != entry["dtype"] or value.shape != shape:

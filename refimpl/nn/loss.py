@@ -17,7 +17,7 @@ class SoftmaxCrossEntropy:
         self._out = np.zeros((batch, classes), dtype)
         self._all = functional.Rows.allocate(batch, classes, dtype)
 
-    def forward(self, logits: NDArray, labels: NDArray[np.int64]) -> float:
+    def forward(self, logits: np.ndarray, labels: NDArray[np.int64]) -> float:
         """Return the sum of losses for logits (B, C) and labels (B,) int64 in range(C).
 
         Raises
@@ -36,7 +36,7 @@ class SoftmaxCrossEntropy:
         self._fresh = True
         return functional.softmax_cross_entropy(logits, labels, self._dlogits, self._rows)
 
-    def backward(self) -> NDArray:
+    def backward(self) -> np.ndarray:
         """Return softmax - onehot (B, C), in the workspace: once after each forward."""
         assert self._fresh, "backward is called once after each forward"
         self._fresh = False

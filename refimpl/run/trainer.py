@@ -84,7 +84,7 @@ class Trainer:
         self.seconds = 0.0
         self.traffic = {link: Count() for link in LINKS}
 
-    def batch(self, microstep: int) -> tuple[NDArray, NDArray]:
+    def batch(self, microstep: int) -> tuple[np.ndarray, np.ndarray]:
         """Return this rank's micro-batch of the current step."""
         number = self.grid.micro_batch(self.comm.rank, microstep, self.recipe.microsteps)
         index = self.batches.index(self.step, number)
@@ -92,7 +92,7 @@ class Trainer:
         self.task.train.take(index, x, y)
         return x, y
 
-    def outputs(self, examples: Examples, index: NDArray[np.int64]) -> NDArray:
+    def outputs(self, examples: Examples, index: NDArray[np.int64]) -> np.ndarray:
         """Return the logits of examples, (B, classes); valid until the next call.  Collective."""
         x, y = self._x[: index.size], self._y[: index.size]
         examples.take(index, x, y)
