@@ -35,12 +35,17 @@ class Parser(argparse.ArgumentParser):
             super().print_help(file)
 
 
+def started() -> Any:
+    """Return mpi4py.MPI if it was started and runs, else None."""
+    mpi: Any = sys.modules.get("mpi4py.MPI")
+    running = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
+    return mpi if running else None
+
+
 def several() -> Any:
-    """Return mpi4py.MPI if it runs, with more than one rank; else None."""
-    mpi = sys.modules.get("mpi4py.MPI")
-    if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
-        return None
-    return mpi if mpi.COMM_WORLD.size > 1 else None
+    """Return mpi4py.MPI if it runs with more than one rank, else None."""
+    mpi = started()
+    return mpi if mpi is not None and mpi.COMM_WORLD.size > 1 else None
 
 
 def first_rank() -> bool:
