@@ -80,6 +80,7 @@ def ours(contest: Contest, given: argparse.Namespace) -> Job:
     from refimpl.methods.partition.stages import Sharded, Whole
     from refimpl.methods.step import LOSS_UNIT, Loss, Replica, StepOptions
     from refimpl.methods.strategies import Methods
+    from refimpl.state.tree import cut
     from refimpl.world.communicator import Communicator
     from refimpl.world.groups import Groups
     from refimpl.world.topology import Grid
@@ -97,10 +98,9 @@ def ours(contest: Contest, given: argparse.Namespace) -> Job:
         Methods(Sharded(prefetch=given.prefetch) if sharded else Whole()),
         StepOptions(batch=BATCH, microsteps=given.microsteps),
     )
-    named = replica.partition.parameters()
-    for i, matrix in enumerate(weights()):
-        named[f"layer{i}.weight"][:] = matrix
-    replica.partition.assign(named)
+    whole = np.concatenate([np.append(w, np.zeros(w.shape[1], w.dtype)) for w in weights()])
+    shard = cut(replica.context.layout, whole, replica.groups.partition.rank)
+    replica.partition.replace(shard)
     batch = frames(comm.rank)
 
     lost: list[Loss] = []

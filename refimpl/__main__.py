@@ -3,13 +3,13 @@
 import sys
 
 from refimpl.cli import main
+from refimpl.cli.base import started
 
 
 def leave(code: int) -> int:
     """Return the exit code; one rank alone leaves MPI first, or its code would be an abort's."""
-    mpi = sys.modules.get("mpi4py.MPI")
-    running = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
-    if code and running and mpi.COMM_WORLD.size == 1:
+    mpi = started()
+    if code and mpi is not None and mpi.COMM_WORLD.size == 1:
         mpi.Finalize()
     return code
 

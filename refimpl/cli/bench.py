@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.cli.arguments import positive
+from refimpl.cli.base import say, world
 
 
 def add(commands: Any) -> None:
@@ -61,7 +62,6 @@ def _given(**options: Any) -> dict[str, Any]:
 
 def run(args: Any) -> int:
     """Measure and print the table."""
-    from refimpl.cli import say, world
     from refimpl.support.errors import UserError
     from refimpl.support.files import check_file, write_json
     from refimpl.world.agree import together

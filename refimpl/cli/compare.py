@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refimpl.cli.arguments import positive
+from refimpl.cli.base import say, world
 from refimpl.cli.run_options import add_options, parsed_over, run_of
 from refimpl.methods.strategies import STRATEGIES
 
@@ -42,7 +43,6 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Train them all and print the table; the file is brought up to date after every run."""
-    from refimpl.cli import say, world
     from refimpl.run import compare, picture
     from refimpl.run.modelfile import ModelFile
     from refimpl.support.errors import UserError

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.cli.arguments import whole
+from refimpl.cli.base import say, world
 
 
 def add(commands: Any) -> None:
@@ -21,7 +22,6 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Write the corpus with all ranks."""
-    from refimpl.cli import say, world
     from refimpl.tasks.acoustic.synth import write_corpus
 
     write_corpus(Path(args.directory), seed=args.seed, rate=args.rate, comm=world())

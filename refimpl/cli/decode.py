@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from refimpl.cli.base import say, world
+
 
 def add(commands: Any) -> None:
     """Declare the command."""
@@ -16,7 +18,6 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Print one line per file: its name and its words."""
-    from refimpl.cli import say, world
     from refimpl.run.reopen import Finished
 
     finished = Finished.open(world(), Path(args.run_folder))

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from refimpl.cli.base import say, world
+
 
 def add(commands: Any) -> None:
     """Declare the command."""
@@ -18,7 +20,6 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Print the scores of the data folder."""
-    from refimpl.cli import say, world
     from refimpl.run.reopen import Finished
     from refimpl.run.report import words_text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from refimpl.cli.arguments import positive
+from refimpl.cli.base import say
 
 
 def add(commands: Any) -> None:
@@ -18,7 +19,6 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Print the schedule."""
-    from refimpl.cli import say
     from refimpl.collectives.explain import explain
 
     say(explain(args.name, args.p, args.k))

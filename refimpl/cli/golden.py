@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from refimpl.cli.base import on_first_rank, say
 from refimpl.support.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -39,17 +40,14 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Do what the verb says, on the first rank."""
-    from refimpl.cli import on_first_rank
-
     return on_first_rank(lambda: args.work(args))
 
 
 def run_write(args: Any) -> int:
     """Write the cases that match; refuse a folder that holds something else."""
-    from refimpl.cli import say
-    from refimpl.golden import bundle, cases, check
+    from refimpl.golden import cases, check, read
 
-    _check_target(args.folder, bundle.names(args.folder))
+    _check_target(args.folder, read.names(args.folder))
     ladder = list(cases.ladder())
     chosen = check.chosen(ladder, args.cases)
     _check_kept(args.folder, ladder, chosen)
@@ -73,11 +71,11 @@ def _check_target(folder: Path, bundles: list[str]) -> None:
 
 def _check_kept(folder: Path, ladder: list[Bundle], chosen: list[Bundle]) -> None:
     """Refuse to replace a bundle by a part of it: its other cases would be lost."""
-    from refimpl.golden import bundle
+    from refimpl.golden import read
 
     whole = {one.name: {case.name for case in one.cases} for one in ladder}
     for one in chosen:
-        there = bundle.case_names(folder / one.name)
+        there = read.case_names(folder / one.name)
         lost = there & whole[one.name] - {case.name for case in one.cases}
         require(
             not lost,
@@ -88,7 +86,6 @@ def _check_kept(folder: Path, ladder: list[Bundle], chosen: list[Bundle]) -> Non
 
 def run_list(args: Any) -> int:
     """Print the cases, in the order of the ladder."""
-    from refimpl.cli import say
     from refimpl.golden import bundle, cases, check
 
     for one in check.chosen(cases.ladder(), args.cases):
@@ -100,12 +97,11 @@ def run_list(args: Any) -> int:
 
 def run_check(args: Any) -> int:
     """Print a line for each array and the first broken rung; exit code 1 unless all is right."""
-    from refimpl.cli import say
-    from refimpl.golden import bundle, cases, check
+    from refimpl.golden import cases, check, read
 
     found = "is not a folder" if args.folder.exists() else "is not there"
     require(args.folder.is_dir(), f"{args.folder} {found}: give one that holds BUNDLE/arrays.npz")
-    bundle.check_around(args.folder)
+    read.check_around(args.folder)
     against = cases.ladder() if args.against is None else check.loaded(args.against)
     report = check.Report()
     for line in check.folders(args.folder, against, args.cases):

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from refimpl.cli.arguments import positive, positive_number
+from refimpl.cli.base import say
 from refimpl.support.errors import UserError, require
 from refimpl.support.text import plural
 
@@ -112,9 +113,11 @@ def add(commands: Any) -> None:
 
 
 # What describes a user's own model, and so does not go with --preset.
-OWN = ("parameters", "widths", "layers", "hidden", "units", "batch", "microsteps", "bytes")
-OWN += ("recompute", "zero_stage", "partition", "overlap", "n", "ranks_per_node", "flops")
-OWN += ("intra", "inter", "call", "memory", "activations")
+OWN = (
+    *("parameters", "widths", "layers", "hidden", "units", "batch", "microsteps", "bytes"),
+    *("recompute", "zero_stage", "partition", "overlap", "n", "ranks_per_node", "flops"),
+    *("intra", "inter", "call", "memory", "activations"),
+)
 
 
 def run(args: Any) -> int:
@@ -124,8 +127,6 @@ def run(args: Any) -> int:
 
 def published(args: Any) -> int:
     """Print what a preset predicts."""
-    from refimpl.cli import say
-
     given = [name for name in OWN if getattr(args, name) not in (None, False)]
     if given:
         option = "-n" if given[0] == "n" else "--" + given[0].replace("_", "-")
@@ -164,7 +165,6 @@ def presets() -> ModuleType:
 
 def own(args: Any) -> int:
     """Print the table over all p and the recommendation for the user's own model."""
-    from refimpl.cli import say
     from refimpl.plan.advise import advise
     from refimpl.plan.text import advice_data, advice_text
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from refimpl.cli.base import first_rank, say
+
 
 def add(commands: Any) -> None:
     """Declare the command."""
@@ -18,7 +20,6 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Write the picture, on the first rank only."""
-    from refimpl.cli import first_rank, say
     from refimpl.run import picture
     from refimpl.run.folder import RunFolder
     from refimpl.support.errors import UserError

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from refimpl.cli.arguments import positive, positive_number, setting, whole
+from refimpl.cli.base import Parser
 from refimpl.methods import strategies
 from refimpl.methods.options import Option
 from refimpl.methods.strategies import Lengths
@@ -81,8 +82,6 @@ def _add(group: Any, known: Option) -> None:
 
 def parsed_over(args: Any, words: list[str], what: str) -> Any:
     """Return a copy of the parsed options in which those in ``words`` have new values."""
-    from refimpl.cli import Parser
-
     parser = Parser(prog=what, usage=argparse.SUPPRESS, add_help=False)
     add_options(parser)
     return parser.parse_args([args.model, *words], argparse.Namespace(**vars(args)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from refimpl.cli.arguments import positive
+from refimpl.cli.base import say
 from refimpl.cli.run_options import add_method_options, methods_of
 from refimpl.support.errors import UserError
 
 # Of no meaning without --parameters; with it, these defaults.
-NUMBERS = {
+NUMBERS: dict[str, Any] = {
     "microsteps": 1,
     "collectives": "ring",
     "reduction": "float",
@@ -43,7 +44,6 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Print the drawing; with ``--parameters`` the formulas and their numbers, too."""
-    from refimpl.cli import say
     from refimpl.methods import strategies
     from refimpl.methods.strategies import strategy
     from refimpl.world.topology import Nodes, drawing

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.cli.arguments import whole
+from refimpl.cli.base import say, world
 from refimpl.cli.run_options import add_options, run_of
 
 
@@ -28,7 +29,6 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Train as told; print the scores."""
-    from refimpl.cli import say, world
     from refimpl.methods.strategies import simplest
     from refimpl.run.folder import RunFolder
     from refimpl.run.modelfile import ModelFile

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.collectives import small
 from refimpl.collectives.cost import Cost
@@ -25,7 +24,7 @@ class GlobalNorm:
         self._scratch = np.zeros(norm.STRIP)
         self._integers = np.zeros(norm.STRIP if exact else 0, np.int64)
 
-    def __call__(self, comm: Communicator, shard: NDArray) -> float:
+    def __call__(self, comm: Communicator, shard: np.ndarray) -> float:
         """Return the norm over all shards, the same float on all ranks of ``comm``.  Collective.
 
         Each rank's part goes to all, one float64; when exact its peak first, and then the two

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from refimpl.collectives import ring
 from refimpl.collectives.cost import Cost
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WIDTH = (LARGEST + 77) // 8 + 1
 
 
-def gathered(comm: Communicator, row: ArrayLike, purpose: str = "control") -> NDArray:
+def gathered(comm: Communicator, row: ArrayLike, purpose: str = "control") -> np.ndarray:
     """Return the rows (m,) of all ranks, (p, m) in rank order.
 
     Length and dtype are the same on all ranks.  Collective.  Cost per rank: p - 1 messages of one

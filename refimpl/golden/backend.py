@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.golden import cases, check
 from refimpl.golden.bundle import Bundle, Case
@@ -108,7 +107,7 @@ element 0]: have 0x1.6000000000000p+0 (1.375), want 0x0.0p+0 (0.0); allowed 1 ul
     return report
 
 
-def _answer(method: Callable, case: Case) -> dict[str, NDArray]:
+def _answer(method: Callable, case: Case) -> dict[str, np.ndarray]:
     have = method(case.inputs(), deepcopy(case.settings))
     if not isinstance(have, dict):
         raise TypeError(f"returned {type(have).__name__}, wanted a dict of arrays")

@@ -25,17 +25,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from refimpl.golden import npz, schema
-from refimpl.support.errors import UserError, require
+from refimpl.golden import npz
+from refimpl.support.errors import UserError
 from refimpl.support.files import write_whole
 
 # Number of the format, and the version of refimpl since which it and its values have been so.
@@ -69,7 +68,7 @@ class Array:
     """An array of a case: its values, what its axes are, and for what must come out the rule."""
 
     role: str
-    value: NDArray
+    value: np.ndarray
     axes: tuple[str, ...]
     rule: Rule | None = None
 
@@ -97,7 +96,7 @@ class Case:
     settings: dict[str, Any]
     arrays: dict[str, Array] = field(default_factory=dict)
 
-    def inputs(self) -> dict[str, NDArray]:
+    def inputs(self) -> dict[str, np.ndarray]:
         """Return what is given, as copies: nobody can spoil it for others."""
         return {n: a.value.copy() for n, a in self.arrays.items() if a.role == "input"}
 
@@ -139,7 +138,7 @@ class Bundle:
         """Return where the arrays and the manifest are if the bundle is in this folder."""
         return folder / self.name / ARRAYS, folder / self.name / MANIFEST
 
-    def values(self) -> dict[str, NDArray]:
+    def values(self) -> dict[str, np.ndarray]:
         """Return all arrays under the names that they have in the archive."""
         return {
             f"{case.name}/{name}": array.value
@@ -200,120 +199,12 @@ def _described(name: str, array: Array) -> dict[str, Any]:
     return told
 
 
-def digest(array: NDArray) -> str:
+def digest(array: np.ndarray) -> str:
     """Return the SHA-256 of an array's numbers: little-endian, row after row, no header."""
     return hashlib.sha256(npz.little(array).tobytes()).hexdigest()
 
 
-def names(folder: Path) -> list[str]:
-    """Return the bundles in a folder, sorted: its sub-folders that hold a manifest."""
-    return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
-
-
-def check_around(folder: Path) -> None:
-    """Refuse a folder that is a bundle itself.
-
-    Raises
-    ------
-    UserError
-        If its arrays lie in it and not in sub-folders.
-    """
-    require(
-        not (folder / ARRAYS).exists(),
-        f"{folder} holds {ARRAYS} itself: give the folder around it, which holds BUNDLE/{ARRAYS}",
-    )
-
-
-def case_names(folder: Path) -> set[str]:
-    """Return the cases of the bundle in a folder; none if there is none that can be read."""
-    try:
-        return {case["name"] for case in manifest(folder)["cases"]}
-    except UserError:
-        return set()
-
-
-def load(folder: Path) -> Bundle:
-    """Read one bundle as a reference, all of it checked.
-
-    Raises
-    ------
-    UserError
-        If it is not there, is no manifest of a known format, or its arrays are not those that
-        the manifest describes.
-    """
-    told = manifest(folder)
-    try:
-        archive = npz.read(folder / ARRAYS)
-    except npz.Damaged as damage:
-        raise UserError(f"golden bundle {folder}: {ARRAYS} is {damage}: write it again") from None
-    cases = []
-    for case in told["cases"]:
-        arrays = {}
-        for entry in case["arrays"]:
-            name = f"{case['name']}/{entry['name']}"
-            value = archive.arrays.get(name)
-            wrong = (
-                archive.damaged.get(name, "missing") if value is None else _differs(value, entry)
-            )
-            if wrong:
-                raise UserError(
-                    f"golden bundle {folder}: array {name} is {wrong}: write the bundle again"
-                )
-            rule = Rule(entry["why"], entry.get("ulp")) if "rule" in entry else None
-            arrays[entry["name"]] = Array(entry["role"], value, tuple(entry["axes"]), rule)
-        cases.append(Case(case["name"], case["operation"], case["text"], case["settings"], arrays))
-    return Bundle(told["bundle"], told["rung_name"], told["text"], tuple(cases), told["place"])
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    """Read and check a manifest.
-
-    Raises
-    ------
-    UserError
-        If it is missing, no JSON, of another format or against the schema.
-    """
-    file = folder / MANIFEST
-    try:
-        told = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"no golden bundle in {folder}: {MANIFEST}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(
-            f"golden bundle {folder}: {MANIFEST} is no JSON: {error}: write the bundle again"
-        ) from None
-    number = told.get("format") if isinstance(told, Mapping) else None
-    if isinstance(number, int) and number != FORMAT:
-        raise UserError(
-            f"golden bundle {folder} has format {number}, this refimpl reads {FORMAT}: take the "
-            "refimpl that wrote it, or write it again with `refimpl golden write`"
-        )
-    for mistake in schema.mistakes(told):
-        raise UserError(f"golden bundle {folder}: {MANIFEST}: {mistake}: write the bundle again")
-    if told["bundle"] != folder.name:
-        raise UserError(
-            f"golden bundle {folder} says that it is {told['bundle']}: give its folder that name"
-        )
-    return told
-
-
-def _differs(value: NDArray, entry: Mapping[str, Any]) -> str:
-    """Return in what an array is not the one described; empty if in nothing."""
-    shape = tuple(entry["shape"])
-    if value.dtype.str != entry["dtype"] or value.shape != shape:
-        return f"{value.dtype.str} {value.shape} and not {entry['dtype']} {shape}"
-    if len(entry["axes"]) != value.ndim:
-        return f"of {value.ndim} axes and not {entry['axes']}"
-    return "" if digest(value) == entry["sha256"] else "altered, its sha256 differs"
-
-
-def write(bundles: Iterable[Bundle], folder: Path) -> None:
-    """Write bundles into a folder."""
-    for bundle in bundles:
-        bundle.write(folder)
-
-
-def padded(rows: Iterable[NDArray], length: int | None = None) -> NDArray:
+def padded(rows: Iterable[np.ndarray], length: int | None = None) -> np.ndarray:
     """Return rows of unequal length as one array, filled up with zeros.
 
     >>> padded([np.array([1, 2]), np.array([3])]).tolist()

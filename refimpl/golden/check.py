@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from numpy.typing import NDArray
+import numpy as np
 
-from refimpl.golden import bundle, npz
+from refimpl.golden import bundle, npz, read
 from refimpl.golden.bundle import Bundle, Case
 from refimpl.golden.compare import verdict
 from refimpl.support.errors import UserError
@@ -82,7 +82,7 @@ class Report:
 
 
 def of_case(
-    rung: str, name: str, case: Case, have: Mapping[str, NDArray], damaged: Mapping[str, str]
+    rung: str, name: str, case: Case, have: Mapping[str, np.ndarray], damaged: Mapping[str, str]
 ) -> Iterator[Line]:
     """Yield a line for each array of a case.  ``have`` may hold inputs, which must then agree."""
 
@@ -126,21 +126,20 @@ def _of_bundle(file: Path, wanted: Bundle, known: set[str]) -> Iterator[Line]:
     except npz.Damaged as damage:
         yield Line(False, wanted.rung, wanted.name, "", "", f"{bundle.ARRAYS} is {damage}")
         return
-    by_case: dict[str, tuple[dict[str, NDArray], dict[str, str]]] = {}
+    by_case: dict[str, tuple[dict[str, np.ndarray], dict[str, str]]] = {}
     for full, value in archive.arrays.items():
-        case, _, key = full.rpartition("/")
-        by_case.setdefault(case, ({}, {}))[0][key] = value
+        name, _, key = full.rpartition("/")
+        by_case.setdefault(name, ({}, {}))[0][key] = value
     for full, why in archive.damaged.items():
-        case, _, key = full.rpartition("/")
-        by_case.setdefault(case, ({}, {}))[1][key] = why
+        name, _, key = full.rpartition("/")
+        by_case.setdefault(name, ({}, {}))[1][key] = why
     for case in wanted.cases:
         have, damaged = by_case.pop(case.name, ({}, {}))
         yield from of_case(wanted.rung, wanted.name, case, have, damaged)
-    for case in [name for name in by_case if name not in known]:
-        have, damaged = by_case[case]
-        for key in [*have, *damaged]:
+    for name, (have, damaged) in by_case.items():
+        for key in [*have, *damaged] if name not in known else ():
             text = "extra: the bundle has no such case"
-            yield Line(False, wanted.rung, wanted.name, case, key, text)
+            yield Line(False, wanted.rung, wanted.name, name, key, text)
 
 
 def chosen(bundles: Iterable[Bundle], pattern: str) -> list[Bundle]:
@@ -178,8 +177,8 @@ def loaded(folder: Path) -> list[Bundle]:
     UserError
         If there are none, or one is damaged.
     """
-    bundle.check_around(folder)
-    names = bundle.names(folder)
+    read.check_around(folder)
+    names = read.names(folder)
     if not names:
         raise UserError(f"no golden bundles in {folder}: write some with `refimpl golden write`")
-    return sorted((bundle.load(folder / name) for name in names), key=lambda one: one.place)
+    return sorted((read.load(folder / name) for name in names), key=lambda one: one.place)

@@ -26,7 +26,7 @@ class Verdict:
     step: float = -1
 
 
-def verdict(have: NDArray, want: Array) -> Verdict:
+def verdict(have: np.ndarray, want: Array) -> Verdict:
     """Compare an array with the one that is wanted, by its rule; first of all in its form."""
     value = want.value
     if have.dtype.hasobject:
@@ -55,7 +55,7 @@ def verdict(have: NDArray, want: Array) -> Verdict:
     here, there = have[place], value[place]
     if floating and np.isnan(here):
         text += ", the first NaN"
-        place = tuple(int(i[0]) for i in np.nonzero(np.isnan(have))) if have.ndim else ()
+        place = tuple(i[0] for i in np.nonzero(np.isnan(have))) if have.ndim else ()
         here, there = have[place], value[place]
     elif floating and worst == 0:
         text += ", in the sign of a zero, the first"
@@ -69,14 +69,14 @@ def verdict(have: NDArray, want: Array) -> Verdict:
     return Verdict(False, text, step)
 
 
-def _unequal(have: NDArray, want: NDArray) -> NDArray[np.bool_]:
+def _unequal(have: np.ndarray, want: np.ndarray) -> NDArray[np.bool_]:
     """Return where bits differ."""
     bits = np.dtype(f"u{want.itemsize}")
     have, want = (np.asarray(x, order="C").view(bits) for x in (have, want))
     return have != want
 
 
-def _ulps(have: NDArray, want: NDArray) -> NDArray[np.float64]:
+def _ulps(have: np.ndarray, want: np.ndarray) -> NDArray[np.float64]:
     """Return |have - want| in units of the spacing of numbers at the largest |want|."""
     largest = np.abs(want).max(initial=0)
     unit = float(np.spacing(largest)) if largest > 0 else float(np.finfo(want.dtype).eps)
@@ -84,7 +84,7 @@ def _ulps(have: NDArray, want: NDArray) -> NDArray[np.float64]:
         return np.abs(have.astype(np.float64) - want.astype(np.float64)) / unit
 
 
-def _praise(have: NDArray, want: NDArray, rule: Rule) -> str:
+def _praise(have: np.ndarray, want: np.ndarray, rule: Rule) -> str:
     if rule.ulp is None:
         return "equal bits"
     worst = float(_ulps(have, want).max(initial=0))

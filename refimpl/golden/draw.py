@@ -32,7 +32,7 @@ def dyadic(
     most: float = 2.0,
     unit: float = 0.125,
     dtype: DTypeLike = np.float32,
-) -> NDArray:
+) -> np.ndarray:
     """Return multiples of ``unit`` in [-most, most], without -0.0."""
     steps = round(most / unit)
     return (integers(name, -steps, steps + 1, shape) * unit).astype(dtype)
@@ -40,6 +40,6 @@ def dyadic(
 
 def rough(
     name: str, shape: tuple[int, ...] | int, most: float = 2.0, dtype: DTypeLike = np.float32
-) -> NDArray:
+) -> np.ndarray:
     """Return numbers in [-most, most) with all their digits: sums of them are rounded."""
     return (integers(name, -(1 << 24), 1 << 24, shape) * (most / (1 << 24))).astype(dtype)

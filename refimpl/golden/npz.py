@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can hold
 ALIGN = 64
@@ -38,16 +37,16 @@ class Damaged(Exception):
 class Archive(NamedTuple):
     """What a file holds: arrays by name, and why others of its members cannot be read."""
 
-    arrays: dict[str, NDArray]
+    arrays: dict[str, np.ndarray]
     damaged: dict[str, str]
 
 
-def little(array: NDArray) -> NDArray:
+def little(array: np.ndarray) -> np.ndarray:
     """Return the array with little-endian numbers, row after row."""
     return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
 
 
-def npy(array: NDArray) -> bytes:
+def npy(array: np.ndarray) -> bytes:
     """Return the bytes of an array as a .npy file of format 1.0."""
     array = little(array)
     text = f"{{'descr': '{array.dtype.str}', 'fortran_order': False, 'shape': {array.shape}, }}"
@@ -56,7 +55,7 @@ def npy(array: NDArray) -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + array.tobytes()
 
 
-def npz(arrays: Mapping[str, NDArray]) -> bytes:
+def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Return the bytes of a .npz file of these arrays, in this order."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -84,7 +83,8 @@ def read(path: Path) -> Archive:
         raise Damaged(f"not readable: {error.strerror}") from None
     except Exception as error:  # BadZipFile, and what a broken directory makes of the reader
         raise Damaged(_broken(path, error)) from None
-    arrays, damaged = {}, {}
+    arrays: dict[str, np.ndarray] = {}
+    damaged: dict[str, str] = {}
     with archive:
         for member in archive.namelist():
             name = member.removesuffix(".npy")

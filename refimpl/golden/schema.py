@@ -15,7 +15,7 @@ from typing import Any
 
 SCHEMA = Path(__file__).with_name("schema.json")
 
-_TYPES = {
+_TYPES: dict[str, Any] = {
     "object": dict,
     "array": list,
     "string": str,

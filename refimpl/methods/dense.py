@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.collectives import Collectives
 from refimpl.numerics.exact import FixedPoint
@@ -11,7 +10,7 @@ from refimpl.world.communicator import Communicator
 
 
 def allreduce(
-    group: Communicator, collectives: Collectives, x: NDArray, fixed: FixedPoint | None
+    group: Communicator, collectives: Collectives, x: np.ndarray, fixed: FixedPoint | None
 ) -> None:
     """Replace x (n,) by its sum over the group, in place; one all-reduce of n elements.
 

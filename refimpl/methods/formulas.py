@@ -86,7 +86,7 @@ def _gather(setting: Setting) -> Iterator[str]:
         enters = max(entering(g, nodes, family, n, setting.itemsize) for g in spanning)
         share = Fraction(enters, n * setting.itemsize)
         note = f" = {share} V" + (f", k = {k}" if k and "k" in part else "")
-        assert k is None or share == Fraction(p - own, p)
+        assert k is None or own is None or share == Fraction(p - own, p)
         yield _row(name, part, enters, note)
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.collectives import Collectives
 from refimpl.collectives.cost import Cost
@@ -177,10 +176,15 @@ class PartitionAxis(Axis):
 
     ``gradient``: (shard,), this rank's shard of the sum over the worker's frames of a step, once
     every unit was reduced in the last micro-step and `finish` was called; int64 with
-    ``--reduction exact``.
+    ``--reduction exact``.  ``states``: the optimizer's, by name.  ``state_bytes``: of all three.
     """
 
-    gradient: NDArray
+    gradient: np.ndarray
+    states: dict[str, Any]
+
+    @property
+    def state_bytes(self) -> int:
+        raise NotImplementedError
 
     def gather(self, layer: Layer, following: int) -> None:
         """Make a unit's parameters whole; ``following``: +1 in a forward pass, else -1."""
@@ -198,8 +202,23 @@ class PartitionAxis(Axis):
         """Complete `gradient` after the last micro-step."""
         raise NotImplementedError
 
-    def update(self, gradient: NDArray, lr: float, scale: float) -> None:
+    def update(self, gradient: np.ndarray, lr: float, scale: float) -> None:
         """Let the optimizer move the parameters by gradient * scale."""
+        raise NotImplementedError
+
+    def weights(self) -> np.ndarray:
+        """Return this rank's shard of the parameters (shard,); `replace` puts it back."""
+        raise NotImplementedError
+
+    def replace(self, weights: np.ndarray) -> None:
+        """Set this rank's shard of the parameters.  Collective in the partition group."""
+        raise NotImplementedError
+
+    def each(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield name and value of every parameter; a value is valid until the next one.
+
+        Collective in the partition group: every rank goes to the end.
+        """
         raise NotImplementedError
 
 
@@ -208,7 +227,7 @@ class GradientAxis(Axis):
 
     every_microstep: bool = False
 
-    def combine(self, gradient: NDArray) -> NDArray:
+    def combine(self, gradient: np.ndarray) -> np.ndarray:
         """Return what the group makes of the sum of its gradients (shard,), as floats.
 
         ``gradient`` is this worker's: floats, or the int64 of ``--reduction exact``.  It may be
@@ -217,11 +236,11 @@ class GradientAxis(Axis):
         """
         raise NotImplementedError
 
-    def combine_now(self, gradient: NDArray, first: bool) -> None:
+    def combine_now(self, gradient: np.ndarray, first: bool) -> None:
         """Take one micro-step's gradient, a step's first or another; `combine` then has all."""
         raise NotImplementedError
 
-    def settle(self, memory: NDArray) -> NDArray | None:
+    def settle(self, memory: np.ndarray) -> np.ndarray | None:
         """Deal with what is still owed before models are averaged.
 
         Returns the gradient of one more step, in ``memory`` or elsewhere, or None.  Collective.
@@ -238,17 +257,17 @@ class BlockAxis(Axis):
 
     steps: int
     resets: bool
-    model: NDArray
+    model: np.ndarray
 
-    def begin(self, weights: NDArray) -> None:
+    def begin(self, weights: np.ndarray) -> None:
         """Take the initial model (shard,), the same on all ranks with this shard."""
         raise NotImplementedError
 
-    def sync(self, weights: NDArray) -> None:
+    def sync(self, weights: np.ndarray) -> None:
         """End a block: set the weights (shard,) to the start of the next.  Collective."""
         raise NotImplementedError
 
-    def start(self) -> NDArray:
+    def start(self) -> np.ndarray:
         """Return where the block that begins starts from (shard,): what `sync` set."""
         raise NotImplementedError
 

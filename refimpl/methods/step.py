@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.collectives import Collectives
 from refimpl.collectives.norm import GlobalNorm
@@ -29,7 +28,7 @@ from refimpl.state import tree
 from refimpl.state.tree import Leaf, Tree
 from refimpl.world.groups import Groups
 
-Batches = Callable[[int], tuple[NDArray, NDArray]]
+Batches = Callable[[int], tuple[np.ndarray, np.ndarray]]
 """Micro-step -> inputs (batch, inputs) and labels (batch,)."""
 
 # Loss sums are added as integers of this resolution, so that they do not depend on the cluster.
@@ -42,7 +41,7 @@ class Loss(NamedTuple):
     units: int = 0
     finite: bool = True
 
-    def __add__(self, other: Loss) -> Loss:  # type: ignore[override]
+    def __add__(self, other: Loss) -> Loss:  # type: ignore[override]  # not a tuple's +
         return Loss(self.units + other.units, self.finite and other.finite)
 
     @classmethod
@@ -165,21 +164,22 @@ class Replica:
             self.end_block(lr)
         return loss
 
-    def _forward_backward(self, x: NDArray, labels: NDArray, first: bool) -> Loss:
+    def _forward_backward(self, x: np.ndarray, labels: np.ndarray, first: bool) -> Loss:
         """Compute one micro-batch; its gradients are the first of a step, or added."""
         loss = self.loss.forward(self.outputs(x), labels)
         dy, lowest = self.loss.backward(), self.network.units[0]
         for layer in reversed(self.network.layers):
             self.partition.gather(layer, following=-1)
             with self.events.during("compute", f"backward {layer.name}"):
-                dy = layer.backward(dy, input_gradient=layer is not lowest)
+                below = layer.backward(dy, input_gradient=layer is not lowest)
             self.partition.reduce(layer, first)
             self.partition.free(layer)
-            if layer is lowest:
+            if below is None:
                 break  # nobody asks for the gradient of the inputs
+            dy = below
         return Loss.of(loss)
 
-    def outputs(self, x: NDArray) -> NDArray:
+    def outputs(self, x: np.ndarray) -> np.ndarray:
         """Return the network's outputs (logits) for rows x.  Collective over the world."""
         for layer in self.network.layers:
             self.partition.gather(layer, following=+1)
@@ -193,7 +193,7 @@ class Replica:
         """Frames behind one combined gradient: batch x micro-steps x ranks of the block."""
         return self.context.frames * self.groups.grid.gradient
 
-    def _update(self, gradient: NDArray, lr: float) -> None:
+    def _update(self, gradient: np.ndarray, lr: float) -> None:
         """Move the parameters by the block's gradient sum (shard,)."""
         scale = 1.0 / self.frames
         if self._norm is not None:
@@ -241,7 +241,7 @@ class Replica:
         finally:
             self._hold(self.block.start())
 
-    def _hold(self, shard: NDArray) -> None:
+    def _hold(self, shard: np.ndarray) -> None:
         weights = self.partition.weights()
         weights[:] = shard
         self.partition.replace(weights)

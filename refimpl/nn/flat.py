@@ -22,13 +22,12 @@ padding, the numbers come in the same order for every p: the *canonical vector* 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from refimpl.nn.layers import Layer
+from refimpl.nn.init import Initial
+from refimpl.nn.layers import Layer, Parameter
 
 
 class Tensor(NamedTuple):
@@ -125,27 +124,18 @@ class Layout:
         self.units = tuple(placed)
 
 
-class _Vector(NamedTuple):
-    """One tensor, or one unit of it, as `Layout` wants to see a layer."""
-
-    name: str
-    shape: tuple[int, ...]
-
-    @property
-    def parameters(self) -> tuple[_Vector, ...]:
-        return (self,)
-
-
 def one_unit(n: int, partition: int = 1) -> Layout:
     """Return the layout of n numbers in one unit.
 
     >>> one_unit(5, partition=2).shard
     3
     """
-    return Layout([_Vector("all", (n,))], partition)
+    unit = Layer()
+    unit.name, unit.parameters = "all", (Parameter("all", (n,), Initial("zeros")),)
+    return Layout([unit], partition)
 
 
-def named(layout: Layout, full: NDArray) -> dict[str, NDArray]:
+def named(layout: Layout, full: np.ndarray) -> dict[str, np.ndarray]:
     """Return the parameters as views of a padded full vector, by name, in canonical order."""
     assert full.shape == (layout.padded,)
     return {

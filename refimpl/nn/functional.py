@@ -15,14 +15,19 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 
-def affine(x: NDArray, w: NDArray, b: NDArray, out: NDArray) -> None:
+def affine(x: np.ndarray, w: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """Set ``out`` (B, outputs) to x w + b, with w (inputs, outputs) and b (outputs,)."""
     np.matmul(x, w, out=out)  # y = x w + b
     np.add(out, b, out=out)
 
 
 def affine_backward(
-    x: NDArray, w: NDArray, dy: NDArray, dw: NDArray, db: NDArray, dx: NDArray | None = None
+    x: np.ndarray,
+    w: np.ndarray,
+    dy: np.ndarray,
+    dw: np.ndarray,
+    db: np.ndarray,
+    dx: np.ndarray | None = None,
 ) -> None:
     """Set the derivatives of `affine`; dx (B, inputs) is left out where it is None.
 
@@ -35,18 +40,18 @@ def affine_backward(
         np.matmul(dy, w.T, out=dx)  # dL/dx = dy w'
 
 
-def relu(x: NDArray, out: NDArray) -> None:
+def relu(x: np.ndarray, out: np.ndarray) -> None:
     """Set ``out`` to max(x, 0), element by element; ``out`` may be x."""
     np.maximum(x, 0, out=out)
 
 
-def relu_backward(y: NDArray, dy: NDArray, dx: NDArray) -> None:
+def relu_backward(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     """Set ``dx`` to dy where y > 0, else 0 (also at 0, where the derivative is a choice)."""
     np.greater(y, 0, out=dx, casting="unsafe")  # truth as 1.0 or 0.0
     np.multiply(dx, dy, out=dx)
 
 
-def sigmoid(x: NDArray, out: NDArray) -> None:
+def sigmoid(x: np.ndarray, out: np.ndarray) -> None:
     """Set ``out`` to 1 / (1 + exp(-x)); ``out`` may be x."""
     with np.errstate(over="ignore"):  # exp(-x) = inf for very negative x: y = 0, as it should
         np.negative(x, out=out)
@@ -55,19 +60,19 @@ def sigmoid(x: NDArray, out: NDArray) -> None:
     np.reciprocal(out, out=out)
 
 
-def sigmoid_backward(y: NDArray, dy: NDArray, dx: NDArray) -> None:
+def sigmoid_backward(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     """Set ``dx`` to dy y (1 - y)."""
     np.subtract(1, y, out=dx)
     np.multiply(dx, y, out=dx)
     np.multiply(dx, dy, out=dx)
 
 
-def tanh(x: NDArray, out: NDArray) -> None:
+def tanh(x: np.ndarray, out: np.ndarray) -> None:
     """Set ``out`` to tanh(x); ``out`` may be x."""
     np.tanh(x, out=out)
 
 
-def tanh_backward(y: NDArray, dy: NDArray, dx: NDArray) -> None:
+def tanh_backward(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     """Set ``dx`` to dy (1 - y^2)."""
     np.multiply(y, y, out=dx)
     np.subtract(1, dx, out=dx)
@@ -77,12 +82,12 @@ def tanh_backward(y: NDArray, dy: NDArray, dx: NDArray) -> None:
 class Rows(NamedTuple):
     """Work arrays of `softmax_cross_entropy`, one entry per row."""
 
-    top: NDArray  # (B, 1) the largest logit
-    total: NDArray  # (B, 1) sum of exp(z - top)
-    own: NDArray  # (B,) the entry at the label
-    place: NDArray  # (B,) where that entry is in the flattened array, int64
-    first: NDArray  # (B,) where the row starts in it, int64, constant
-    loss: NDArray  # (B,) -log p[label], float64
+    top: np.ndarray  # (B, 1) the largest logit
+    total: np.ndarray  # (B, 1) sum of exp(z - top)
+    own: np.ndarray  # (B,) the entry at the label
+    place: np.ndarray  # (B,) where that entry is in the flattened array, int64
+    first: np.ndarray  # (B,) where the row starts in it, int64, constant
+    loss: np.ndarray  # (B,) -log p[label], float64
 
     @classmethod
     def allocate(cls, batch: int, classes: int, dtype: DTypeLike) -> Rows:
@@ -102,7 +107,7 @@ class Rows(NamedTuple):
 
 
 def softmax_cross_entropy(
-    logits: NDArray, labels: NDArray[np.int64], out: NDArray, rows: Rows
+    logits: np.ndarray, labels: NDArray[np.int64], out: np.ndarray, rows: Rows
 ) -> float:
     r"""Set ``out`` to softmax(logits) and return the SUM over rows of the cross-entropy.
 
@@ -144,7 +149,7 @@ def softmax_cross_entropy(
     return math.fsum(rows.loss)
 
 
-def softmax_cross_entropy_backward(out: NDArray, rows: Rows) -> None:
+def softmax_cross_entropy_backward(out: np.ndarray, rows: Rows) -> None:
     """Turn p in ``out`` into the derivative by the logits, p - onehot(label), in place."""
     flat = out.reshape(-1)
     flat.take(rows.place, out=rows.own, mode="clip")
@@ -152,7 +157,7 @@ def softmax_cross_entropy_backward(out: NDArray, rows: Rows) -> None:
     flat[rows.place] = rows.own
 
 
-def errors(logits: NDArray, labels: NDArray[np.int64]) -> int:
+def errors(logits: np.ndarray, labels: NDArray[np.int64]) -> int:
     """Return in how many rows the largest logit is not the label's (ties: the first counts).
 
     >>> errors(np.array([[0.0, 2.0], [3.0, 1.0], [1.0, 1.0]]), np.array([1, 1, 0]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numpy.typing import NDArray
+import numpy as np
 
 from refimpl.numerics.rng import stream
 
@@ -22,7 +22,7 @@ class Initial(NamedTuple):
     scale: float = 0.0
 
 
-def fill(out: NDArray, how: Initial, seed: int, layer: str, parameter: str) -> None:
+def fill(out: np.ndarray, how: Initial, seed: int, layer: str, parameter: str) -> None:
     """Set ``out`` to the initial values of a parameter.
 
     Numbers are drawn in float64 and rounded, so float32 and float64 networks start from the

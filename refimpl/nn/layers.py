@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from refimpl.nn import functional
 from refimpl.nn.init import Initial, fill
@@ -41,6 +41,8 @@ class Layer:
     """What all layers have; see the module's text for the order of calls."""
 
     name: str
+    inputs: int  # of a layer with parameters: the widths
+    outputs: int
     parameters: tuple[Parameter, ...] = ()
     keeps_output = False  # does backward read what forward returned?
 
@@ -56,19 +58,19 @@ class Layer:
         """
         raise NotImplementedError
 
-    def bind(self, parameters: NDArray, gradients: NDArray | None = None) -> None:
+    def bind(self, parameters: np.ndarray, gradients: np.ndarray | None = None) -> None:
         """Use these vectors (size,) for the parameters and their gradients from now on."""
         assert parameters.shape == (0,), f"{self.name} has no parameters"
 
-    def initialise(self, parameters: NDArray) -> None:
+    def initialise(self, parameters: np.ndarray) -> None:
         """Set ``parameters`` (size,) to the initial values: the same wherever this runs."""
         assert parameters.shape == (0,), f"{self.name} has no parameters"
 
-    def forward(self, x: NDArray) -> NDArray:
+    def forward(self, x: np.ndarray) -> np.ndarray:
         """Return the outputs (B, outputs) for inputs (B, inputs), in the layer's workspace."""
         raise NotImplementedError
 
-    def backward(self, dy: NDArray, input_gradient: bool = True) -> NDArray | None:
+    def backward(self, dy: np.ndarray, input_gradient: bool = True) -> np.ndarray | None:
         """Return dL/dx (B, inputs), in the layer's workspace; None without ``input_gradient``.
 
         Overwrites the bound gradients with their sums over the rows of the last forward.
@@ -104,7 +106,8 @@ class Affine(Layer):
             Parameter("weight", (inputs, outputs), Initial("normal", gain / math.sqrt(inputs))),
             Parameter("bias", (outputs,), Initial("zeros")),
         )
-        self._dw = self._db = None
+        self._dw: np.ndarray | None = None
+        self._db: np.ndarray | None = None
 
     def plan(self, batch: int, inputs: int, dtype: DTypeLike, in_place: bool = False) -> int:
         require(
@@ -115,29 +118,29 @@ class Affine(Layer):
         self._dx = np.zeros((batch, self.inputs), dtype)
         return self.outputs
 
-    def _views(self, flat: NDArray) -> tuple[NDArray, NDArray]:
+    def _views(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert flat.shape == (self.size,), f"{self.name}: {flat.shape} for {self.size} numbers"
         assert flat.flags.c_contiguous
         cut = self.inputs * self.outputs
         return flat[:cut].reshape(self.inputs, self.outputs), flat[cut:]
 
-    def bind(self, parameters: NDArray, gradients: NDArray | None = None) -> None:
+    def bind(self, parameters: np.ndarray, gradients: np.ndarray | None = None) -> None:
         self._w, self._b = self._views(parameters)
         self._dw, self._db = (None, None) if gradients is None else self._views(gradients)
 
-    def initialise(self, parameters: NDArray) -> None:
+    def initialise(self, parameters: np.ndarray) -> None:
         for view, p in zip(self._views(parameters), self.parameters, strict=True):
             fill(view, p.initial, self.seed, self.name, p.name)
 
-    def forward(self, x: NDArray) -> NDArray:
+    def forward(self, x: np.ndarray) -> np.ndarray:
         # A dtype or a stride that BLAS cannot take would be copied without a word.
         assert x.dtype == self._w.dtype == self._y.dtype and x.flags.c_contiguous
         self._x, y = x, self._y[: len(x)]
         functional.affine(x, self._w, self._b, out=y)
         return y
 
-    def backward(self, dy: NDArray, input_gradient: bool = True) -> NDArray | None:
-        assert self._dw is not None, f"{self.name} has no gradients bound"
+    def backward(self, dy: np.ndarray, input_gradient: bool = True) -> np.ndarray | None:
+        assert self._dw is not None and self._db is not None, f"{self.name} has no gradients bound"
         dx = self._dx[: len(dy)] if input_gradient else None
         functional.affine_backward(self._x, self._w, dy, self._dw, self._db, dx)
         return dx
@@ -147,6 +150,8 @@ class Elementwise(Layer):
     """y = f(x), element by element; subclasses give f and its derivative in terms of y."""
 
     keeps_output = True
+    _rule: staticmethod[[np.ndarray, np.ndarray], None]
+    _rule_backward: staticmethod[[np.ndarray, np.ndarray, np.ndarray], None]
 
     def __init__(self, name: str = "") -> None:
         self.name = name or type(self).__name__.lower()
@@ -156,12 +161,12 @@ class Elementwise(Layer):
         self._dx = np.zeros((batch, inputs), dtype)
         return inputs
 
-    def forward(self, x: NDArray) -> NDArray:
+    def forward(self, x: np.ndarray) -> np.ndarray:
         self._y = x if self._own is None else self._own[: len(x)]
         self._rule(x, self._y)
         return self._y
 
-    def backward(self, dy: NDArray, input_gradient: bool = True) -> NDArray | None:
+    def backward(self, dy: np.ndarray, input_gradient: bool = True) -> np.ndarray | None:
         if not input_gradient:
             return None
         dx = self._dx[: len(dy)]
@@ -231,7 +236,7 @@ class Sequential:
             width = layer.plan(batch, width, dtype, in_place=free)
             free = not layer.keeps_output  # then the layer above may write over it
 
-    def forward(self, x: NDArray, before: Hook | None = None) -> NDArray:
+    def forward(self, x: np.ndarray, before: Hook | None = None) -> np.ndarray:
         """Return the outputs (B, outputs) for x (B, inputs); x must stay as it is till backward.
 
         ``before(unit)`` is called just before a unit's parameters are read.
@@ -245,11 +250,11 @@ class Sequential:
 
     def backward(
         self,
-        dy: NDArray,
+        dy: np.ndarray,
         before: Hook | None = None,
         after: Hook | None = None,
         input_gradient: bool = False,
-    ) -> NDArray | None:
+    ) -> np.ndarray | None:
         """Set all gradients from dy (B, outputs), last layer first; return dx if asked for.
 
         ``before(unit)`` is called just before a unit's parameters are read (also the first
@@ -260,45 +265,10 @@ class Sequential:
         for layer in reversed(self.layers):
             if before is not None and layer.parameters:
                 before(layer)
-            last = layer is self.units[0] and not input_gradient
-            dy = layer.backward(dy, input_gradient=not last)
+            below = layer.backward(dy, input_gradient or layer is not self.units[0])
             if after is not None and layer.parameters:
                 after(layer)
-            if last:
+            if below is None:
                 return None
+            dy = below
         return dy
-
-
-class SoftmaxCrossEntropy:
-    """The loss of a classifier: the SUM over rows of -log softmax(logits)[label], in nats."""
-
-    def plan(self, batch: int, classes: int, dtype: DTypeLike) -> None:
-        """Allocate workspaces for up to ``batch`` rows of ``classes`` logits."""
-        self._out = np.zeros((batch, classes), dtype)
-        self._all = functional.Rows.allocate(batch, classes, dtype)
-
-    def forward(self, logits: NDArray, labels: NDArray[np.int64]) -> float:
-        """Return the sum of losses for logits (B, C) and labels (B,) int64 in range(C).
-
-        Raises
-        ------
-        UserError
-            If a label is no class.
-        """
-        batch, classes = logits.shape
-        low, high = labels.min(initial=0), labels.max(initial=0)
-        require(
-            low >= 0 and high < classes,
-            f"label {low if low < 0 else high} is no class of a network of {classes} outputs: "
-            f"labels must be 0 to {classes - 1}",
-        )
-        self._dlogits, self._rows = self._out[:batch], self._all.head(batch)
-        self._fresh = True
-        return functional.softmax_cross_entropy(logits, labels, self._dlogits, self._rows)
-
-    def backward(self) -> NDArray:
-        """Return softmax - onehot (B, C), in the workspace: once after each forward."""
-        assert self._fresh, "backward is called once after each forward"
-        self._fresh = False
-        functional.softmax_cross_entropy_backward(self._dlogits, self._rows)
-        return self._dlogits

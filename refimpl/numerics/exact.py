@@ -44,7 +44,7 @@ class FixedPoint:
         self._scaled = np.empty(PIECE)
         self._integer = np.empty(PIECE, np.int64)
 
-    def _turn(self, x: NDArray) -> NDArray[np.int64]:
+    def _turn(self, x: np.ndarray) -> NDArray[np.int64]:
         """Return round(x * 2**FRACTION_BITS), half to even, in scratch of this object."""
         scaled, integer = self._scaled[: x.size], self._integer[: x.size]
         np.multiply(x, 2.0**FRACTION_BITS, out=scaled)
@@ -61,7 +61,7 @@ class FixedPoint:
         np.copyto(integer, scaled, casting="unsafe")
         return integer
 
-    def encode(self, x: NDArray, out: NDArray[np.int64]) -> None:
+    def encode(self, x: np.ndarray, out: NDArray[np.int64]) -> None:
         """Set ``out`` to x in fixed point; x (n,) float, out (n,) int64.
 
         Raises
@@ -73,13 +73,13 @@ class FixedPoint:
             piece = slice(start, start + PIECE)
             out[piece] = self._turn(x[piece])
 
-    def add(self, x: NDArray, total: NDArray[np.int64]) -> None:
+    def add(self, x: np.ndarray, total: NDArray[np.int64]) -> None:
         """Add x in fixed point to ``total``, in place.  Errors as `encode`."""
         for start in range(0, x.size, PIECE):
             piece = slice(start, start + PIECE)
             total[piece] += self._turn(x[piece])
 
-    def decode(self, q: NDArray[np.int64], out: NDArray) -> None:
+    def decode(self, q: NDArray[np.int64], out: np.ndarray) -> None:
         """Set ``out`` to q / 2**FRACTION_BITS, rounded to out's dtype from float64."""
         for start in range(0, q.size, PIECE):
             piece = slice(start, start + PIECE)

@@ -32,7 +32,7 @@ STRIP = 1 << 14
 WORD = 32
 
 
-def square_sum(g: NDArray, scratch: NDArray) -> float:
+def square_sum(g: np.ndarray, scratch: np.ndarray) -> float:
     """Return the sum of g^2 in float64: strip sums (NumPy's pairwise), strips from the first.
 
     g (n,) float32 or float64; scratch (STRIP,) float64.
@@ -55,7 +55,7 @@ def float_norm(parts: Iterable[float]) -> float:
     return math.sqrt(total)
 
 
-def peak(g: NDArray) -> float:
+def peak(g: np.ndarray) -> float:
     """Return max |g|; 0 for an empty shard, inf if any element is infinite or NaN."""
     if g.size == 0:
         return 0.0
@@ -74,7 +74,7 @@ def exponent(top: float) -> int:
 
 
 def exact_squares(
-    g: NDArray, top: float, scratch: NDArray, integers: NDArray[np.int64]
+    g: np.ndarray, top: float, scratch: np.ndarray, integers: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Return this shard's part of the exact sum of squares, as two int64 words (high, low).
 

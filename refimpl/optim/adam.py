@@ -15,7 +15,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.optim.base import Optimizer
 from refimpl.support.errors import require
@@ -61,7 +60,7 @@ class Adam(Optimizer):
         states["step"] += 1
 
     def update(
-        self, w: NDArray, g: NDArray, states: dict[str, Any], lr: float, scale: float = 1.0
+        self, w: np.ndarray, g: np.ndarray, states: dict[str, Any], lr: float, scale: float = 1.0
     ) -> None:
         step = states["step"]
         assert step >= 1, "advance() is called before the updates of a step"

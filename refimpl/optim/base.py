@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 # Elements per strip.  Parameters, gradients, a state and scratch of 256 KB each (float32) stay in
 # a core's second-level cache while several operations pass over them; shorter strips spend more
@@ -51,7 +51,7 @@ class Optimizer:
         """Count a step: call once before the `update`s of a step, however many shards."""
 
     def update(
-        self, w: NDArray, g: NDArray, states: dict[str, Any], lr: float, scale: float = 1.0
+        self, w: np.ndarray, g: np.ndarray, states: dict[str, Any], lr: float, scale: float = 1.0
     ) -> None:
         """Move w (n,) in place by the gradient g * scale, and bring the state up to date.
 
@@ -69,8 +69,8 @@ class Optimizer:
         raise NotImplementedError
 
     def _strips(
-        self, w: NDArray, g: NDArray, states: dict[str, Any]
-    ) -> Iterator[tuple[NDArray, ...]]:
+        self, w: np.ndarray, g: np.ndarray, states: dict[str, Any]
+    ) -> Iterator[tuple[np.ndarray, ...]]:
         """Yield (w, g, each state, each scratch) strip by strip, as views of one length."""
         assert w.shape == g.shape and w.dtype == g.dtype == self._scratch.dtype
         arrays = (w, g, *(states[name] for name in self.states))

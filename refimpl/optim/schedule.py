@@ -110,7 +110,7 @@ class Exponential(Schedule):
         self.decay = decay
 
     def factor(self, step: int, steps_per_epoch: int) -> float:
-        return self.decay ** (step / steps_per_epoch)
+        return float(self.decay ** (step / steps_per_epoch))
 
 
 class Newbob(Schedule):

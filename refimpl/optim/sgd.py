@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.optim.base import Optimizer
 from refimpl.support.errors import require
@@ -53,7 +52,7 @@ class SGD(Optimizer):
         self.states = ("momentum",) if momentum else ()
 
     def update(
-        self, w: NDArray, g: NDArray, states: dict[str, Any], lr: float, scale: float = 1.0
+        self, w: np.ndarray, g: np.ndarray, states: dict[str, Any], lr: float, scale: float = 1.0
     ) -> None:
         # Python floats do not widen float32 arrays; NumPy's float64 scalars would.
         lr, scale, mu, decay = float(lr), float(scale), self.momentum, self.weight_decay

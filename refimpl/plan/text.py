@@ -70,6 +70,7 @@ def _table(advice: Advice) -> str:
 def _recommendation(advice: Advice) -> str:
     best, asked = advice.recommended, advice.question
     if best is None:
+        assert asked.memory is not None
         least = min(advice.choices, key=lambda c: c.needed)
         return (
             f"recommended: none, no p fits; stage {asked.method.stage} needs at least "
@@ -79,6 +80,7 @@ def _recommendation(advice: Advice) -> str:
     lines = [f"recommended: p = {best.partition}{_how(best)}"]
     smaller = [c for c in advice.choices if c.partition < best.partition]
     if smaller:
+        assert asked.memory is not None
         lines.append(
             f"  the smallest p that fits: {size(best.needed)} of {size(asked.memory)}; "
             f"p = {smaller[-1].partition} needs {size(smaller[-1].needed)}"
@@ -87,6 +89,7 @@ def _recommendation(advice: Advice) -> str:
         lines.append(f"  every rank can hold all of it: {size(best.needed)}")
     lines.append("  " + _families(best))
     fast = advice.fastest
+    assert fast is not None
     if 1.01 * fast.split.step < best.split.step:  # less than a hundredth is no difference
         lines.append(
             f"  p = {fast.partition} is predicted to be faster: {1e3 * fast.split.step:.4g} ms "
@@ -161,7 +164,7 @@ def advice_data(advice: Advice, partition: int | None, assumed: list[str]) -> di
 
     asked = advice.question
     recommended = plain(advice.recommended)
-    if advice.recommended is not None:
+    if recommended is not None and advice.recommended is not None:
         recommended["command"] = command(advice, advice.recommended)
     return {
         "ranks": asked.cluster.ranks,

@@ -109,7 +109,12 @@ def _trained(
     if not run.row.serial:
         return _outcome(comm, model, run, say)
     alone = comm.split(0 if comm.rank == 0 else None)
-    outcome = on_first_rank(comm.mpi, lambda: _outcome(alone, model, run, say))
+
+    def work() -> dict[str, Any]:
+        assert alone is not None
+        return _outcome(alone, model, run, say)
+
+    outcome = on_first_rank(comm.mpi, work)
     if alone is not None:
         alone.free()
     return outcome
@@ -145,11 +150,12 @@ def rows(summaries: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         if not runs:
             continue
         for what, error in (("fer", fer), ("wer", wer)):
-            errors = [error(run) for run in runs]
-            if errors[0] is None:
+            errors = [e for e in map(error, runs) if e is not None]
+            if not errors:
                 continue
             row[what] = statistics.mean(errors)
-            base = statistics.mean(error(run) for run in serial) if serial else 0.0
+            alone = [e for e in map(error, serial or ()) if e is not None]
+            base = statistics.mean(alone) if alone else 0.0
             row[f"{what}_increase"] = _increase(errors, base) if base else None
         for link in ("intra", "inter"):
             row[f"{link}_bytes_per_frame"] = statistics.mean(

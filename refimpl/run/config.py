@@ -133,9 +133,9 @@ class Run:
         ):
             if number is not None and number < least:
                 raise UserError(f"{name} {number}: must be at least {least}")
-        for name, number in (("--lr", recipe.lr), ("--clip", recipe.clip)):
-            if number is not None and not 0 < number < float("inf"):
-                raise UserError(f"{name} {number}: must be a positive number")
+        for name, size in (("--lr", recipe.lr), ("--clip", recipe.clip)):
+            if size is not None and not 0 < size < float("inf"):
+                raise UserError(f"{name} {size}: must be a positive number")
         self.optimizer(), self.schedule()
 
     @staticmethod

@@ -24,7 +24,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
 from refimpl.support.errors import UserError
 from refimpl.support.files import (
@@ -144,7 +144,7 @@ class RunFolder:
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def save_model(self, parameters: Iterable[tuple[str, NDArray]]) -> None:
+    def save_model(self, parameters: Iterable[tuple[str, np.ndarray]]) -> None:
         """Write the model, one parameter after the other."""
         save_arrays(self.path / "model.npz", parameters)
 
@@ -165,7 +165,7 @@ class RunFolder:
         """Return the text of the model file."""
         return self._text("model.py")
 
-    def parameters(self) -> dict[str, NDArray]:
+    def parameters(self) -> dict[str, np.ndarray]:
         """Return the trained parameters by name."""
         return load_arrays(self.path / "model.npz")
 

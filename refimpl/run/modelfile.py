@@ -163,7 +163,9 @@ class ModelFile:
 
         What is raised deeper, in a function that the file calls, stays what it is.
         """
-        function, where = getattr(self.module, name), self.module.__spec__.origin
+        function, spec = getattr(self.module, name), self.module.__spec__
+        assert spec is not None and spec.origin is not None
+        where = spec.origin
         called = f"{name}() of model {self.name}"
         try:
             inspect.signature(function).bind(*args, **given)

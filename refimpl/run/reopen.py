@@ -53,7 +53,7 @@ class Finished:
             _load(network, parameters, np.dtype(run.dtype), path)
         return cls(comm, run, network, task)
 
-    def outputs(self, examples: Examples, index: NDArray[np.int64]) -> NDArray:
+    def outputs(self, examples: Examples, index: NDArray[np.int64]) -> np.ndarray:
         """Return the logits of examples, (B, classes); valid until the next call."""
         x = np.zeros((index.size, self.network.inputs), np.dtype(self.run.dtype))
         examples.take(index, x, np.zeros(index.size, np.int64))
@@ -90,7 +90,7 @@ def _reading(file: Path) -> Iterator[None]:
         ) from error
 
 
-def _load(network: Sequential, named: dict[str, NDArray], dtype: np.dtype, path: Path) -> None:
+def _load(network: Sequential, named: dict[str, np.ndarray], dtype: np.dtype, path: Path) -> None:
     """Bind the network to the parameters of a run."""
     from refimpl.nn.flat import Layout
 

@@ -44,12 +44,7 @@ class Trainer:
     """One run on the ranks of ``comm``.  Collective: every rank makes one and calls the same."""
 
     def __init__(
-        self,
-        comm: Communicator,
-        run: Run,
-        model: ModelFile,
-        say: Say = print,
-        log_every: int = 0,
+        self, comm: Communicator, run: Run, model: ModelFile, say: Say = print, log_every: int = 0
     ) -> None:
         run.check(comm.size)
         self.comm, self.run, self.model = comm, run, model
@@ -60,12 +55,8 @@ class Trainer:
         self.groups = Groups.split(comm, self.grid)
         self.say(announcement(run, self.grid, nodes.count))
         self.task = tasks.prepare(comm, run.recipe.task, run.recipe.settings, run.data, self.say)
-        self.batches = Batches(
-            self.task.train.count,
-            self.recipe.batch,
-            self.grid.micro_batches(self.recipe.microsteps),
-            run.seed,
-        )
+        micro_batches = self.grid.micro_batches(self.recipe.microsteps)
+        self.batches = Batches(self.task.train.count, self.recipe.batch, micro_batches, run.seed)
         with together(comm):
             self.network = model.build(run.seed, self.task.inputs, self.task.classes, run.options)
         rows, dtype = max(self.recipe.batch, CHUNK), np.dtype(run.dtype)
@@ -93,7 +84,7 @@ class Trainer:
         self.seconds = 0.0
         self.traffic = {link: Count() for link in LINKS}
 
-    def batch(self, microstep: int) -> tuple[NDArray, NDArray]:
+    def batch(self, microstep: int) -> tuple[np.ndarray, np.ndarray]:
         """Return this rank's micro-batch of the current step."""
         number = self.grid.micro_batch(self.comm.rank, microstep, self.recipe.microsteps)
         index = self.batches.index(self.step, number)
@@ -101,7 +92,7 @@ class Trainer:
         self.task.train.take(index, x, y)
         return x, y
 
-    def outputs(self, examples: Examples, index: NDArray[np.int64]) -> NDArray:
+    def outputs(self, examples: Examples, index: NDArray[np.int64]) -> np.ndarray:
         """Return the logits of examples, (B, classes); valid until the next call.  Collective."""
         x, y = self._x[: index.size], self._y[: index.size]
         examples.take(index, x, y)
@@ -118,10 +109,9 @@ class Trainer:
         total = self.recipe.epochs * per_epoch
         if self.run.steps is not None:
             total = min(total, self.run.steps)
-        parameters = sum(layer.size for layer in self.network.units)
         self.say(
-            f"{self.model.name}: {parameters:,} parameters, {self.task.train.count:,} training "
-            f"frames, {total:,} steps in {-(-total // per_epoch)} epochs"
+            f"{self.model.name}: {self.network.size:,} parameters, {self.task.train.count:,} "
+            f"training frames, {total:,} steps in {-(-total // per_epoch)} epochs"
         )
         folder = self._open(path)
         loss = float("nan")
@@ -272,7 +262,7 @@ class Trainer:
             "frames_per_second": self.frames / self.seconds,
             "loss": loss,
             **error_rates(scores),
-            "parameters": sum(layer.size for layer in self.network.units),
+            "parameters": self.network.size,
             "ledger": plain(self.traffic),
             "max_state_bytes_per_rank": max(memory),
             "max_resident_bytes_per_rank": max(self.comm.allgather_object(peak_resident())),

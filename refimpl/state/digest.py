@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 class Digest:
@@ -15,12 +14,14 @@ class Digest:
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
 
-    def over(self, parameters: Iterable[tuple[str, NDArray]]) -> Iterator[tuple[str, NDArray]]:
+    def over(
+        self, parameters: Iterable[tuple[str, np.ndarray]]
+    ) -> Iterator[tuple[str, np.ndarray]]:
         """Yield the parameters as they are, and take them into the digest on the way."""
         for name, value in parameters:
             self._sha256.update(name.encode())
             little = value.astype(value.dtype.newbyteorder("<"), copy=False)
-            self._sha256.update(np.ascontiguousarray(little))
+            self._sha256.update(np.ascontiguousarray(little).data)
             yield name, value
 
     def text(self) -> str:
@@ -28,7 +29,7 @@ class Digest:
         return self._sha256.hexdigest()
 
 
-def parameters_digest(parameters: dict[str, NDArray]) -> str:
+def parameters_digest(parameters: dict[str, np.ndarray]) -> str:
     """Return the `Digest` of a whole model."""
     digest = Digest()
     for _ in digest.over(parameters.items()):

@@ -23,7 +23,6 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.nn.flat import Layout
 
@@ -85,7 +84,7 @@ def nbytes(tree: Mapping[str, Leaf]) -> int:
     return sum(leaf.value.nbytes for leaf in tree.values() if isinstance(leaf.value, np.ndarray))
 
 
-def cut(layout: Layout, vector: NDArray, rank: int) -> NDArray:
+def cut(layout: Layout, vector: np.ndarray, rank: int) -> np.ndarray:
     """Return the shard (shard,) of rank ``rank`` of a vector without padding (size,).
 
     >>> from refimpl.nn.flat import one_unit
@@ -99,7 +98,7 @@ def cut(layout: Layout, vector: NDArray, rank: int) -> NDArray:
     return shard
 
 
-def join(layout: Layout, shards: Sequence[NDArray]) -> NDArray:
+def join(layout: Layout, shards: Sequence[np.ndarray]) -> np.ndarray:
     """Return the vector without padding (size,) of the shards of ranks 0 .. p-1: undo `cut`."""
     vector = np.zeros(layout.size, shards[0].dtype)
     for start, unit in zip(_starts(layout), layout.units, strict=True):

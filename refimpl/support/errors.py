@@ -8,6 +8,7 @@ only one rank can know.  What cannot happen is an ``assert``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -54,7 +55,7 @@ def typed(kind: type[T], plain: dict[str, Any], what: str) -> T:
     The dataclass sees to types and values itself, by `require_types`; here it is no field too
     many and none too few.
     """
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
     for name in plain:
         require(name in known, f"no {what} {name!r}: there are {listed(known) or 'none'}")
     for name, field in known.items():
@@ -77,6 +78,6 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else get_origin(kind) or kind)
 
 
-def listed(names) -> str:
+def listed(names: Iterable[object]) -> str:
     """Return names as they stand in an error message: ``a, b, c``, sorted."""
     return ", ".join(sorted(str(name) for name in names))

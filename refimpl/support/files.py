@@ -15,7 +15,6 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.support.errors import UserError, require
 
@@ -59,7 +58,7 @@ def write_json(path: Path, plain: Any) -> None:
     write_whole(path, (json.dumps(plain, indent=2) + "\n").encode())
 
 
-def save_arrays(path: Path, arrays: Iterable[tuple[str, NDArray]]) -> None:
+def save_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
     """Write named arrays as an npz file, whole or not at all; holds one array at a time."""
     partial = partial_of(path)
     try:
@@ -72,7 +71,7 @@ def save_arrays(path: Path, arrays: Iterable[tuple[str, NDArray]]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_arrays(path: Path) -> dict[str, NDArray]:
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the named arrays of an npz file; raise `UserError` if it is not whole."""
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -21,12 +21,12 @@ from importlib.util import find_spec
 MPI_VARIABLES = ("MPI4PY_MPIABI", "MPI4PY_LIBMPI")
 
 
-def numbers(version):
+def numbers(version: str) -> "list[int]":
     """Return the first three numbers of a version, to be compared."""
     return [int(number) for number in re.findall("[0-9]+", version)[:3]]
 
 
-def unfit(setup):
+def unfit(setup: str) -> str:
     """Return why this Python, which has mpi4py, cannot run refimpl all the same; "" if it can."""
     config = configparser.ConfigParser()
     config.read(setup)
@@ -49,7 +49,7 @@ def unfit(setup):
     return ""
 
 
-def lost(path):
+def lost(path: str) -> str:
     """Return what is wrong with a host file; "" if all its machines can be found."""
     with open(path, errors="replace") as file:
         lines = [line.partition("#")[0].split() for line in file]
@@ -63,7 +63,7 @@ def lost(path):
     return f"names a machine that is not known here: {unknown[0]}" if unknown else ""
 
 
-def found(host):
+def found(host: str) -> bool:
     """Return whether a machine has an address here or, by its own account, for ssh."""
     try:
         socket.getaddrinfo(host, None)

@@ -27,11 +27,11 @@ class Examples(Protocol):
     inputs: int
     labels: NDArray[np.int64]
 
-    def take(self, index: NDArray[np.int64], x: NDArray, y: NDArray[np.int64]) -> None:
+    def take(self, index: NDArray[np.int64], x: np.ndarray, y: NDArray[np.int64]) -> None:
         """Fill x (B, inputs) and y (B,) with examples index (B,)."""
 
 
-Outputs = Callable[[Any, NDArray[np.int64]], NDArray]
+Outputs = Callable[[Any, NDArray[np.int64]], np.ndarray]
 """(examples, index (B,)) -> logits (B, classes), valid until the next call; collective."""
 
 

@@ -38,7 +38,7 @@ def chunks(count: int, rank: int, size: int) -> Iterator[NDArray[np.int64]]:
         yield np.arange(min(start, count), min(start + CHUNK, count))
 
 
-def cross_entropy(logits: NDArray, labels: NDArray[np.int64]) -> float:
+def cross_entropy(logits: np.ndarray, labels: NDArray[np.int64]) -> float:
     """Return the sum over rows of -log softmax(logits)[label], in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     own = shifted[np.arange(len(labels)), labels]

@@ -56,10 +56,10 @@ def on_first_rank(comm: MPI.Comm, work: Callable[[], T]) -> T:
         except (UserError, BrokenPipeError) as error:
             outcome = error
     meet(comm)
-    outcome = comm.bcast(outcome)
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+    common: T = comm.bcast(outcome)
+    if isinstance(common, Exception):
+        raise common
+    return common
 
 
 def meet(comm: MPI.Comm, limit: float = math.inf) -> bool:

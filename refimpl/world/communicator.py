@@ -101,7 +101,7 @@ class Communicator(Library):
 
     # -------------------------------------------------------------------- point to point, told
 
-    def _begin(self, kind: str, buf: NDArray, peer: int, tag: int) -> Event | None:
+    def _begin(self, kind: str, buf: np.ndarray, peer: int, tag: int) -> Event | None:
         events = self.events
         hearing = events.heard.get(kind)
         if hearing is None:
@@ -109,14 +109,16 @@ class Communicator(Library):
         peer, link = self.members[peer], self._link[peer]
         return hearing.begin(kind, "", events.purpose, peer, buf.nbytes, link, tag, buf)
 
-    def _started(self, request: Request, kind: str, buf: NDArray, peer: int, tag: int) -> Request:
+    def _started(
+        self, request: Request, kind: str, buf: np.ndarray, peer: int, tag: int
+    ) -> Request:
         """Return what to wait for: where waits are heard, it tells that it is waited for."""
         if "wait" not in self.events.heard:
             return request
         what = self.members[peer], buf.nbytes, self._link[peer], tag, buf
         return Pending(request, self.events, Event(kind, "", self.events.purpose, *what))
 
-    def Send(self, buf: NDArray, dest: int, tag: int = 0) -> None:
+    def Send(self, buf: np.ndarray, dest: int, tag: int = 0) -> None:
         """Send a C-contiguous array; returns when ``buf`` may be changed."""
         sending = self._begin("send", buf, dest, tag)
         try:
@@ -125,7 +127,7 @@ class Communicator(Library):
             if sending is not None:
                 self.events.end(sending)
 
-    def Recv(self, buf: NDArray, source: int, tag: int = 0) -> None:
+    def Recv(self, buf: np.ndarray, source: int, tag: int = 0) -> None:
         """Fill a C-contiguous array with the message from ``source``, which fits exactly."""
         receiving = self._begin("receive", buf, source, tag)
         try:
@@ -136,11 +138,11 @@ class Communicator(Library):
 
     def Sendrecv(
         self,
-        sendbuf: NDArray,
+        sendbuf: np.ndarray,
         dest: int,
         sendtag: int = 0,
         *,
-        recvbuf: NDArray,
+        recvbuf: np.ndarray,
         source: int,
         recvtag: int = 0,
     ) -> None:
@@ -155,7 +157,7 @@ class Communicator(Library):
             if sending is not None:
                 self.events.end(sending)
 
-    def Isend(self, buf: NDArray, dest: int, tag: int = 0) -> Request:
+    def Isend(self, buf: np.ndarray, dest: int, tag: int = 0) -> Request:
         """Start to send; ``buf`` may be changed after the ``Wait`` of what is returned."""
         sending = self._begin("send", buf, dest, tag)
         try:
@@ -165,7 +167,7 @@ class Communicator(Library):
                 self.events.end(sending)
         return self._started(request, "send", buf, dest, tag)
 
-    def Irecv(self, buf: NDArray, source: int, tag: int = 0) -> Request:
+    def Irecv(self, buf: np.ndarray, source: int, tag: int = 0) -> Request:
         """Start to receive; ``buf`` is full after the ``Wait`` of what is returned."""
         receiving = self._begin("receive", buf, source, tag)
         try:
@@ -204,7 +206,7 @@ class Communicator(Library):
 
     # -------------------------------------------------------------------------------- work space
 
-    def scratch(self, n: int, dtype: DTypeLike, slot: int = 0) -> NDArray:
+    def scratch(self, n: int, dtype: DTypeLike, slot: int = 0) -> np.ndarray:
         """Return a work array of n elements, its contents undefined.
 
         It is a view of memory that this communicator keeps and enlarges when needed, so that an

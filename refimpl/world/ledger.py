@@ -20,7 +20,7 @@ density or a sum of losses too (`refimpl.collectives.small`).  Three kinds of tr
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from refimpl.world.events import Fields, Listener
 
@@ -37,7 +37,7 @@ class Count(NamedTuple):
     messages: int = 0
     bytes: int = 0
 
-    def __add__(self, other: tuple) -> Count:  # type: ignore[override]
+    def __add__(self, other: tuple[Any, ...]) -> Count:
         messages, nbytes = other
         return Count(self.messages + messages, self.bytes + nbytes)
 

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.world.events import Events
 from refimpl.world.transport import OverMPI, Transport
@@ -39,40 +38,40 @@ class Library:
         """What stands for the other array where a collective works in place."""
         return self._over_mpi.in_place
 
-    def _calling(self, operation: str, vector: NDArray) -> AbstractContextManager[None]:
+    def _calling(self, operation: str, vector: np.ndarray) -> AbstractContextManager[None]:
         return self.events.during("library", operation, vector, vector.nbytes)
 
     def _bytes(self, buf: Any) -> Any:
         return buf if buf is self.IN_PLACE else [buf, self._over_mpi.byte]
 
-    def Allreduce(self, sendbuf: Any, recvbuf: NDArray) -> None:
+    def Allreduce(self, sendbuf: Any, recvbuf: np.ndarray) -> None:
         """MPI's all-reduce; ``sendbuf`` may be `IN_PLACE`."""
         with self._calling("allreduce", recvbuf):
             self.mpi.Allreduce(sendbuf, recvbuf)
 
-    def Reduce_scatter(self, sendbuf: NDArray, recvbuf: NDArray, counts: Any) -> None:
+    def Reduce_scatter(self, sendbuf: np.ndarray, recvbuf: np.ndarray, counts: Any) -> None:
         """MPI's reduce-scatter of chunks of ``counts`` elements."""
         with self._calling("reduce_scatter", sendbuf):
             self.mpi.Reduce_scatter(sendbuf, recvbuf, counts)
 
-    def Allgather(self, sendbuf: Any, recvbuf: NDArray) -> None:
+    def Allgather(self, sendbuf: Any, recvbuf: np.ndarray) -> None:
         """MPI's all-gather of equal chunks; ``sendbuf`` may be `IN_PLACE`."""
         with self._calling("allgather", recvbuf):
             self.mpi.Allgather(self._bytes(sendbuf), self._bytes(recvbuf))
 
-    def Allgatherv(self, sendbuf: Any, recvbuf: NDArray, counts: Any) -> None:
+    def Allgatherv(self, sendbuf: Any, recvbuf: np.ndarray, counts: Any) -> None:
         """MPI's all-gather of chunks of ``counts`` elements; ``sendbuf`` may be `IN_PLACE`."""
         lengths = [int(count) * recvbuf.itemsize for count in counts]
         into = [recvbuf, lengths, np.cumsum([0, *lengths[:-1]]), self._over_mpi.byte]
         with self._calling("allgather", recvbuf):
             self.mpi.Allgatherv(self._bytes(sendbuf), into)
 
-    def Bcast(self, buf: NDArray, root: int = 0) -> None:
+    def Bcast(self, buf: np.ndarray, root: int = 0) -> None:
         """MPI's broadcast."""
         with self._calling("broadcast", buf):
             self.mpi.Bcast(self._bytes(buf), root)
 
-    def Reduce(self, sendbuf: Any, recvbuf: NDArray | None, root: int = 0) -> None:
+    def Reduce(self, sendbuf: Any, recvbuf: np.ndarray | None, root: int = 0) -> None:
         """MPI's reduction to one rank; the root's ``sendbuf`` may be `IN_PLACE`."""
         with self._calling("reduce", sendbuf if recvbuf is None else recvbuf):
             self.mpi.Reduce(sendbuf, recvbuf, root=root)

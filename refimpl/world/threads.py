@@ -19,7 +19,6 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.world.communicator import Communicator
 
@@ -45,7 +44,7 @@ class Post:
 
     def __init__(self, ranks: int) -> None:
         self.ranks = ranks  # that have not ended
-        self.queues: defaultdict[Any, SimpleQueue] = defaultdict(SimpleQueue)
+        self.queues: defaultdict[Any, SimpleQueue[Any]] = defaultdict(SimpleQueue)
         self.awaited: set[Any] = set()  # their queues are empty, and a rank waits at each
         self.lock = threading.Lock()
 
@@ -95,27 +94,27 @@ class OverThreads:
     def _get(self, kind: Any, source: int) -> Any:
         return self.post.get((self.context, kind, source, self.rank))
 
-    def send(self, buf: NDArray, dest: int, tag: int) -> None:
+    def send(self, buf: np.ndarray, dest: int, tag: int) -> None:
         assert buf.flags.c_contiguous
         self._put(tag, buf.tobytes(), dest)
 
-    def receive(self, buf: NDArray, source: int, tag: int) -> None:
+    def receive(self, buf: np.ndarray, source: int, tag: int) -> None:
         message = self._get(tag, source)
         assert len(message) == buf.nbytes, (len(message), buf.nbytes)
         buf.reshape(-1)[:] = np.frombuffer(message, buf.dtype)
 
     def exchange(
-        self, out: NDArray, dest: int, sendtag: int, into: NDArray, source: int, recvtag: int
+        self, out: np.ndarray, dest: int, sendtag: int, into: np.ndarray, source: int, recvtag: int
     ) -> None:
         assert not np.shares_memory(out, into)
         self.send(out, dest, sendtag)
         self.receive(into, source, recvtag)
 
-    def start_send(self, buf: NDArray, dest: int, tag: int) -> Request:
+    def start_send(self, buf: np.ndarray, dest: int, tag: int) -> Request:
         self.send(buf, dest, tag)
         return Request(lambda: None)
 
-    def start_receive(self, buf: NDArray, source: int, tag: int) -> Request:
+    def start_receive(self, buf: np.ndarray, source: int, tag: int) -> Request:
         return Request(lambda: self.receive(buf, source, tag))
 
     def objects(self, obj: Any) -> list[Any]:

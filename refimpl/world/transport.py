@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from numpy.typing import NDArray
+import numpy as np
 
 from refimpl.support.errors import UserError
 from refimpl.world.events import Event, Events
@@ -33,21 +33,21 @@ class Transport(Protocol):
     rank: int
     size: int
 
-    def send(self, buf: NDArray, dest: int, tag: int) -> None:
+    def send(self, buf: np.ndarray, dest: int, tag: int) -> None:
         """Send; afterwards ``buf`` may be changed."""
 
-    def receive(self, buf: NDArray, source: int, tag: int) -> None:
+    def receive(self, buf: np.ndarray, source: int, tag: int) -> None:
         """Receive; afterwards ``buf`` is full."""
 
     def exchange(
-        self, out: NDArray, dest: int, sendtag: int, into: NDArray, source: int, recvtag: int
+        self, out: np.ndarray, dest: int, sendtag: int, into: np.ndarray, source: int, recvtag: int
     ) -> None:
         """Send and receive at the same time, where each alone could wait for the other."""
 
-    def start_send(self, buf: NDArray, dest: int, tag: int) -> Request:
+    def start_send(self, buf: np.ndarray, dest: int, tag: int) -> Request:
         """Start to send."""
 
-    def start_receive(self, buf: NDArray, source: int, tag: int) -> Request:
+    def start_receive(self, buf: np.ndarray, source: int, tag: int) -> Request:
         """Start to receive."""
 
     def objects(self, obj: Any) -> list[Any]:
@@ -76,8 +76,8 @@ class Pending:
 
     def Wait(self) -> None:
         """Wait until it is over."""
-        kind, _, purpose, *what = self._started
-        waiting = self._events.begin("wait", kind, *what, purpose)
+        kind, _, purpose, peer, nbytes, link, tag, value = self._started
+        waiting = self._events.begin("wait", kind, peer, nbytes, link, tag, value, purpose)
         try:
             self._request.Wait()
         finally:
@@ -98,22 +98,22 @@ class OverMPI:
         self.rank, self.size = mpi.rank, mpi.size
         self.byte, self.in_place, self._undefined = MPI.BYTE, MPI.IN_PLACE, MPI.UNDEFINED
 
-    def send(self, buf: NDArray, dest: int, tag: int) -> None:
+    def send(self, buf: np.ndarray, dest: int, tag: int) -> None:
         self.mpi.Send([buf, self.byte], dest, tag)
 
-    def receive(self, buf: NDArray, source: int, tag: int) -> None:
+    def receive(self, buf: np.ndarray, source: int, tag: int) -> None:
         self.mpi.Recv([buf, self.byte], source, tag)
 
     def exchange(
-        self, out: NDArray, dest: int, sendtag: int, into: NDArray, source: int, recvtag: int
+        self, out: np.ndarray, dest: int, sendtag: int, into: np.ndarray, source: int, recvtag: int
     ) -> None:
         byte = self.byte
         self.mpi.Sendrecv([out, byte], dest, sendtag, [into, byte], source, recvtag)
 
-    def start_send(self, buf: NDArray, dest: int, tag: int) -> Request:
+    def start_send(self, buf: np.ndarray, dest: int, tag: int) -> Request:
         return self.mpi.Isend([buf, self.byte], dest, tag)
 
-    def start_receive(self, buf: NDArray, source: int, tag: int) -> Request:
+    def start_receive(self, buf: np.ndarray, source: int, tag: int) -> Request:
         return self.mpi.Irecv([buf, self.byte], source, tag)
 
     def objects(self, obj: Any) -> list[Any]:
@@ -131,7 +131,8 @@ class OverMPI:
             return None
         group, whole = mpi.Get_group(), self.mpi.Get_group()
         ranks = group.Translate_ranks(list(range(mpi.size)), whole)
-        group.Free(), whole.Free()
+        group.Free()
+        whole.Free()
         return OverMPI(mpi, owned=True), ranks
 
     def free(self) -> None:

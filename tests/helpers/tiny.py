@@ -154,6 +154,6 @@ def trained(
     if end:
         replica.end_block(lr=0.05)
     with replica.evaluated() if end else nullcontext():
-        parameters = replica.partition.parameters()
+        parameters = {name: value.copy() for name, value in replica.partition.each()}
     groups.free()
     return Trained(replica, parameters, parameters_digest(parameters))

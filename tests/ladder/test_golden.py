@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from witness import GOLDEN, differing
 
-from refimpl.golden import Reference, bundle, cases, check, check_backend, npz, schema
+from refimpl.golden import Reference, bundle, cases, check, check_backend, npz, read, schema
 from refimpl.golden.bundle import Array, Rule
 from refimpl.golden.cases import ask, compression, layers, network, optimizers, truth
 from refimpl.golden.compare import verdict
@@ -32,7 +32,8 @@ def arrays():
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("golden")
-    bundle.write(LADDER, folder)
+    for one in LADDER:
+        one.write(folder)
     return folder
 
 
@@ -67,14 +68,14 @@ def spoil(theirs, **changed):
 
 
 def test_every_manifest_is_what_the_schema_describes(written):
-    for name in bundle.names(written):
+    for name in read.names(written):
         told = json.loads((written / name / bundle.MANIFEST).read_text())
         assert list(schema.mistakes(told)) == []
 
 
 def test_the_schema_is_json_schema_to_a_validator_too(written):
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
-    for name in bundle.names(written):
+    for name in read.names(written):
         told = json.loads((written / name / bundle.MANIFEST).read_text())
         jsonschema.validate(told, schema.schema())
         told["cases"][0]["arrays"][-1].pop("why")
@@ -110,7 +111,7 @@ def test_a_manifest_against_the_schema_is_refused(theirs, spoiled, culprit):
     spoiled(told)
     file.write_text(json.dumps(told))
     with pytest.raises(UserError, match=culprit):
-        bundle.load(file.parent)
+        read.load(file.parent)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_a_manifest_that_cannot_be_read_is_refused(theirs, content, culprit):
 
 def test_a_bundle_is_read_as_it_was_written(written):
     for want in LADDER:
-        got = bundle.load(written / want.name)
+        got = read.load(written / want.name)
         assert got.manifest() == want.manifest()
         for name, value in want.values().items():
             np.testing.assert_array_equal(got.values()[name], value, strict=True)
@@ -177,7 +178,8 @@ def test_the_chapters_words_are_enough_to_read_an_archive(written):
 
 
 def test_writing_twice_gives_the_same_bytes(written, tmp_path):
-    bundle.write(cases.ladder(), tmp_path)
+    for one in cases.ladder():
+        one.write(tmp_path)
     files = [path.relative_to(written) for path in written.rglob("*") if path.is_file()]
     assert len(files) == 2 * len(LADDER)
     for file in files:

@@ -6,27 +6,15 @@ another to be understood needs it.
 
 import ast
 import re
-from fnmatch import fnmatch
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 import refimpl
 
 PACKAGE = Path(refimpl.__file__).parent
 ROOMS = re.findall(r"^    (\w+)/ ", refimpl.__doc__, re.M)
 TOP = {"refimpl", "refimpl.__main__"}
-
-# (file, what it imports although it must not): to be mended, and then to be taken out of here.
-KNOWN = {
-    ("refimpl.cli", "refimpl.cli.*"),  # its commands, which take `say` and `world` from it
-}
-
-
-def known(file, other):
-    return any(fnmatch(file, a) and fnmatch(other, b) for a, b in KNOWN)
 
 
 @cache
@@ -73,32 +61,17 @@ def circle(edges):
         return error.args[1]
 
 
-def without_known():
-    return {f: {o for o in others if not known(f, o)} for f, others in imports().items()}
-
-
 def test_the_map_names_every_room_and_no_other():
     assert sorted(ROOMS) == sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
     assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "__main__"}
 
 
 def test_rooms_import_from_rooms_above_them_only():
-    assert against_the_order(without_known()) == []
+    assert against_the_order(imports()) == []
 
 
 def test_no_circle_of_imports():
-    assert circle(without_known()) is None
-
-
-@pytest.mark.parametrize("pair", sorted(KNOWN))
-def test_what_is_known_is_still_there(pair):
-    found = [
-        (file, other)
-        for file, others in imports().items()
-        for other in others
-        if fnmatch(file, pair[0]) and fnmatch(other, pair[1])
-    ]
-    assert found, f"mended: take {pair} out of KNOWN"
+    assert circle(imports()) is None
 
 
 def test_every_form_of_import_is_seen():

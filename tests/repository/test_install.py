@@ -64,7 +64,7 @@ def test_the_trainer_starts_without_what_only_the_synthesizer_needs():
     assert run.returncode == 0, run.stderr
 
 
-def test_wheel_holds_every_module_and_the_models(tmp_path):
+def test_wheel_holds_every_module_the_models_and_that_it_is_typed(tmp_path):
     if find_spec("setuptools") is None:
         pytest.skip("no setuptools here to build with, and tests use no network")
     import setuptools
@@ -79,10 +79,12 @@ def test_wheel_holds_every_module_and_the_models(tmp_path):
             (source / name).symlink_to(CHECKOUT / name)
     subprocess.run([*command, "-w", tmp_path, source], check=True, timeout=120)
     (wheel,) = tmp_path.glob("refimpl-*.whl")
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
+    names = zipfile.ZipFile(wheel).namelist()
+    held = {name for name in names if name.endswith(".py")}
     files = {str(file.relative_to(CHECKOUT)) for file in (CHECKOUT / "refimpl").rglob("*.py")}
     models = {f"refimpl/models/{file.name}" for file in (CHECKOUT / "models").glob("*.py")}
     assert held == files | models
+    assert {"refimpl/py.typed", "refimpl/golden/schema.json"} <= set(names)
 
 
 def test_source_distribution_holds_all_that_the_repository_holds(tmp_path):

@@ -84,7 +84,7 @@ def ours(partition, stage, optimizer, steps=STEPS):
             numbers = [grid.micro_batch(comm.rank, m, MICROSTEPS) for m in range(MICROSTEPS)]
             mine = [micro_batch(step, number) for number in numbers]
             replica.step(mine.__getitem__, LR)
-        return replica.partition.parameters()
+        return {name: value.copy() for name, value in replica.partition.each()}
 
     first, *others = spawn((0,) * RANKS, on_a_rank)
     for other in others:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule
@@ -22,7 +21,7 @@ from refimpl.tasks.acoustic.lexicon import Lexicon
 from refimpl.tasks.acoustic.score import word_errors as errors_of
 from refimpl.tasks.acoustic.settings import AcousticSettings
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, np.ndarray]
 Settings = dict[str, Any]
 
 SPECTRA = Rule("Fourier transforms and logarithms differ between libraries", ulp=64)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.golden.bundle import Array, Case, Rule
 
-Operation = Callable[[dict[str, NDArray], dict[str, Any]], dict[str, NDArray]]
+Operation = Callable[[dict[str, np.ndarray], dict[str, Any]], dict[str, np.ndarray]]
 
 COPIES = Rule("numbers are copied")
 EXACT = Rule("the numbers have so few digits that no operation rounds, in any order")
@@ -32,7 +31,7 @@ def case(
     operation: Operation,
     text: str,
     settings: dict[str, Any],
-    inputs: Mapping[str, tuple[NDArray, str]],
+    inputs: Mapping[str, tuple[np.ndarray, str]],
     answers: Mapping[str, Answer] | Callable[[str], Answer],
 ) -> Case:
     """Return a case whose answers are what ``operation`` makes of its inputs.

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl import collectives
 from refimpl.golden import draw
@@ -15,11 +14,12 @@ from refimpl.golden.cases.ask import EXACT, Answer, case
 from refimpl.methods.block.bmuf import Bmuf
 from refimpl.methods.protocol import Context
 from refimpl.nn.flat import one_unit
+from refimpl.world.communicator import Communicator
 from refimpl.world.groups import Groups
 from refimpl.world.threads import spawn
 from refimpl.world.topology import Grid
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, np.ndarray]
 Settings = dict[str, Any]
 
 
@@ -36,7 +36,7 @@ def bmuf(inputs: Arrays, settings: Settings) -> Arrays:
         steps=1, eta=settings["eta"], zeta=settings["zeta"], nesterov=settings["nesterov"]
     )
 
-    def body(comm):
+    def body(comm: Communicator) -> Any:
         groups, initial = Groups.split(comm, Grid(models, 1, 1)), inputs["initial"]
         layout = one_unit(initial.size)
         filtered = options.build(Context(groups, collectives.get("ring"), layout, initial.dtype))
@@ -74,7 +74,12 @@ def _cases() -> Iterator[Case]:
 
 
 def _case(
-    name: str, found: NDArray, initial: NDArray, eta: float | None, zeta: float, nesterov: bool
+    name: str,
+    found: np.ndarray,
+    initial: np.ndarray,
+    eta: float | None,
+    zeta: float,
+    nesterov: bool,
 ) -> Case:
     return case(
         name,

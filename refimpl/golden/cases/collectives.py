@@ -22,17 +22,17 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl import collectives
 from refimpl.collectives import chunks, hierarchical
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
 from refimpl.golden.cases.ask import COPIES, EXACT, INTEGERS, ORDER, Answer, case
+from refimpl.world.communicator import Communicator
 from refimpl.world.events import Event, Listener
 from refimpl.world.threads import spawn
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, np.ndarray]
 Settings = dict[str, Any]
 
 WORLDS = (1, 2, 3, 4, 8)
@@ -85,10 +85,10 @@ class Sent(Listener):
 
     kinds = frozenset({"send"})
 
-    def __init__(self, x: NDArray, second: str | None) -> None:
+    def __init__(self, x: np.ndarray, second: str | None) -> None:
         self.x, self.second = x, second  # the links of a hierarchical collective's second stage
-        self.messages: list[tuple[int, NDArray]] = []
-        self.between: NDArray | None = None
+        self.messages: list[tuple[int, np.ndarray]] = []
+        self.between: np.ndarray | None = None
 
     def begin(self, event: Event) -> None:
         if event.link == self.second and self.between is None:
@@ -96,7 +96,7 @@ class Sent(Listener):
         self.messages.append((event.peer, event.value.copy()))
 
 
-def _run(operation: str, x: NDArray, settings: Settings) -> Arrays:
+def _run(operation: str, x: np.ndarray, settings: Settings) -> Arrays:
     """Run it on threads, one per rank, and record what leaves them."""
     nodes, root = settings["nodes"], settings.get("root", 0)
     family = getattr(collectives.get(settings["algorithm"]), operation)
@@ -105,7 +105,7 @@ def _run(operation: str, x: NDArray, settings: Settings) -> Arrays:
         second = "intra" if operation == "allgather" else "inter"
     heard = [Sent(mine, second) for mine in x]
 
-    def body(comm):
+    def body(comm: Communicator) -> Any:
         mine = x[comm.rank]
         more = (root,) if operation in ("broadcast", "reduce") else ()
         with comm.events.listen(heard[comm.rank]):
@@ -126,7 +126,7 @@ def _run(operation: str, x: NDArray, settings: Settings) -> Arrays:
     return found
 
 
-def _messages(sent: list[list[tuple[int, NDArray]]], dtype: np.dtype) -> Arrays:
+def _messages(sent: list[list[tuple[int, np.ndarray]]], dtype: np.dtype) -> Arrays:
     """Return the messages of all ranks as arrays."""
     most = max(map(len, sent))
     longest = max(len(buf) for _, buf in chain(*sent))
@@ -142,7 +142,7 @@ def _messages(sent: list[list[tuple[int, NDArray]]], dtype: np.dtype) -> Arrays:
     return found
 
 
-def _held(operation: str, sent: list[list[tuple[int, NDArray]]], ends: list) -> NDArray:
+def _held(operation: str, sent: list[list[tuple[int, np.ndarray]]], ends: list) -> np.ndarray:
     """Return what each rank holds after each step of a ring of the block that came.
 
     What has come and is added to is sent in the next step; the last is what stays.  In an
@@ -163,7 +163,7 @@ def _held(operation: str, sent: list[list[tuple[int, NDArray]]], ends: list) -> 
     return np.stack([padded(row, longest) for row in rows])
 
 
-def _stage(operation: str, between: list[NDArray], nodes: list[int]) -> Arrays:
+def _stage(operation: str, between: list[np.ndarray], nodes: list[int]) -> Arrays:
     """Return the state before the last stage of a hierarchical collective."""
     place = hierarchical.grid(tuple(nodes))
     state, runs = [], []
@@ -186,7 +186,7 @@ def _stage(operation: str, between: list[NDArray], nodes: list[int]) -> Arrays:
 def bundles() -> Iterator[Bundle]:
     """Yield a bundle for each family."""
     for family, operations in FAMILIES.items():
-        cases = []
+        cases: list[Case] = []
         for operation in operations:
             worlds = NODES if family == "hierarchical" else {f"n{n}": (0,) * n for n in WORLDS}
             for label, nodes in worlds.items():

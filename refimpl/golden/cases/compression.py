@@ -17,10 +17,12 @@ from refimpl.golden.bundle import Bundle, Case, Rule, padded
 from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, case
 from refimpl.methods.gradient.gtc import exchange as gtc
 from refimpl.methods.gradient.gtc import threshold, wire
+from refimpl.methods.gradient.gtc.header import FORMATS
 from refimpl.methods.gradient.onebit import message as onebit
+from refimpl.world.communicator import Communicator
 from refimpl.world.threads import spawn
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, np.ndarray]
 Settings = dict[str, Any]
 
 # ---------------------------------------------------------------------------------- operations
@@ -66,7 +68,7 @@ def gtc_exchange(inputs: Arrays, settings: Settings) -> Arrays:
     steps, ranks, n = inputs["gradient"].shape
     tau, dtype = settings["tau"], inputs["gradient"].dtype
 
-    def body(comm):
+    def body(comm: Communicator) -> Any:
         residual, words = np.zeros(n, dtype), np.empty(n, np.uint32)
         counts, found = threshold.Counts(n, ranks), []
         for gradient in inputs["gradient"][:, comm.rank]:
@@ -114,7 +116,7 @@ def onebit_allreduce(inputs: Arrays, settings: Settings) -> Arrays:
     steps, ranks, n = inputs["gradient"].shape
     cut, dtype = np.diff(chunks.offsets(n, ranks)), inputs["gradient"].dtype
 
-    def body(comm):
+    def body(comm: Communicator) -> Any:
         residual, owned = np.zeros(n, dtype), np.zeros(cut[comm.rank], dtype)
         found = []
         for gradient in inputs["gradient"][:, comm.rank]:
@@ -125,7 +127,7 @@ def onebit_allreduce(inputs: Arrays, settings: Settings) -> Arrays:
 
     ends = spawn((0,) * ranks, body)
 
-    def of(which: int) -> NDArray:
+    def of(which: int) -> np.ndarray:
         longest = max(end[0][which].size for end in ends)
         return np.stack([padded([e[s][which] for e in ends], longest) for s in range(steps)])
 
@@ -167,7 +169,7 @@ def _gtc() -> Iterator[Case]:
         "dense": (_words("gtc dense", 300, 120), 300),
     }
     for name, (some, n) in words.items():
-        for form in wire.FORMATS:
+        for form in FORMATS:
             settings = {"n": n, "tau": 0.5, "format": form}
             made = case(
                 f"message.{form}.{name}",
@@ -212,7 +214,7 @@ def _words(name: str, n: int, entries: int) -> NDArray[np.uint32]:
     return (index << 1 | draw.integers(f"{name} signs", 0, 2, entries)).astype(np.uint32)
 
 
-def _encode(name: str, gradient: NDArray, residual: NDArray, tau: float) -> Case:
+def _encode(name: str, gradient: np.ndarray, residual: np.ndarray, tau: float) -> Case:
     return case(
         f"encode.{name}",
         gtc_encode,
@@ -227,7 +229,7 @@ def _encode(name: str, gradient: NDArray, residual: NDArray, tau: float) -> Case
     )
 
 
-def _exchange(name: str, gradient: NDArray, tau: float, form: str) -> Case:
+def _exchange(name: str, gradient: np.ndarray, tau: float, form: str) -> Case:
     return case(
         f"exchange.{name}",
         gtc_exchange,

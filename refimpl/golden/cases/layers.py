@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl import nn
 from refimpl.golden import draw
@@ -14,7 +13,7 @@ from refimpl.golden.bundle import Bundle, Case, Rule
 from refimpl.golden.cases.ask import EXACT, Answer, Operation, case
 from refimpl.golden.cases.truth import all_rounded, doubles
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, np.ndarray]
 Settings = dict[str, Any]
 
 ZEROS = Rule("numbers are copied or become 0, of either sign", ulp=1)
@@ -29,7 +28,7 @@ def affine(inputs: Arrays, settings: Settings) -> Arrays:
     """
     given = doubles(inputs)
     x, w, b, dy = (given[name] for name in ("x", "w", "b", "dy"))
-    layer = nn.Affine("layer", *w.shape, seed=0)
+    layer = nn.Affine("layer", len(w), len(b), seed=0)
     layer.plan(len(x), len(w), x.dtype)
     values, gradients = np.concatenate([w.ravel(), b]), np.zeros(layer.size)
     layer.bind(values, gradients)
@@ -57,9 +56,11 @@ def tanh(inputs: Arrays, settings: Settings) -> Arrays:
 def _elementwise(layer: nn.Layer, inputs: Arrays) -> Arrays:
     given = doubles(inputs)
     x = given["x"]
-    layer.plan(*x.shape, x.dtype)
+    layer.plan(len(x), x.shape[1], x.dtype)
     y = layer.forward(x).copy()
-    dx = layer.backward(given["dy"]) + 0.0  # no -0.0, which 0 times a negative number is
+    dx = layer.backward(given["dy"])
+    assert dx is not None
+    dx += 0.0  # no -0.0, which 0 times a negative number is
     return all_rounded({"y": y, "dx": dx}, sums=False)
 
 
@@ -71,7 +72,7 @@ def softmax_cross_entropy(inputs: Arrays, settings: Settings) -> Arrays:
     given = doubles(inputs)
     logits, labels = given["logits"], given["labels"]
     loss = nn.SoftmaxCrossEntropy()
-    loss.plan(*logits.shape, logits.dtype)
+    loss.plan(len(logits), logits.shape[1], logits.dtype)
     total = np.float64(loss.forward(logits, labels))
     return all_rounded({"loss": total, "dlogits": loss.backward()}, sums=False)
 
@@ -112,7 +113,7 @@ def _cases() -> Iterator[Case]:
 
 
 def _affine(
-    name: str, x: NDArray, w: NDArray, b: NDArray, dy: NDArray, rule: Rule = EXACT
+    name: str, x: np.ndarray, w: np.ndarray, b: np.ndarray, dy: np.ndarray, rule: Rule = EXACT
 ) -> Case:
     return case(
         f"affine.{name}",
@@ -134,14 +135,14 @@ def _affine(
     )
 
 
-def _curve(name: str, operation: Operation, x: NDArray, rule: Rule) -> Case:
+def _curve(name: str, operation: Operation, x: np.ndarray, rule: Rule) -> Case:
     dy = draw.dyadic("curve dy", x.shape)
     given = {"x": (x, "row element"), "dy": (dy, "row element")}
     answers = {"y": Answer("row element", rule), "dx": Answer("row element", rule)}
     return case(name, operation, "element by element", {}, given, answers)
 
 
-def _loss(name: str, logits: NDArray, labels: NDArray) -> Case:
+def _loss(name: str, logits: np.ndarray, labels: np.ndarray) -> Case:
     return case(
         f"softmax-cross-entropy.{name}",
         softmax_cross_entropy,

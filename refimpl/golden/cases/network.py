@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl import nn, optim
 from refimpl.golden import draw
@@ -18,7 +17,7 @@ from refimpl.golden.bundle import Bundle, Case, Rule
 from refimpl.golden.cases.ask import Answer, case
 from refimpl.golden.cases.truth import all_rounded, doubles
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, np.ndarray]
 Settings = dict[str, Any]
 
 WIDTHS = [6, 5, 4, 3]
@@ -72,11 +71,11 @@ def network(inputs: Arrays, settings: Settings) -> Arrays:
     assert first is not None
     found: dict[str, Any] = {"loss": np.array(losses)}
     for key, value in nn.named(layout, first).items():
-        layer, name = key.split(".")
-        found[f"{name}_gradient{layer}"] = value
+        number, name = key.split(".")
+        found[f"{name}_gradient{number}"] = value
     for key, value in nn.named(layout, w).items():
-        layer, name = key.split(".")
-        found[f"{name}{layer}_after"] = value
+        number, name = key.split(".")
+        found[f"{name}{number}_after"] = value
     return all_rounded(found)
 
 

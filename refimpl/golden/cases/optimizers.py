@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl import optim
 from refimpl.golden import draw
@@ -17,7 +16,7 @@ from refimpl.numerics import norm
 from refimpl.numerics.exact import FixedPoint
 from refimpl.optim import clip, schedule
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, np.ndarray]
 Settings = dict[str, Any]
 
 FUSED = Rule("operations may be fused or ordered otherwise; the differences add up", ulp=16)
@@ -35,7 +34,7 @@ def optimizer(inputs: Arrays, settings: Settings) -> Arrays:
     w = given["w"]
     made = optim.make(settings["name"], **settings["hyper"])
     states = made.allocate(w.size, w.dtype)
-    found: dict[str, list[NDArray]] = {"w_after": []} | {name: [] for name in made.states}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ("w_after", *made.states)}
     for gradient in given["gradient"]:
         made.advance(states)
         made.update(w, gradient, states, settings["lr"], settings["scale"])
@@ -157,7 +156,7 @@ def _optimizer(
     label: str,
     name: str,
     hyper: dict[str, float],
-    w: NDArray,
+    w: np.ndarray,
     gradient: Any,
     lr: float,
     scale: float,
@@ -175,7 +174,7 @@ def _optimizer(
     )
 
 
-def _clip(label: str, gradient: NDArray, most: float) -> Case:
+def _clip(label: str, gradient: np.ndarray, most: float) -> Case:
     return case(
         f"clipping.{label}",
         clipping,

@@ -13,7 +13,7 @@ takes which micro-batch, sums, messages, residuals, shards, when the optimizer r
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from refimpl import nn
 
@@ -21,7 +21,7 @@ from refimpl import nn
 class Spring(nn.Layer):
     """A unit of ``size`` parameters; the row of targets passes through it unchanged."""
 
-    def __init__(self, name: str, place: slice, width: int, initial: NDArray) -> None:
+    def __init__(self, name: str, place: slice, width: int, initial: np.ndarray) -> None:
         self.name, self.inputs, self.outputs = name, width, width
         self.place, self.initial = place, initial
         shape = (place.stop - place.start,)
@@ -31,39 +31,39 @@ class Spring(nn.Layer):
         """Need no workspace."""
         return inputs
 
-    def bind(self, parameters: NDArray, gradients: NDArray | None = None) -> None:
+    def bind(self, parameters: np.ndarray, gradients: np.ndarray | None = None) -> None:
         """Use these vectors."""
         self.w, self.dw = parameters, gradients
 
-    def initialise(self, parameters: NDArray) -> None:
+    def initialise(self, parameters: np.ndarray) -> None:
         """Start from the given values."""
         parameters[:] = self.initial
 
-    def forward(self, x: NDArray) -> NDArray:
+    def forward(self, x: np.ndarray) -> np.ndarray:
         """Keep the targets and hand them on."""
         self.targets = x[0, self.place]
         return x
 
-    def backward(self, dy: NDArray, input_gradient: bool = True) -> NDArray:
+    def backward(self, dy: np.ndarray, input_gradient: bool = True) -> np.ndarray:
         """Set the gradient, w - c."""
         np.subtract(self.w, self.targets, out=self.dw)
         return dy
 
 
-class Loss:
+class Loss(nn.SoftmaxCrossEntropy):
     """Stands where a replica has its loss: the springs know their own gradients."""
 
-    def forward(self, logits: NDArray, labels: NDArray) -> float:
+    def forward(self, logits: np.ndarray, labels: np.ndarray) -> float:
         """Keep what came."""
         self.row = logits
         return 0.0
 
-    def backward(self) -> NDArray:
+    def backward(self) -> np.ndarray:
         """Hand it back."""
         return self.row
 
 
-def network(units: list[int], initial: NDArray) -> nn.Sequential:
+def network(units: list[int], initial: np.ndarray) -> nn.Sequential:
     """Return springs in units of these sizes that start from ``initial`` (sum of units,)."""
     cut = np.concatenate(([0], np.cumsum(units))).tolist()
     springs = [

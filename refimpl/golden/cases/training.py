@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl import collectives, optim
 from refimpl.golden import draw
@@ -30,7 +29,7 @@ from refimpl.world.groups import Groups
 from refimpl.world.threads import spawn
 from refimpl.world.topology import Grid
 
-Arrays = dict[str, NDArray]
+Arrays = dict[str, np.ndarray]
 Settings = dict[str, Any]
 
 UNITS = [9, 5, 2]  # 16 in all; no piece of the first two is a whole one on 2 or more ranks
@@ -59,7 +58,7 @@ def train(inputs: Arrays, settings: Settings) -> Arrays:
     """
     grid = Grid(*settings["grid"])
 
-    def body(comm):
+    def body(comm: Communicator) -> Any:
         return Rank(comm, grid, inputs, settings).train()
 
     ends = spawn((0,) * grid.world, body)
@@ -82,7 +81,7 @@ class Rank(Listener):
 
     def __init__(self, comm: Communicator, grid: Grid, inputs: Arrays, settings: Settings) -> None:
         self.inputs, self.settings, self.comm = inputs, settings, comm
-        self.found: dict[str, list[NDArray]] = {}
+        self.found: dict[str, list[np.ndarray]] = {}
         dtype = inputs["initial"].dtype
         self.replica = Replica(
             springs.network(settings["units"], inputs["initial"]),
@@ -94,7 +93,7 @@ class Rank(Listener):
         )
         self.replica.loss = springs.Loss()
 
-    def keep(self, name: str, value: NDArray) -> None:
+    def keep(self, name: str, value: np.ndarray) -> None:
         """Append a copy."""
         self.found.setdefault(name, []).append(np.array(value))
 
@@ -111,14 +110,14 @@ class Rank(Listener):
         elif event.name == "margin" and not self.settings["exact"]:
             assert (np.abs(event.value) > MARGIN).all(), "a decision too near: draw others"
 
-    def train(self) -> dict[str, list[NDArray]]:
+    def train(self) -> dict[str, list[np.ndarray]]:
         """Take all steps."""
         replica, targets = self.replica, self.inputs["targets"]
         mine = self.inputs["micro_batch"][self.comm.rank]
         labels = np.zeros(1, np.int64)
         for step in range(len(targets)):
 
-            def batches(microstep, step=step):
+            def batches(microstep: int, step: int = step) -> tuple[np.ndarray, np.ndarray]:
                 return targets[step, mine[microstep]][None], labels
 
             with self.comm.events.listen(self):
@@ -132,8 +131,8 @@ class Rank(Listener):
             self.keep("parameters", replica.partition.weights())
         replica.end_block(self.settings["lr"])
         with replica.evaluated():
-            named = replica.partition.parameters()
-        self.keep("model", np.concatenate([value.ravel() for value in named.values()]))
+            values = [value.flatten() for _, value in replica.partition.each()]
+        self.keep("model", np.concatenate(values))
         replica.groups.free()
         return self.found
 
@@ -149,7 +148,7 @@ def _methods(settings: Settings) -> Methods:
     return Methods(
         row.partition.of({"zero_stage": settings["stage"]}),
         row.gradient(**given(row.gradient.name)),
-        row.block and row.block(**given(row.block.name)),
+        row.block(**given(row.block.name)) if row.block else None,
     )
 
 

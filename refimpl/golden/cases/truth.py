@@ -40,12 +40,12 @@ def rounded(x: ArrayLike, sums: bool = True) -> NDArray[np.float32]:
     return near
 
 
-def doubles(inputs: dict[str, NDArray]) -> dict[str, NDArray]:
+def doubles(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the float32 inputs as float64."""
     return {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in inputs.items()}
 
 
-def all_rounded(outputs: dict[str, Any], sums: bool = True) -> dict[str, NDArray]:
+def all_rounded(outputs: dict[str, Any], sums: bool = True) -> dict[str, np.ndarray]:
     """Return the float64 outputs as float32; see `rounded`."""
     return {
         n: rounded(a, sums) if np.asarray(a).dtype == np.float64 else np.asarray(a)

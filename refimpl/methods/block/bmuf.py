@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.collectives.norm import GlobalNorm
 from refimpl.methods import dense
@@ -53,20 +52,20 @@ STRIP = 1 << 15
 class Filtered(NamedTuple):
     """The global model W, its last update D, and the start of the next block."""
 
-    model: NDArray
-    update: NDArray
-    start: NDArray
+    model: np.ndarray
+    update: np.ndarray
+    start: np.ndarray
 
 
-def start_of(model: NDArray, update: NDArray, eta: float, nesterov: bool) -> NDArray:
+def start_of(model: np.ndarray, update: np.ndarray, eta: float, nesterov: bool) -> np.ndarray:
     """Return where the next block starts: W for CBM, W + eta D for NBM."""
     return model + eta * update if nesterov else model
 
 
 def block_update(
-    model: NDArray,
-    update: NDArray,
-    mean: NDArray,
+    model: np.ndarray,
+    update: np.ndarray,
+    mean: np.ndarray,
     eta: float,
     zeta: float = 1.0,
     nesterov: bool = True,
@@ -184,11 +183,11 @@ class BlockMomentum(BlockAxis):
         self.synchronised = 0
         self.model = self.update = np.empty(0, context.dtype)
 
-    def begin(self, weights: NDArray) -> None:
+    def begin(self, weights: np.ndarray) -> None:
         """Take the initial model (shard,), the same on all ranks with this shard, as W."""
         self.model, self.update = weights.copy(), np.zeros_like(weights)
 
-    def sync(self, weights: NDArray) -> None:
+    def sync(self, weights: np.ndarray) -> None:
         """End the block: set ``weights`` (shard,) to the start of the next, the same on all ranks.
 
         Collective over all ranks with this shard.  Mean: the sum over groups (order of
@@ -214,7 +213,7 @@ class BlockMomentum(BlockAxis):
             )
         self.synchronised += 1
 
-    def start(self) -> NDArray:
+    def start(self) -> np.ndarray:
         """Return where the block that begins starts from (shard,), to the bit what `sync` set."""
         return start_of(self.model, self.update, self.eta, self.options.nesterov)
 

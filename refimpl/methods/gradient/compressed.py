@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.methods import dense
 from refimpl.methods.options import least, option
 from refimpl.methods.protocol import Call, Context, GradientAxis, Setting
 
 
-def warmup_option() -> int:
+def warmup_option() -> Any:
     """Return the option of a dense beginning: one flag for all methods that have it."""
     return option("--gtc-warmup", 0, "dense steps before the first compressed one", least(0))
 
@@ -40,7 +40,7 @@ class Compressed(GradientAxis):
         self._floats = np.zeros(context.layout.shard if context.exact else 0, context.dtype)
         self.step = 0
 
-    def combine(self, gradient: NDArray) -> NDArray:
+    def combine(self, gradient: np.ndarray) -> np.ndarray:
         """Return what the group makes of the sum of its gradients, as floats.  Collective."""
         if self.fixed is not None:
             self.fixed.decode(gradient, self._floats)
@@ -53,10 +53,10 @@ class Compressed(GradientAxis):
         self.step += 1
         return gradient
 
-    def compress(self, gradient: NDArray) -> None:
+    def compress(self, gradient: np.ndarray) -> None:
         """Replace a float gradient (shard,) by what the group makes of its sum.  Collective."""
         raise NotImplementedError
 
-    def sum_densely(self, gradient: NDArray) -> None:
+    def sum_densely(self, gradient: np.ndarray) -> None:
         """Replace a float gradient by its sum over the group: one all-reduce."""
         dense.allreduce(self.group, self.collectives, gradient, self.fixed)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.methods.options import option
 from refimpl.methods.protocol import (
@@ -72,7 +71,7 @@ class AllReduce(GradientAxis):
         self._sum = np.zeros(context.layout.shard if context.exact else 0, context.dtype)
         self._total = np.zeros(context.layout.shard if every_microstep else 0, summed)
 
-    def combine(self, gradient: NDArray) -> NDArray:
+    def combine(self, gradient: np.ndarray) -> np.ndarray:
         """Return the sum over the group as floats; of all micro-steps, if they came one by one."""
         if self.every_microstep:
             gradient = self._total
@@ -83,7 +82,7 @@ class AllReduce(GradientAxis):
         self.fixed.decode(gradient, self._sum)
         return self._sum
 
-    def combine_now(self, gradient: NDArray, first: bool) -> None:
+    def combine_now(self, gradient: np.ndarray, first: bool) -> None:
         """Add one micro-step's sum over the group to the total.
 
         It is combined before it is added: combining the running total would count the earlier
@@ -95,7 +94,7 @@ class AllReduce(GradientAxis):
         else:
             self._total += gradient
 
-    def _allreduce(self, gradient: NDArray) -> None:
+    def _allreduce(self, gradient: np.ndarray) -> None:
         if self.group.size > 1:
             with self.group.purpose("gradients"):
                 self.collectives.allreduce(self.group, gradient)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from numpy.typing import NDArray
+import numpy as np
 
 from refimpl.world.communicator import Communicator
 
@@ -38,8 +38,8 @@ class Prefetch:
     def __init__(
         self,
         partition: Communicator,
-        ahead: Callable[[Communicator, NDArray], Iterator[None]],
-        seated: Callable[[int], NDArray],
+        ahead: Callable[[Communicator, np.ndarray], Iterator[None]],
+        seated: Callable[[int], np.ndarray],
         units: int,
     ) -> None:
         self.partition, self.ahead, self.seated, self.units = partition, ahead, seated, units

@@ -27,10 +27,9 @@ The closed formula of what a step sends, and the options, are in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.methods.partition.prefetch import Prefetch
 from refimpl.methods.protocol import Context, PartitionAxis
@@ -74,9 +73,9 @@ class ModelStates(PartitionAxis):
         largest = max((unit.padded for unit in layout.units), default=0)
 
         # Parameters: whole and bound for good, or a shard and gather buffers that units share.
-        self.whole: NDArray | None = None
-        self.shard: NDArray | None = None
-        self._buffers: list[NDArray] = []
+        self.whole: np.ndarray | None = None
+        self.shard: np.ndarray | None = None
+        self._buffers: list[np.ndarray] = []
         self._in_use: set[int] = set()  # gather buffers whose unit was not freed yet
         if stage < 3:
             self.whole = np.zeros(layout.padded, dtype)
@@ -146,7 +145,7 @@ class ModelStates(PartitionAxis):
         if self.ahead is not None:
             self.ahead.start(number + following)
 
-    def _seated(self, number: int) -> NDArray:
+    def _seated(self, number: int) -> np.ndarray:
         """Return a unit's seat (padded,) with this rank's piece in its place (stage 3)."""
         assert number % len(self._buffers) not in self._in_use, "the buffer's unit was not freed"
         seat, piece = self.seats[number], self.pieces[number]
@@ -203,7 +202,7 @@ class ModelStates(PartitionAxis):
                 piece = self.collectives.reduce_scatter(self.partition, whole)
             self.gradient[unit.shard_place] = piece
 
-    def update(self, gradient: NDArray, lr: float, scale: float) -> None:
+    def update(self, gradient: np.ndarray, lr: float, scale: float) -> None:
         """Let the optimizer move this rank's pieces by ``gradient`` (shard,), then publish."""
         assert self.ahead is None or self.ahead.idle, "a unit was prefetched that nobody used"
         self.optimizer.advance(self.states)
@@ -226,7 +225,7 @@ class ModelStates(PartitionAxis):
 
     # ------------------------------------------------------------------------------ as a state
 
-    def weights(self) -> NDArray:
+    def weights(self) -> np.ndarray:
         """Return this rank's shard of the parameters (shard,).
 
         Where it is one run of memory (p = 1, stage 3) it is that memory; otherwise a copy, which
@@ -239,7 +238,7 @@ class ModelStates(PartitionAxis):
             return self.whole
         return np.concatenate([self.whole[:0], *self.pieces])
 
-    def replace(self, weights: NDArray) -> None:
+    def replace(self, weights: np.ndarray) -> None:
         """Set this rank's shard of the parameters (shard,), then publish.  Collective."""
         for unit, piece in zip(self.layout.units, self.pieces, strict=True):
             if not np.may_share_memory(piece, weights):
@@ -263,7 +262,7 @@ class ModelStates(PartitionAxis):
                 self.states[name] = leaf.value
         self.replace(tree["parameters"].value)
 
-    def each(self) -> Iterator[tuple[str, NDArray]]:
+    def each(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield name and value of every parameter, in order; a view, valid until the next one.
 
         Stage 3 gathers unit by unit, so that a model can be digested or saved by ranks that
@@ -274,19 +273,6 @@ class ModelStates(PartitionAxis):
                 self._gather(number)
             for name, place, shape in unit.tensors:
                 yield name, self.seats[number][place].reshape(shape)
-
-    def parameters(self) -> dict[str, NDArray]:
-        """Return copies of all parameters by name: the whole model, on every rank.  Collective."""
-        return {name: value.copy() for name, value in self.each()}
-
-    def assign(self, named: Mapping[str, NDArray]) -> None:
-        """Set all parameters from whole arrays by name; every rank gives the same."""
-        for number, unit in enumerate(self.layout.units):
-            seat = self.seats[number]
-            seat[:] = 0
-            for name, place, shape in unit.tensors:
-                seat[place].reshape(shape)[...] = named[name]
-            self._keep(number)
 
     @property
     def state_bytes(self) -> int:

@@ -15,7 +15,6 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.collectives import OPERATIONS, Auto, Collectives
 from refimpl.collectives.families import EXPLICIT, NATIVE, TREE
@@ -82,7 +81,7 @@ def measure(
 
 
 def _times(
-    comm: Communicator, operation: str, x: NDArray, repeats: int, allowed: float
+    comm: Communicator, operation: str, x: np.ndarray, repeats: int, allowed: float
 ) -> dict[str, list[float]]:
     families = timed(operation, comm.nodes)
     times: dict[str, list[float]] = {family.name: [] for family in families}
@@ -101,7 +100,7 @@ def _times(
     return times
 
 
-def _row(comm: Communicator, operation: str, x: NDArray, times: dict[str, list[float]]) -> dict:
+def _row(comm: Communicator, operation: str, x: np.ndarray, times: dict[str, list[float]]) -> dict:
     native = times[NATIVE.name]
     return {
         "operation": operation,

@@ -11,12 +11,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from refimpl.methods.block.bmuf import Bmuf
 from refimpl.methods.gradient.gtc import threshold, wire
+from refimpl.methods.gradient.gtc.header import FORMATS
 from refimpl.methods.gradient.onebit import message as onebit
 from refimpl.numerics.rng import stream
 from refimpl.run.config import Run
@@ -58,7 +60,7 @@ def measure(
     memory, counts = np.empty(n, np.uint32), threshold.Counts(n, terms=2)
     bits = np.zeros(onebit.message_bytes(n), np.uint8)
     words = threshold.encode(residual, gradient, tau, memory).copy()
-    messages = {form: wire.encode(words, n, tau, form) for form in wire.FORMATS}
+    messages = {form: wire.encode(words, n, tau, form) for form in FORMATS}
 
     def zero() -> None:
         residual.fill(0)
@@ -75,9 +77,9 @@ def measure(
 
     parts: dict[str, Callable[[], Any]] = {"add": add, "encode": encode, "decode": decode}
     parts["count"] = lambda: counts.add(words)
-    for form in wire.FORMATS:
-        parts[f"write {form}"] = lambda form=form: wire.encode(words, n, tau, form)
-        parts[f"read {form}"] = lambda form=form: wire.decode(messages[form], n, tau)
+    for form in FORMATS:
+        parts[f"write {form}"] = partial(wire.encode, words, n, tau, form)
+        parts[f"read {form}"] = partial(wire.decode, messages[form], n, tau)
     parts["one-bit encode"] = lambda: onebit.encode(residual, bits)
     parts["one-bit decode"] = lambda: onebit.add(bits, out)
 

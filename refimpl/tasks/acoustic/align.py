@@ -83,7 +83,7 @@ def utterance_graph(words: tuple[str, ...], lexicon: Lexicon, states: States) ->
 
 
 def best_paths(
-    likelihoods: list[NDArray], graphs: list[Graph], statistics: Statistics
+    likelihoods: list[np.ndarray], graphs: list[Graph], statistics: Statistics
 ) -> list[tuple[float, NDArray[np.int64]]]:
     """Return the score and the states of the best path through each graph, all side by side.
 
@@ -178,7 +178,7 @@ def batches(sizes: list[int], limit: int = BYTES) -> Iterator[list[int]]:
 
 
 def align(
-    likelihoods: list[NDArray], graphs: list[Graph], statistics: Statistics
+    likelihoods: list[np.ndarray], graphs: list[Graph], statistics: Statistics
 ) -> list[tuple[float, NDArray[np.int64]]]:
     """Return what `best_paths` does, in batches that bound the memory."""
     results: list = [None] * len(graphs)

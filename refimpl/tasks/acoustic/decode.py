@@ -22,7 +22,6 @@ silence, then the words, sorted.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.tasks.acoustic.align import batches
 from refimpl.tasks.acoustic.hmm import States, Statistics
@@ -33,7 +32,7 @@ class WordLoop:
     """The row of nodes, and the search."""
 
     def __init__(self, lexicon: Lexicon, states: States, statistics: Statistics) -> None:
-        chains: list[tuple[str | None, NDArray]] = [(None, states.silence)]
+        chains: list[tuple[str | None, np.ndarray]] = [(None, states.silence)]
         for word, pronunciations in lexicon.pronunciations.items():
             chains += [(word, states.of(phones)) for phones in pronunciations]
         self.words = [word for word, _ in chains]  # of each chain; None: silence
@@ -48,7 +47,7 @@ class WordLoop:
         self.move = statistics.log_move[self.state]
 
     def decode(
-        self, likelihoods: list[NDArray], penalty: float, acoustic_scale: float
+        self, likelihoods: list[np.ndarray], penalty: float, acoustic_scale: float
     ) -> list[tuple[str, ...]]:
         """Return the words of the best path of each utterance.
 
@@ -70,7 +69,7 @@ class WordLoop:
         return results
 
     def best_words(
-        self, likelihoods: list[NDArray], penalty: float, acoustic_scale: float
+        self, likelihoods: list[np.ndarray], penalty: float, acoustic_scale: float
     ) -> list[tuple[str, ...]]:
         """Return what `decode` does, all utterances side by side, padded to the longest."""
         U, T = len(likelihoods), max(map(len, likelihoods))
@@ -103,7 +102,7 @@ class WordLoop:
             self.trace(came[:, u], exits[:, u], lengths[u]) if fits[u] else () for u in range(U)
         ]
 
-    def trace(self, came: NDArray, exits: NDArray, length: int) -> tuple[str, ...]:
+    def trace(self, came: np.ndarray, exits: np.ndarray, length: int) -> tuple[str, ...]:
         """Read the best path backwards from frame length - 1."""
         words = []
         node = self.last[exits[length - 1]]

@@ -30,7 +30,7 @@ class Frames:
         (2c + 1) * bands, the width of a spliced frame.
     """
 
-    def __init__(self, features: NDArray, offsets: NDArray, context: int) -> None:
+    def __init__(self, features: np.ndarray, offsets: np.ndarray, context: int) -> None:
         assert features.dtype == np.float32 and features.flags.c_contiguous
         assert offsets[-1] == len(features)
         self.features, self.offsets, self.context = features, offsets, context
@@ -50,7 +50,7 @@ class Frames:
         self._rows = np.empty((batch, self.width), dtype=np.int64)
         self._spliced = np.empty((0, self.width, self.bands), dtype=np.float32)
 
-    def take(self, index: NDArray[np.int64], x: NDArray, y: NDArray | None = None) -> None:
+    def take(self, index: NDArray[np.int64], x: np.ndarray, y: np.ndarray | None = None) -> None:
         """Write the inputs of examples `index` into x and their states into y.
 
         Allocates nothing, except when `index` is longer than ever before.

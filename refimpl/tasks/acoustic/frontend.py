@@ -32,7 +32,7 @@ from refimpl.tasks.acoustic.settings import AcousticSettings
 FRAMES_AT_ONCE = 1024  # bounds the work memory; bits depend on it no more than on the FFT
 
 
-def mel(hertz: float | NDArray) -> NDArray:
+def mel(hertz: float | np.ndarray) -> np.ndarray:
     """Return the mel value of a frequency, 1127 ln(1 + f / 700).
 
     >>> round(float(mel(1000.0)))
@@ -115,7 +115,7 @@ class LogMel:
         """Return how many frames so many samples give."""
         return frame_count(samples, self.length, self.shift)
 
-    def __call__(self, samples: NDArray) -> NDArray[np.float32]:
+    def __call__(self, samples: np.ndarray) -> NDArray[np.float32]:
         """Return the (frames, bands) log-mel energies of (n,) samples on the 16-bit scale."""
         frames = self.frames(samples.size)
         features = np.empty((frames, self.settings.bands), dtype=np.float32)
@@ -160,7 +160,7 @@ class Moments(NamedTuple):
         return Moments(n, mean, variance)
 
 
-def moments(parts: list[NDArray]) -> Moments:
+def moments(parts: list[np.ndarray]) -> Moments:
     """Return the moments of the rows of all parts together.
 
     Sums run down the rows, part after part, band beside band, so they are the same on every

@@ -15,7 +15,7 @@ are counts, or floating-point numbers per utterance added exactly.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,7 +179,7 @@ class Recogniser:
 
         sums = small.summed(comm, (frames, loss, broken, wrong, *total))
         frames, loss, broken, wrong, *errors = sums
-        result = {
+        result: dict[str, Any] = {
             "frames": frames,
             "loss": math.nan if broken else from_units(loss) / frames,
             "frame_error_rate": wrong / frames,

@@ -33,7 +33,7 @@ class ImageExamples:
         self.count, self.inputs = self.pixels.shape
         self._bytes = np.empty((0, self.inputs), np.uint8)
 
-    def take(self, index: NDArray[np.int64], x: NDArray, y: NDArray[np.int64]) -> None:
+    def take(self, index: NDArray[np.int64], x: np.ndarray, y: NDArray[np.int64]) -> None:
         """Fill x (B, inputs) with pixels / 255 and y (B,) with labels of examples index (B,)."""
         if len(self._bytes) < len(index):
             self._bytes = np.empty((len(index), self.inputs), np.uint8)
@@ -156,7 +156,7 @@ def _pair(folder: Path, stem: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
     return images, labels
 
 
-def _drawn(comm: Communicator, split: str, count: int) -> tuple[NDArray, NDArray]:
+def _drawn(comm: Communicator, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return toy images and labels; each rank draws a run of them.  Collective."""
     cut = [rank * count // comm.size for rank in range(comm.size + 1)]
     parts = comm.allgather_object(toy.images(split, cut[comm.rank], cut[comm.rank + 1]))

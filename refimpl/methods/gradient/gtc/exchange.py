@@ -26,6 +26,7 @@ from refimpl.collectives import ring
 from refimpl.collectives.chunks import Call
 from refimpl.collectives.cost import Cost
 from refimpl.methods.gradient.gtc import wire
+from refimpl.methods.gradient.gtc.header import MessageError
 from refimpl.methods.gradient.gtc.threshold import Counts
 
 if TYPE_CHECKING:
@@ -69,9 +70,7 @@ def allgather(
     ring.allgather(comm, lengths)
     least, most = wire.limits(n)
     if not ((lengths >= least) & (lengths <= most)).all():
-        raise wire.MessageError(
-            f"lengths of GTC messages for {n} values: {lengths.tolist()} bytes"
-        )
+        raise MessageError(f"lengths of GTC messages for {n} values: {lengths.tolist()} bytes")
     cut = np.concatenate(([0], np.cumsum(lengths)))
     everyones = comm.scratch(int(cut[-1]), np.uint8)
     messages = [everyones[cut[i] : cut[i + 1]] for i in range(p)]
@@ -85,7 +84,7 @@ def exchange(
     words: NDArray[np.uint32],
     tau: float,
     counts: Counts,
-    out: NDArray,
+    out: np.ndarray,
     wanted: str = "auto",
 ) -> Exchanged:
     """Set ``out`` (n,) to the sum of all ranks' messages: counts times tau, the same bits on all.
@@ -118,7 +117,7 @@ def exchange(
             header, theirs = wire.decode(message, out.size, tau)
             counts.add(theirs)
             entries.append(header.entries)
-    except wire.MessageError:
+    except MessageError:
         counts.clear()
         raise
     counts.total(tau, out)

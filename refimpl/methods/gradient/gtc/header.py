@@ -33,9 +33,8 @@ class Header(NamedTuple):
 
     def write(self, out: NDArray[np.uint8]) -> None:
         """Write the header into the first bytes of a message."""
-        _HEADER.pack_into(
-            out, 0, MAGIC, FORMATS.index(self.format), self.k, 0, self.n, self.entries, self.tau
-        )
+        number = FORMATS.index(self.format)
+        _HEADER.pack_into(out.data, 0, MAGIC, number, self.k, 0, self.n, self.entries, self.tau)
 
     @classmethod
     def read(cls, message: NDArray[np.uint8]) -> Header:
@@ -44,7 +43,7 @@ class Header(NamedTuple):
             raise MessageError(
                 f"{message.size} bytes are no GTC message: its header alone has {HEADER_BYTES}"
             )
-        magic, number, k, zero, n, entries, tau = _HEADER.unpack_from(message)
+        magic, number, k, zero, n, entries, tau = _HEADER.unpack_from(message.data)
         if magic != MAGIC:
             raise MessageError(f"not a GTC message: it begins with {magic!r}, not {MAGIC!r}")
         if number >= len(FORMATS) or zero != 0:

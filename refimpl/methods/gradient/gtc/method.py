@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.collectives import small
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
@@ -108,8 +107,9 @@ class Threshold(GradientMethod):
         """Return the statistics of a step in which every rank sends this share of its values."""
         n = setting.layout.shard
         entries = np.linspace(0, n, round(density * n), endpoint=False).astype(np.uint32)
-        form = wire.choose(entries << 1, n, self.format)
-        one = {"dense": False, "message_bytes": wire.size(entries << 1, n, form)}
+        words = entries << np.uint32(1)
+        form = wire.choose(words, n, self.format)
+        one = {"dense": False, "message_bytes": wire.size(words, n, form)}
         return [one] * setting.grid.world
 
 
@@ -144,7 +144,7 @@ class ThresholdCompression(Compressed):
         self._counts = threshold.Counts(n, self.group.size)
         self._last: dict[str, Any] = {}
 
-    def compress(self, gradient: NDArray) -> None:
+    def compress(self, gradient: np.ndarray) -> None:
         """Replace ``gradient`` by what the group makes of its sum, in place.
 
         Collective over the group, and with an adaptive threshold over the partition group too.
@@ -158,7 +158,7 @@ class ThresholdCompression(Compressed):
         sent = exchange(self.group, words, self.tau, self._counts, gradient, form)
         self._conclude(sent)
 
-    def sum_densely(self, gradient: NDArray) -> None:
+    def sum_densely(self, gradient: np.ndarray) -> None:
         """Replace ``gradient`` by its sum over the group: a step of the warm-up."""
         super().sum_densely(gradient)
         self._last = {"dense": True, "tau": self.tau / self.scale}
@@ -218,7 +218,7 @@ class ThresholdCompression(Compressed):
         largest = threshold.peak(self.residual)
         return self.guard.verdict(self.tau / self.scale, self.options.units, largest / self.scale)
 
-    def settle(self, memory: NDArray) -> NDArray | None:
+    def settle(self, memory: np.ndarray) -> np.ndarray | None:
         """Deal with the residuals before models are averaged, as ``--residuals`` says.
 
         ``keep``: leave them.  ``zero``: forget them.  ``fold``: return their dense sum over the

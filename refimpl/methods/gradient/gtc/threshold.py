@@ -47,7 +47,9 @@ SPAN = 1 << 21
 FACTOR = 0.9659363289248456
 
 
-def plain(residual: NDArray, gradient: NDArray, tau: float) -> tuple[NDArray[np.uint32], NDArray]:
+def plain(
+    residual: np.ndarray, gradient: np.ndarray, tau: float
+) -> tuple[NDArray[np.uint32], np.ndarray]:
     """Return the message as words, and the new residual: the whole method.
 
     Residual and gradient (n,), float32 or float64, are not modified; tau is as for `encode`,
@@ -64,7 +66,7 @@ def plain(residual: NDArray, gradient: NDArray, tau: float) -> tuple[NDArray[np.
 
 
 def encode(
-    residual: NDArray, gradient: NDArray, tau: float, words: NDArray[np.uint32]
+    residual: np.ndarray, gradient: np.ndarray, tau: float, words: NDArray[np.uint32]
 ) -> NDArray[np.uint32]:
     """Add the gradient to the residual, take out what is sent, and return that as words.
 
@@ -124,7 +126,7 @@ def encode(
 
 
 def _beyond(
-    residual: NDArray, gradient: NDArray, tau: float, masks: NDArray[np.bool_]
+    residual: np.ndarray, gradient: np.ndarray, tau: float, masks: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
     """Add the gradient to the residual, and return as bits where it is beyond +-tau."""
     strip = masks.shape[1]
@@ -143,7 +145,7 @@ def _beyond(
 
 def indices(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Return the index of each entry."""
-    return words >> 1
+    return words >> np.uint32(1)
 
 
 def signs(words: NDArray[np.uint32]) -> NDArray[np.int8]:
@@ -175,14 +177,14 @@ class Counts:
 
     def __init__(self, n: int, terms: int) -> None:
         smallest = [t for t in (np.int8, np.int16, np.int32) if terms <= np.iinfo(t).max]
-        self._count = np.zeros(n, smallest[0])
+        self._count: np.ndarray = np.zeros(n, smallest[0])
 
     def add(self, words: NDArray[np.uint32]) -> None:
         """Add one message."""
         # Safe only because an index occurs once in a message: NumPy adds once per index.
         self._count[indices(words)] += signs(words)
 
-    def total(self, tau: float, out: NDArray) -> None:
+    def total(self, tau: float, out: np.ndarray) -> None:
         """Set ``out`` (n,) to the sum in units of the gradient, and begin a new one.
 
         A sum of zero is +0.0, never -0.0.
@@ -206,7 +208,7 @@ def rounded(tau: float, dtype: DTypeLike) -> float:
     The threshold that is compared with, subtracted from the residual and put in the message is
     one and the same number.
     """
-    return float(np.dtype(dtype).type(tau))
+    return float(np.array(tau, dtype))
 
 
 def adapted(tau: float, entries: int, values: int, target: float, dtype: DTypeLike) -> float:
@@ -229,7 +231,7 @@ def adapted(tau: float, entries: int, values: int, target: float, dtype: DTypeLi
     return rounded(min(max(tau, float(limits.tiny)), float(limits.max)), dtype)
 
 
-def clip(residual: NDArray, limit: float) -> None:
+def clip(residual: np.ndarray, limit: float) -> None:
     """Limit the residual to +-limit, in place; what is beyond is forgotten.
 
     A gradient that stays larger than tau makes the residual grow without end, and its sign
@@ -238,7 +240,7 @@ def clip(residual: NDArray, limit: float) -> None:
     np.clip(residual, -limit, limit, out=residual)
 
 
-def peak(residual: NDArray) -> float:
+def peak(residual: np.ndarray) -> float:
     """Return max |residual|; 0 where there is none, NaN if any is."""
     if residual.size == 0:
         return 0.0

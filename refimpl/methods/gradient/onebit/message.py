@@ -58,7 +58,7 @@ def message_bytes(values: int) -> int:
     return HEADER_BYTES + room(values)
 
 
-def scale_of(x: NDArray) -> float:
+def scale_of(x: np.ndarray) -> float:
     """Return mean |x|, rounded to x's dtype.
 
     Strip sums in float64 (NumPy's pairwise), strips from the first.
@@ -69,7 +69,7 @@ def scale_of(x: NDArray) -> float:
     return float(x.dtype.type(total / x.size)) if x.size else 0.0
 
 
-def plain(x: NDArray) -> tuple[bytes, NDArray]:
+def plain(x: np.ndarray) -> tuple[bytes, np.ndarray]:
     """Return the message of x (c,), and what it does not say, x - Q(x): the whole method.
 
     >>> plain(np.array([3.0, -1.0, 0.5]))[1]
@@ -81,7 +81,7 @@ def plain(x: NDArray) -> tuple[bytes, NDArray]:
     return struct.pack("<d", scale) + signs.tobytes(), x - q
 
 
-def encode(x: NDArray, out: NDArray[np.uint8]) -> None:
+def encode(x: np.ndarray, out: NDArray[np.uint8]) -> None:
     """Write the message of x, and leave in x what the message does not say: x = x - Q(x).
 
     What `plain` does, in place.
@@ -108,7 +108,7 @@ def encode(x: NDArray, out: NDArray[np.uint8]) -> None:
         part -= _values(plus, scale, x.dtype)
 
 
-def add(message: NDArray[np.uint8], out: NDArray) -> None:
+def add(message: NDArray[np.uint8], out: np.ndarray) -> None:
     """Add Q, as its message says, to ``out`` (c,).
 
     Raises
@@ -124,7 +124,7 @@ def add(message: NDArray[np.uint8], out: NDArray) -> None:
         part += _values(plus, scale, out.dtype)
 
 
-def _values(plus: NDArray, scale: float, dtype: np.dtype) -> NDArray:
+def _values(plus: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
     """Return +scale or -scale for each bit.
 
     As bit * 2 scale - scale, which has no -0.0: a scale of zero gives +0.0 for both.
@@ -150,7 +150,9 @@ def _scale(message: NDArray[np.uint8], values: int) -> float:
     return scale
 
 
-def allreduce(comm: Communicator, gradient: NDArray, residual: NDArray, owned: NDArray) -> None:
+def allreduce(
+    comm: Communicator, gradient: np.ndarray, residual: np.ndarray, owned: np.ndarray
+) -> None:
     """Replace ``gradient`` by the sum of all ranks' gradients, one bit per value and way.
 
     Parameters

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refimpl.collectives import chunks
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
@@ -60,7 +59,7 @@ class SignCompression(Compressed):
         self.residual = np.zeros(n, context.dtype)
         self.owned = np.zeros(int(cut[rank + 1] - cut[rank]), context.dtype)
 
-    def compress(self, gradient: NDArray) -> None:
+    def compress(self, gradient: np.ndarray) -> None:
         """Replace ``gradient`` by what the group makes of its sum, in place.  Collective."""
         told = self.events.hears("value")
         if told:
@@ -70,7 +69,7 @@ class SignCompression(Compressed):
             chunk = chunks.slices(gradient, self.group.size)[self.group.rank]
             self._tell(self.owned + gradient[chunk])
 
-    def _tell(self, signed: NDArray) -> None:
+    def _tell(self, signed: np.ndarray) -> None:
         """Tell how near each sign is to being the other, in units of the largest value."""
         self.events.tell("margin", signed / max(np.abs(signed).max(initial=0), 1e-30))
 

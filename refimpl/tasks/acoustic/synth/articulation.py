@@ -122,7 +122,7 @@ def tracks(spans: list[Span], who: Speaker, rng: np.random.Generator) -> Tracks:
     )
 
 
-def _outside(t, start, end) -> NDArray[np.float64]:
+def _outside(t: np.ndarray, start: np.ndarray, end: np.ndarray) -> NDArray[np.float64]:
     """Return the seconds from ticks t (1, T + 1) to the spans from start to end (phones, 1)."""
     return np.maximum(np.maximum(start - t, t - end), 0) * TICK
 

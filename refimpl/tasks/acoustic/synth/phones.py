@@ -52,11 +52,14 @@ class Phone(NamedTuple):
     nasal: bool = False
 
 
-def _noise(hiss: float, voice: float = 0.0) -> tuple[Stage, ...]:
+Stages = tuple[Stage, ...]
+
+
+def _noise(hiss: float, voice: float = 0.0) -> Stages:
     return (Stage(1.0, voice, 0.02, hiss),)
 
 
-def _stop(hold: float, burst: float, open_: float, hiss: float, breath: float):
+def _stop(hold: float, burst: float, open_: float, hiss: float, breath: float) -> Stages:
     """Closure, burst, aspiration; the shares are of the phone's duration."""
     return (
         Stage(hold, 0.0, 0.0, 0.0),

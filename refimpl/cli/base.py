@@ -1,0 +1,106 @@
+"""What commands share: the parser, the ranks that they run on, and who speaks for them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from refimpl.support.errors import UserError
+from refimpl.world import agree
+from refimpl.world.communicator import Communicator
+
+# Where launchers tell a process its rank before MPI is started.
+RANK_VARIABLES = (
+    "PMI_RANK",
+    "PMIX_RANK",
+    "OMPI_COMM_WORLD_RANK",
+    "SLURM_PROCID",
+    "PALS_RANKID",
+    "ALPS_APP_PE",
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports mistakes as every other mistake: one line, once."""
+
+    def error(self, message: str) -> NoReturn:
+        where = f" (see: {self.prog} --help)" if self.add_help else f" in {self.prog}"
+        raise UserError(message + where)
+
+    def print_help(self, file: Any = None) -> None:
+        if first_rank():
+            super().print_help(file)
+
+
+def started() -> Any:
+    """Return mpi4py.MPI if it was started and runs, else None."""
+    mpi: Any = sys.modules.get("mpi4py.MPI")
+    running = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
+    return mpi if running else None
+
+
+def several() -> Any:
+    """Return mpi4py.MPI if it runs with more than one rank, else None."""
+    mpi = started()
+    return mpi if mpi is not None and mpi.COMM_WORLD.size > 1 else None
+
+
+def first_rank() -> bool:
+    """Return whether this process should speak for the job; starts no MPI.
+
+    In a world of one the launcher knows better: it may have started many of them.
+    """
+    mpi = several()
+    if mpi is not None:
+        return mpi.COMM_WORLD.rank == 0
+    ranks = [os.environ[name] for name in RANK_VARIABLES if name in os.environ]
+    return not ranks or ranks[0] == "0"
+
+
+def world(ranks_per_node: int | None = None) -> Communicator:
+    """Return the communicator of all ranks; starts MPI.
+
+    Raises
+    ------
+    UserError
+        If run_mpi.sh asked for another number of ranks (it says so in REFIMPL_RANKS): a launcher
+        of another MPI starts that many worlds of one rank, and each would train alone.
+    """
+    from mpi4py import MPI
+
+    asked, found = os.environ.get("REFIMPL_RANKS"), MPI.COMM_WORLD.size
+    if asked and asked != str(found):
+        raise UserError(
+            f"{asked} ranks were asked for (REFIMPL_RANKS) but this world has {found}: the "
+            f"launcher does not know mpi4py's MPI, {MPI.get_vendor()[0]}; {_cure(MPI)}"
+        )
+    return Communicator(MPI.COMM_WORLD, ranks_per_node)
+
+
+def _cure(mpi: Any) -> str:
+    """Return how this launcher is told of the MPI that mpi4py has."""
+    if "SLURM_STEP_ID" not in os.environ:
+        return "set MPIEXEC to the launcher of that MPI"
+    if mpi.get_vendor()[0] == "Intel MPI":
+        return "set I_MPI_PMI_LIBRARY to SLURM's libpmi2.so, or MPIEXEC to Intel's mpiexec"
+    return "set SLURM_MPI_TYPE to one of `srun --mpi=list`, or MPIEXEC to that MPI's mpiexec"
+
+
+def say(text: str) -> None:
+    """Print on the first rank only."""
+    if first_rank():
+        print(text, flush=True)
+
+
+def on_first_rank(work: Callable[[], int]) -> int:
+    """Have the first rank do it; what comes of it, exit code or mistake, comes of it on all.
+
+    Where MPI was not started the others just end.
+    """
+    mpi = several()
+    if mpi is None:
+        return work() if first_rank() else 0
+    return agree.on_first_rank(mpi.COMM_WORLD, work)

@@ -1,0 +1,78 @@
+"""How a command ends that does not end well: who says what, and with which exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+
+from refimpl.cli.base import first_rank, several
+from refimpl.world import agree
+
+# How long a rank with a user's error waits for the others to report the same one: so many seconds,
+# and some for every rank, since 128 ranks on two cores are seconds apart.
+GRACE, GRACE_PER_RANK = 2.0, 0.1
+
+# How long the launcher has to pass on what a rank said before it is told to end the job.
+HEARD = 0.2
+
+
+def refuse(message: str) -> int:
+    """Report a user's mistake: one line from rank 0, and its exit code 2 for the job.
+
+    Mistakes are raised on every rank, so the ranks meet in a barrier and rank 0 speaks.  Should
+    one rank be alone with its error, nobody comes: it speaks for itself and ends the job.
+
+    The other ranks' exit code is 0, and they leave first: a launcher that ends the job with the
+    first code that is not 0 finds nobody left to kill, whose code would then be the job's.
+    """
+    mpi = several()
+    if mpi is not None and not agree.meet(
+        mpi.COMM_WORLD, GRACE + GRACE_PER_RANK * mpi.COMM_WORLD.size
+    ):
+        _last_words(f"refimpl: error on rank {mpi.COMM_WORLD.rank}: {message}\n")
+        mpi.COMM_WORLD.Abort(2)
+    first = first_rank()
+    if first:
+        print(f"refimpl: error: {message}", file=sys.stderr, flush=True)
+    if mpi is not None:
+        # Ranks that leave in good order give the launcher nothing to complain about but the code.
+        mpi.Finalize()
+    if not first:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are leaving, as fast as we can
+    elif mpi is not None:
+        time.sleep(HEARD)
+    return 2 if first else 0
+
+
+def interrupted() -> int:
+    """End after Ctrl-C without a traceback; the launcher has told all ranks."""
+    if first_rank():
+        print("refimpl: interrupted", file=sys.stderr, flush=True)
+    mpi = several()
+    if mpi is not None:
+        mpi.COMM_WORLD.Abort(130)
+    return 130
+
+
+def abort() -> int:
+    """Report what should not happen: the traceback, and the end of the whole job."""
+    mpi, report = several(), traceback.format_exc()
+    if mpi is None:
+        sys.stderr.write(report)
+        return 1
+    _last_words(f"{report}refimpl: rank {mpi.COMM_WORLD.rank} failed, the job ends\n")
+    mpi.COMM_WORLD.Abort(1)
+    return 1
+
+
+def _last_words(text: str) -> None:
+    """Write to stderr before the job is aborted, so that it gets through.
+
+    In one piece, and then a moment's wait: a launcher that hears of the abort first drops what it
+    has not yet read of the rank's output.
+    """
+    sys.stderr.write(text)
+    sys.stderr.flush()
+    time.sleep(HEARD)
