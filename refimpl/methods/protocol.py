@@ -276,6 +276,10 @@ class BlockAxis(Axis):
 class PartitionMethod(Method):
     stage = 0  # what is sharded: nothing
 
+    def publishing(self, setting: Setting) -> Iterator[Call]:
+        """Yield what it takes to make parameters whole after each change, beside the steps'."""
+        yield from ()
+
     def build(self, context: Context) -> PartitionAxis:
         """Return what runs.  Collective."""
         raise NotImplementedError
@@ -283,7 +287,14 @@ class PartitionMethod(Method):
 
 @dataclass(frozen=True)
 class GradientMethod(Method):
+    """``sharding_keeps_bits``: with ``--reduction exact`` any cut into shards is the same."""
+
     every_microstep = False
+    sharding_keeps_bits = True
+
+    def settling(self, setting: Setting) -> Iterator[Call] | None:
+        """Return what `GradientAxis.settle` sends, if it makes one more step; else None."""
+        return None
 
     def build(self, context: Context) -> GradientAxis:
         """Return what runs.  Collective."""

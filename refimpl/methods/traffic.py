@@ -32,16 +32,26 @@ def step_calls(
     """Yield what all ranks send in one step, axis by axis, and for the norm if it is clipped."""
     yield from methods.partition.traffic(setting)
     yield from methods.gradient.traffic(setting, statistics)
-    if setting.clip:
-        for group in setting.talking("partition"):
-            one = norm.cost(setting.nodes.nodes_of(group), setting.exact)
-            yield Call(setting, "partition", group, "norm", own=one)
+    yield from _norm_calls(setting)
 
 
 def sync_calls(methods: Methods, setting: Setting) -> Iterator[Call]:
-    """Yield what all ranks send when a block ends."""
-    if methods.block is not None:
-        yield from methods.block.traffic(setting)
+    """Yield what all ranks send when a block ends: for a step that is owed, and for models."""
+    if methods.block is None or setting.grid.blocks == 1:
+        return
+    owed = methods.gradient.settling(setting)
+    if owed is not None:
+        yield from owed
+        yield from _norm_calls(setting)
+        yield from methods.partition.publishing(setting)
+    yield from methods.block.traffic(setting)
+    yield from methods.partition.publishing(setting)
+
+
+def _norm_calls(setting: Setting) -> Iterator[Call]:
+    for group in setting.talking("partition") if setting.clip else ():
+        one = norm.cost(setting.nodes.nodes_of(group), setting.exact)
+        yield Call(setting, "partition", group, "norm", own=one)
 
 
 def sent(calls: Iterable[Call]) -> Sent:

@@ -94,6 +94,11 @@ def network(dtype=np.float32):
     return net
 
 
+def network_layout(partition):
+    """Return where its parameters lie."""
+    return nn.Layout(network().units, partition)
+
+
 def micro_batch(step, number, dtype=np.float32):
     rng = stream(0, "micro-batch", step, number)
     return rng.normal(size=(BATCH, WIDTHS[0])).astype(dtype), rng.integers(0, WIDTHS[-1], BATCH)
@@ -109,6 +114,8 @@ def trained(
     every_microstep=False,
     gradient=None,
     block=None,
+    methods=None,
+    grid=None,
     algorithm="ring",
     optimizer="momentum",
     micro_batches=MICRO_BATCHES,
@@ -123,14 +130,15 @@ def trained(
     """Train on all ranks of comm, end the last block; options as `StepOptions`.
 
     ``gradient`` and ``block`` are methods; without one, the exact gradient and no block axis.
+    ``methods`` and ``grid`` stand for all of these, and for the lengths and the stage.
     ``before(replica)`` is called at the start, ``after(replica)`` after every step, of which
     ``first`` is the first; without ``end`` the last block stays open.
     """
-    grid = Grid.cut(comm.size, partition, gtc_group)
+    grid = grid or Grid.cut(comm.size, partition, gtc_group)
     microsteps, rest = divmod(micro_batches, comm.size)
     assert rest == 0
     given = {"batch": BATCH, "microsteps": microsteps, "exact": True, "clip": CLIP}
-    methods = Methods(
+    methods = methods or Methods(
         Sharded(stage, prefetch) if stage else Whole(),
         gradient or Exact(every_microstep=every_microstep),
         block,

@@ -151,10 +151,8 @@ class Bmuf(BlockMethod):
         """Yield what a sync sends, for each shard.
 
         One all-reduce of the shard among the b representatives, one broadcast of it inside every
-        GTC group; nothing with b = 1.
+        GTC group.
         """
-        if setting.grid.blocks == 1:
-            return
         n = setting.layout.shard
         for group in setting.talking("block"):
             yield Call(setting, "block", group, "models", "allreduce", n, setting.summed)

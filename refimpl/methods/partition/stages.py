@@ -78,17 +78,14 @@ class Sharded(PartitionMethod):
     def traffic(self, setting: Setting, statistics: Sequence[Statistics] = ()) -> Iterator[Call]:
         """Yield the calls of a step for every unit in every partition group."""
         calls = partition_calls(self.stage, setting.microsteps, setting.every_microstep)
-        for group in setting.talking("partition"):
-            for unit in setting.layout.units:
-                for purpose, operation, times, size in (
-                    ("parameters", "allgather", calls.allgather, setting.itemsize),
-                    ("gradients", "reduce_scatter", calls.reduce_scatter, setting.summed),
-                ):
-                    if times:
-                        n = unit.padded
-                        yield Call(
-                            setting, "partition", group, purpose, operation, n, size, times=times
-                        )
+        yield from _calls(setting, "parameters", "allgather", calls.allgather, setting.itemsize)
+        yield from _calls(
+            setting, "gradients", "reduce_scatter", calls.reduce_scatter, setting.summed
+        )
+
+    def publishing(self, setting: Setting) -> Iterator[Call]:
+        """Yield an all-gather for every unit in every partition group, in stages 1 and 2."""
+        yield from _calls(setting, "parameters", "allgather", self.stage < 3, setting.itemsize)
 
     def refusal(self, collectives: Collectives) -> str | None:
         """Prefetching needs something to gather, by collectives that can be taken step by step."""
@@ -99,3 +96,12 @@ class Sharded(PartitionMethod):
                 "gathered by collectives ring"
             )
         return None
+
+
+def _calls(
+    setting: Setting, purpose: str, operation: str, times: int, itemsize: int
+) -> Iterator[Call]:
+    for group in setting.talking("partition") if times else ():
+        for unit in setting.layout.units:
+            n = unit.padded
+            yield Call(setting, "partition", group, purpose, operation, n, itemsize, times=times)

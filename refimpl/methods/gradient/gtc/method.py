@@ -103,6 +103,10 @@ class Threshold(GradientMethod):
             one = exchange_cost(lengths, setting.nodes.nodes_of(group))
             yield Call(setting, "gradient", group, "gradients", own=one)
 
+    def settling(self, setting: Setting) -> Iterator[Call] | None:
+        """Return the dense sum of what is folded."""
+        return dense_calls(setting) if self.at_sync == "fold" else None
+
     def typical(self, setting: Setting, density: float) -> Sequence[Statistics]:
         """Return the statistics of a step in which every rank sends this share of its values."""
         n = setting.layout.shard

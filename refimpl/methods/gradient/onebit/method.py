@@ -21,6 +21,7 @@ class OneBit(GradientMethod):
 
     name: ClassVar[str] = "onebit"
     title: ClassVar[str] = "one bit per value"
+    sharding_keeps_bits = False  # a chunk has one scale
 
     warmup: int = warmup_option()
 

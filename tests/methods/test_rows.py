@@ -1,0 +1,166 @@
+"""What must hold of every row of the table of strategies, for all of its options.
+
+Rows, methods and options are taken from the table: a new one is tested here without a word.
+Ranks are threads (`loopback`).
+"""
+
+import pytest
+import rows
+import tiny
+from checks import serial
+from listeners import Heard
+from loopback import spawn
+from rows import ALL, EVERY, FEW, STEPS, cuts, nonzero, refused, run, summed
+
+from refimpl import collectives
+from refimpl.methods import traffic
+from refimpl.methods.protocol import Setting
+from refimpl.nn import Layout
+from refimpl.world import events
+from refimpl.world.topology import Nodes
+
+WORLDS = (1, 2, 4, 6, 8)
+
+
+def digests(ranks):
+    return {rank.trained.digest for rank in ranks}
+
+
+@pytest.mark.parametrize("case", [case for n in WORLDS for case in cuts(n)], ids=str)
+def test_a_row_trains_as_serial_or_as_its_twin_without_shards(case):
+    """All ranks end with one model; it is serial's if sums are all that is done to gradients."""
+    one = digests(run(case, micro_batches=tiny.MICRO_BATCHES))
+    assert len(one) == 1
+    want = serial(steps=STEPS).digest
+    if case.exact:
+        assert one == {want}
+    elif case.world > 1:
+        assert one != {want}, "an example that shows nothing of the method"
+    if case.twin is not None and case.methods.gradient.sharding_keeps_bits:
+        assert one == digests(rows.ran(*case.twin, micro_batches=tiny.MICRO_BATCHES))
+
+
+@pytest.mark.parametrize(
+    "case, options",
+    [(case, {}) for case in ALL] + [(case, {"exact": False}) for case in FEW],
+    ids=str,
+)
+def test_replicas_are_equal_after_every_step_and_blocks_after_every_sync(case, options):
+    ranks, grid = run(case, **options), case.grid
+    block = case.methods.block
+    for step in range(STEPS):
+        for rank, one in enumerate(ranks):
+            first = grid.gradient_group(rank)[0]
+            assert one.pieces[step] == ranks[first].pieces[step], (step, rank)
+        if block is not None:
+            for shard in range(grid.partition):
+                held = {ranks[rank].pieces[step] for rank in grid.replication_group(shard)}
+                if (step + 1) % block.steps == 0:
+                    assert len(held) == 1
+                elif step == STEPS - 1 and case in EVERY:
+                    assert len(held) == grid.blocks, "blocks that did not train alone"
+    assert len(digests(ranks)) == 1
+
+
+def sends_what_it_says(case, per_node=None, family="ring", **options):
+    """Every step and every end of a block sends what the formulas say: by purpose and by link."""
+    if family != "ring":
+        options["algorithm"] = family
+    ranks = run(case, per_node, **options)
+    given = {"exact": True, "clip": tiny.CLIP} | options
+    methods, grid = case.methods, case.grid
+    setting = Setting(
+        grid,
+        Nodes.of(case.world, per_node),
+        Layout(tiny.network().units, grid.partition),
+        collectives.get(family),
+        microsteps=2,
+        exact=given["exact"],
+        every_microstep=methods.gradient.every_microstep,
+        clip=given["clip"] is not None,
+    )
+    names = [phase.name for phase in ranks[0].phases]
+    length = methods.block.steps if methods.block is not None and grid.blocks > 1 else STEPS + 1
+    want = []
+    for step in range(1, STEPS + 1):
+        want += ["step"] + ["end of block"] * (step % length == 0)
+    if length <= STEPS and STEPS % length:
+        want += ["end of block"]
+    assert names == want
+    for number, name in enumerate(names):
+        phases = [rank.phases[number] for rank in ranks]
+        calls = (
+            traffic.step_calls(methods, setting, [phase.statistics for phase in phases])
+            if name == "step"
+            else traffic.sync_calls(methods, setting)
+        )
+        assert summed(phases) == nonzero(traffic.sent(calls)), (number, name)
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_the_ledgers_of_all_ranks_are_the_formula(case):
+    sends_what_it_says(case)
+
+
+@pytest.mark.parametrize(
+    "per_node, exact, clip", [(1, True, None), (2, False, None), (3, False, tiny.CLIP)]
+)
+@pytest.mark.parametrize("case", EVERY, ids=str)
+def test_ledgers_are_the_formula_on_nodes_and_in_both_reductions(case, per_node, exact, clip):
+    sends_what_it_says(case, per_node, exact=exact, clip=clip)
+
+
+@pytest.mark.parametrize("family", ["halving-doubling", "hierarchical", "auto"])
+@pytest.mark.parametrize("case", EVERY, ids=str)
+def test_ledgers_are_the_formula_with_other_collectives(case, family):
+    per_node = next(
+        k for k in (2, case.world) if not refused(case, family, Nodes.of(case.world, k))
+    )
+    sends_what_it_says(case, per_node, family)
+
+
+# ---------------------------------------------------------------------------------- events
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_nothing_is_made_for_listeners_where_there_are_none(case, monkeypatch):
+    """The ledger counts without an `Event`; values that only a listener wants are not computed."""
+
+    def body(comm):
+        tell = comm.events.tell
+        told = []
+        comm.events.tell = lambda name, value: (told.append(name), tell(name, value))
+        options = {"grid": case.grid, "methods": case.methods, "steps": STEPS}
+        digest = tiny.trained(comm, micro_batches=2 * case.world, **options).digest
+        return digest, "margin" in told
+
+    with monkeypatch.context() as patch:
+        patch.setattr(events, "Event", None)
+        silent = spawn((0,) * case.world, body)
+    assert not any(margin for _, margin in silent)
+    watched = run(case)
+    assert {digest for digest, _ in silent} == digests(watched)
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_a_listener_hears_begin_and_end_of_everything_and_properly_nested(case):
+    heard = {}
+
+    def body(comm):
+        heard[comm.rank] = Heard(*events.KINDS)
+        with comm.events.listen(heard[comm.rank]):
+            options = {"grid": case.grid, "methods": case.methods, "steps": 2}
+            tiny.trained(comm, micro_batches=2 * case.world, **options)
+        return comm.ledger.total()
+
+    for rank, total in enumerate(spawn((0,) * case.world, body)):
+        open_events, sends = [], []
+        for what, event in heard[rank].log:
+            if what == "begin":
+                open_events.append(event)
+                sends += [event] if event.kind == "send" else []
+            else:
+                assert open_events.pop() is event
+        assert not open_events
+        assert (len(sends), sum(event.nbytes for event in sends)) == total
+        assert {"phase", "compute", "value"} <= {event.kind for event in heard[rank].begun}
