@@ -255,7 +255,9 @@ class BlockAxis(Axis):
 
 @dataclass(frozen=True)
 class PartitionMethod(Method):
-    stage = 0  # what is sharded: nothing
+    """A method of the partition axis; ``stage``: what is sharded, 0 for nothing."""
+
+    stage = 0
 
     def build(self, context: Context) -> PartitionAxis:
         """Return what runs.  Collective."""
@@ -264,6 +266,8 @@ class PartitionMethod(Method):
 
 @dataclass(frozen=True)
 class GradientMethod(Method):
+    """A method of the gradient axis; ``every_microstep``: it is asked after each of them, too."""
+
     every_microstep = False
 
     def build(self, context: Context) -> GradientAxis:
@@ -273,6 +277,8 @@ class GradientMethod(Method):
 
 @dataclass(frozen=True)
 class BlockMethod(Method):
+    """A method of the block axis."""
+
     def build(self, context: Context) -> BlockAxis:
         """Return what runs.  Collective."""
         raise NotImplementedError
