@@ -1,7 +1,8 @@
 """Collectives, every message written out, and MPI's own beside them.
 
-p ranks cut n elements into p chunks.  Per rank, where p, N and k are powers of two and divide n;
-each file says what holds otherwise, and `Collectives.cost` gives it exactly for every case.
+p ranks cut n values (P in the book) into p chunks.  Per rank, where p, N and k are powers of two
+and divide n; each file says what holds otherwise, and `Collectives.cost` gives it exactly for
+every case.
 
     name              operation       steps          elements sent    order of summation, p = 4
     ring              allgather       p - 1          n (p-1)/p

@@ -69,7 +69,7 @@ def broadcast(comm: Communicator, x: Array, root: int = 0) -> None:
 
     The far children are served first, because they have most to pass on.  Every rank but the
     root receives one message of n elements; the root sends ceil(log2 p) of them.
-    Good for short vectors: T = ceil(log2 p) (alpha + n beta).
+    Good for short vectors: T = ceil(log2 p) (alpha + V beta), V the bytes of the vector.
     """
     p = comm.size
     v = (comm.rank - root) % p

@@ -55,7 +55,7 @@ def _symbols(methods: Methods, setting: Setting) -> Iterator[str]:
     )
     steps = f"{setting.microsteps} micro-step{'s' * (setting.microsteps > 1)}"
     yield (
-        f"p = {grid.partition} ranks of a partition group, R = {grid.gradient} of a gradient "
+        f"p = {grid.partition} ranks of a partition group, g = {grid.gradient} of a gradient "
         f"group, s = {steps}, stage {methods.partition.stage}"
     )
 
@@ -113,7 +113,7 @@ def _step(
         "reduce_scatter": (hop1, "V (p-1)/p"),
         "allreduce": (
             "hop 2, all-reduces" if setting.grid.partition > 1 else "all-reduces",
-            "2 (R-1)/R V/p",
+            "2 (g-1)/g V/p",
         ),
     }
     yield "one step: what each rank sends"

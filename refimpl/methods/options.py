@@ -58,6 +58,7 @@ class Option(NamedTuple):
 
     @property
     def key(self) -> str:
+        """Its name in ``config.json`` and in recipes: that of the flag."""
         return self.flag.lstrip("-").replace("-", "_")
 
     def refuse(self, value: Any) -> None:

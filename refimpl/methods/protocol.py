@@ -274,7 +274,9 @@ class BlockAxis(Axis):
 
 @dataclass(frozen=True)
 class PartitionMethod(Method):
-    stage = 0  # what is sharded: nothing
+    """A method of the partition axis; ``stage``: what is sharded, 0 for nothing."""
+
+    stage = 0
 
     def publishing(self, setting: Setting) -> Iterator[Call]:
         """Yield what it takes to make parameters whole after each change, beside the steps'."""
@@ -287,7 +289,11 @@ class PartitionMethod(Method):
 
 @dataclass(frozen=True)
 class GradientMethod(Method):
-    """``sharding_keeps_bits``: with ``--reduction exact`` any cut into shards is the same."""
+    """A method of the gradient axis.
+
+    ``every_microstep``: it is asked after each of them, too.  ``sharding_keeps_bits``: with
+    ``--reduction exact`` any cut into shards gives the same.
+    """
 
     every_microstep = False
     sharding_keeps_bits = True
@@ -303,6 +309,8 @@ class GradientMethod(Method):
 
 @dataclass(frozen=True)
 class BlockMethod(Method):
+    """A method of the block axis."""
+
     def build(self, context: Context) -> BlockAxis:
         """Return what runs.  Collective."""
         raise NotImplementedError

@@ -5,11 +5,11 @@ what a collective sends is `refimpl.collectives`' to say.  Here the calls of all
 by purpose and class of link, and looked through for those that cannot run.
 
 The volumes by which MiCS is explained, for V bytes of parameters (or gradients), a partition group
-of p ranks on nodes of k, and R replicas:
+of p ranks on nodes of k, and a gradient group of g:
 
     enters a node per gather       flat ring  V (p - 1) / p        hierarchical  V (p - k) / p
     sent by a rank per gather      V (p - 1) / p
-    sent by a rank along the column, once per step     2 (R - 1) / R * V / p
+    sent by a rank along the gradient axis, once per step     2 (g - 1) / g * V / p
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ the r-th pieces of all units end to end.  For two units of 5 and 2 numbers::
             shard 2  a4 ..             | ..
 
 Padding starts at 0, its gradient is 0, and every optimizer here leaves it at 0.  Without the
-padding, the numbers come in the same order for every p: the *canonical vector* (see `unpad`).
+padding, the numbers come in the same order for every p: the *canonical vector*, which
+`refimpl.state.tree` joins and cuts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The norm of a vector that is cut into shards, from a few numbers of each.
 
-    norm = sqrt(sum over all shards of g^2)
+    norm = sqrt(sum over all shards of gradient^2)
 
 The functions here do one rank's part on local arrays and combine the parts;
 `refimpl.collectives.norm` carries the parts between ranks.  There are two forms of the sum.
@@ -8,9 +8,9 @@ The functions here do one rank's part on local arrays and combine the parts;
 *Float*: `square_sum` of each shard in float64, added in rank order by `float_norm`.  Another cut
 into shards adds in another order, and the norm may differ in its last bits.
 
-*Exact*: the largest |g| of all shards fixes a power of two, `exponent`.  Each square, so scaled to
-[0, 1], is rounded to a multiple of 2**-SQUARE_BITS and added as an integer.  Rounding looks at one
-element alone and integers add in any order, so every cut gives the same bits.
+*Exact*: the largest |gradient| of all shards fixes a power of two, `exponent`.  Each square, so
+scaled to [0, 1], is rounded to a multiple of 2**-SQUARE_BITS and added as an integer.  Rounding
+looks at one element alone and integers add in any order, so every cut gives the same bits.
 
     rank r:   peak_r = peak(g_r)                 then the maximum over ranks
     rank r:   words_r = exact_squares(g_r, peak) then the int64 sum over ranks, element by element

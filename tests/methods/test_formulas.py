@@ -74,7 +74,7 @@ def test_rows_are_the_published_formulas(n, p, k, s, stage):
     assert rows["hop 1, reduce-scatters"] == scatters * v * (p - 1) // p
     if replicas > 1:
         assert rows["hop 2, all-reduces"] == 2 * (replicas - 1) * v // p // replicas
-    # Into every node of every group, and along all p columns, whose ranks are on R nodes.
+    # Into every node of every group, and along all p columns, whose ranks are on g nodes.
     into_nodes = n // k * (v * (p - k) // p)
     along_columns = p * 2 * (replicas - 1) * v // p
     assert rows["between nodes"] == (gathers + scatters) * into_nodes + along_columns

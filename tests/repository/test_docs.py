@@ -76,6 +76,20 @@ def test_modules_and_functions_that_a_page_names_are_there(page):
     assert not missing
 
 
+ROOMS = sorted(path.parent.name for path in (TOP / "refimpl").glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_files_modules_and_functions_that_docstrings_and_comments_name_are_there(room):
+    for path in (TOP / "refimpl" / room).rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        quoted = re.findall(r"`([\w./*-]+)`", text)
+        named = [name for name in quoted if name.startswith("refimpl.")]
+        assert [name for name in named if not there(name)] == [], path
+        files = [name for name in quoted if NAMED.fullmatch(name)]
+        assert [name for name in files if not list(TOP.glob(name.rstrip("/")))] == [], path
+
+
 @pytest.mark.parametrize("page", TOLD, ids=lambda path: path.name)
 def test_a_chapter_begins_with_where_its_code_is(page):
     beginning = page.read_text(encoding="utf-8").split("\n## ")[0]

@@ -73,17 +73,7 @@ def test_every_symbol_and_word_is_listed_once():
     assert set("npgbkNsMV") | {"τ", "η", "ζ", "block", "chunk", "piece"} <= set(names)
 
 
-# These two still have letters of their own.
-AWAITED = pytest.mark.xfail(reason="written before docs/notation.md", strict=True)
-
-
-@pytest.mark.parametrize(
-    "chapter",
-    [
-        pytest.param(name, marks=AWAITED if name in ("collectives.md", "plan.md") else ())
-        for name in CHAPTERS
-    ],
-)
+@pytest.mark.parametrize("chapter", CHAPTERS)
 def test_no_chapter_gives_a_symbol_another_meaning(chapter):
     assert list(redefined((DOCS / chapter).read_text(encoding="utf-8"))) == []
 

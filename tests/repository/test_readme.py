@@ -7,8 +7,11 @@ import pytest
 import tiny
 from loopback import spawn
 
-from refimpl.methods.block.bmuf import BlockOptions
-from refimpl.methods.gradient.gtc.method import ThresholdOptions
+from refimpl.methods.block.bmuf import Bmuf
+from refimpl.methods.gradient.exact import Exact
+from refimpl.methods.gradient.gtc.method import Threshold
+from refimpl.methods.gradient.onebit.method import OneBit
+from refimpl.methods.partition.stages import Whole
 from refimpl.methods.strategies import STRATEGIES
 from refimpl.world.topology import Nodes
 
@@ -22,11 +25,11 @@ EXACT = {
     "zero3": {"partition": 4, "stage": 3},
     "mics": {"partition": 2, "stage": 3},
 }
-GTC = {"gradient": "gtc", "threshold": ThresholdOptions(tau=0.5)}
-BMUF = {"block": BlockOptions(steps=2)}
+GTC = {"gradient": Threshold(tau=0.5)}
+BMUF = {"block": Bmuf(steps=2)}
 OTHER = {
     "gtc": GTC,
-    "onebit": {"gradient": "onebit"},
+    "onebit": {"gradient": OneBit()},
     "bmuf": {"gtc_group": 1, **BMUF},
     "gtc-bmuf": {"gtc_group": 2, **GTC, **BMUF},
 }
@@ -83,7 +86,9 @@ def test_a_row_has_the_shape_that_the_strategy_cuts(name):
     shape = [
         eval(cell.replace("(p g)", "(p * g)").replace("/", "//"), {}, given) for cell in (p, g, b)
     ]
-    grid = STRATEGIES[name].grid(n, 2 if p == "p" else None, 2 if g == "g" else None)
+    lengths = {"partition": ("p", 2), "gtc_group": ("g", 2)}
+    given = {key: n for key, (letter, n) in lengths.items() if letter in (p, g)}
+    grid = STRATEGIES[name].grid(n, given)
     assert shape == [grid.partition, grid.gradient, grid.blocks]
 
 
@@ -92,11 +97,12 @@ def test_a_row_names_the_methods_of_the_strategy(name):
     row = STRATEGIES[name]
     _, _, _, partition, gradient, block = table()[name]
     stages = re.findall(r"\d", partition)
-    if row.partition == "1":
+    if row.partition is Whole:
         assert not partition
     else:
-        assert str(row.stage or 3) in stages
-        assert ("--zero-stage" in partition) == (row.stage is None)
-    word = {"": "", "exact": "exact", "gtc": "GTC", "onebit": "one bit"}[row.gradient]
+        assert str(row.preset.get("zero_stage", 3)) in stages
+        assert ("--zero-stage" in partition) == ("zero_stage" not in row.preset)
+    alone = row.lengths.split()[1] == "1"
+    word = {Exact: "" if alone else "exact", Threshold: "GTC", OneBit: "one bit"}[row.gradient]
     assert gradient.startswith(word) and bool(word) == bool(gradient)
-    assert block == ("BMUF" if row.blockwise else "")
+    assert block == ("" if row.block is None else "BMUF")

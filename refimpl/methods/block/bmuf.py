@@ -2,17 +2,17 @@
 
 Every group trains alone for a block of steps, all from the same start.  Then the models are
 averaged, and the step from the old global model to the average is filtered with a momentum of its
-own, over blocks.  With s the start of the block, W the global model and D its last update:
+own, over blocks.  With W the global model and D its last update:
 
-    G = mean of the groups' models - s
+    G = mean of the groups' models - start
     D = eta D + zeta G                       eta: block momentum, zeta: block learning rate
     W = W + D
-    s = W              CBM: the next block starts from the global model
-    s = W + eta D      NBM: it starts ahead, from where the momentum is about to carry it
+    start = W              CBM: the next block starts from the global model
+    start = W + eta D      NBM: it starts ahead, from where the momentum is about to carry it
 
-W is what is evaluated and saved, never s.  The weights of one G in all later updates sum up to
-zeta / (1 - eta); with the rule eta = 1 - 1/b, zeta = 1 that is b: the mean over b groups, turned
-back into the sum of what all of them found.
+W is what is evaluated and saved, never the start.  The weights of one G in all later updates sum
+up to zeta / (1 - eta); with the rule eta = 1 - 1/b, zeta = 1 that is b: the mean over b groups,
+turned back into the sum of what all of them found.
 
 Only representatives talk between groups: they sum up their models and broadcast the *mean* inside
 their groups.  Every rank then filters for itself, equal numbers in and equal bits out, so every

@@ -1,9 +1,9 @@
 """The gradient axis, exactly: one all-reduce of the shard (hop 2 of two-hop synchronisation).
 
-Ranks of a gradient group hold the same shard and have seen different data.  With r^(i) the shard
-of rank i's gradient sum,
+Ranks of a gradient group hold the same shard and have seen different data.  With gradient_i the
+shard of rank i, the sum over its worker's frames of the step,
 
-    combine    r = r^(0) + r^(1) + ... + r^(g-1)         once, after the last micro-step
+    combined = gradient_0 + gradient_1 + ... + gradient_(g-1)      once, after the last micro-step
 
 ``--sync every-microstep`` does it after every micro-step and adds up what comes: s times the
 messages for the same sum, which is what two hops improve on.

@@ -1,14 +1,14 @@
 """Bytes of one rank of a partition group, in closed form: what `ModelStates` allocates.
 
-P: parameters, every unit padded to a multiple of p; U: those of the largest unit; a, g, o: bytes
+P: parameters, every unit padded to a multiple of p; U: those of the largest unit; a, z, o: bytes
 per parameter of the parameter itself, its gradient and the optimizer's state; e: bytes of a number
-in a sum of gradients, g or, with ``exact``, 8::
+in a sum of gradients, z or, with ``exact``, 8::
 
     stage   parameters   gradients   optimizer      bucket   gathered   reduced   encoded
-      0       a P          e P         o P           g U        -          -        8 U
-      1       a P          e P         o P / p       g U        -        e P / p    8 U
-      2       a P          e P / p     o P / p       g U        -          -        8 U
-      3       a P / p      e P / p     o P / p       g U       a U         -        8 U
+      0       a P          e P         o P           z U        -          -        8 U
+      1       a P          e P         o P / p       z U        -        e P / p    8 U
+      2       a P          e P / p     o P / p       z U        -          -        8 U
+      3       a P / p      e P / p     o P / p       z U       a U         -        8 U
 
 The first three are the model states, kept from one micro-step to the next; the others are work
 space.  No bucket in stages 0 and 1 with one micro-step, unless ``exact``: the gradient is computed

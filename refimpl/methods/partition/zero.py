@@ -12,8 +12,8 @@ every unit, and its pieces end to end are its *shard*.
 
 One path serves all of them: `gather` makes a unit's parameters whole before they are used, `free`
 says that they are not needed any more, `reduce` takes the unit's gradient (hop 1 of the two-hop
-synchronisation), `publish` follows the update.  With p = 1 a shard is the whole, and the messages
-of these calls vanish by themselves.
+synchronisation), `finish` completes the gradient of a step, and `update` publishes what it
+changed.  With p = 1 a shard is the whole, and the messages of these calls vanish by themselves.
 
 A unit's tensors lie side by side, so each of these is one collective per unit; all buffers are
 allocated once.  In stage 3 whole parameters live in one gather buffer, as long as the largest
@@ -165,8 +165,8 @@ class ModelStates(PartitionAxis):
     def reduce(self, layer: Layer, first: bool) -> None:
         """Take a unit's gradient: hop 1, then accumulate in what this rank keeps.
 
-        The reduce-scatter comes before the accumulation and the all-reduce along the
-        replication group (hop 2) after the last one, so that hop 2 carries one shard a step.
+        The reduce-scatter comes before the accumulation and the all-reduce of the gradient group
+        (hop 2) after the last one, so that hop 2 carries one shard a step.
         """
         if self.direct or not layer.parameters:
             return

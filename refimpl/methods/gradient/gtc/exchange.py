@@ -10,8 +10,8 @@ rank that applied its own gradient instead of what it sent would drift away from
 counts the entries.  So all ranks end with the same sum, to the last bit.
 
 Packed signs cannot be added on their way, so a ring all-gather is the best there is: each rank
-receives the sum of all other messages.  That grows with the number of ranks p, where a dense
-all-reduce stays below 2 n values; the exchange wins while p k words < 2 n, for k entries each.
+receives the sum of all other messages.  That grows with the g ranks of the group, where a dense
+all-reduce stays below 2 P values; the exchange wins while g m < 2 P, for m entries each.
 """
 
 from __future__ import annotations

@@ -226,8 +226,9 @@ class ThresholdCompression(Compressed):
         """Deal with the residuals before models are averaged, as ``--residuals`` says.
 
         ``keep``: leave them.  ``zero``: forget them.  ``fold``: return their dense sum over the
-        group, and set them to zero; the optimizer takes it as the gradient of one more step,
-        after which the group has applied exactly what it computed.
+        group, and set them to zero; the optimizer takes it as the gradient of one more step.
+        With plain SGD and no clip the group has then applied what it computed, in all; momentum,
+        weight decay and clipping act on this step as on any other.
         """
         policy = self.options.at_sync
         owed = None

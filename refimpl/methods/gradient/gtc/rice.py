@@ -1,9 +1,10 @@
 """Golomb-Rice codes: how far it is from one entry to the next, in about as few bits as it takes.
 
-    gap = quotient * 2**k + remainder      the remainder in k bits, the quotient as zeros and a one
+    gap = quotient * 2**c + remainder      the remainder in c bits, the quotient as zeros and a one
 
 All signs come first, then all remainders, then all quotients, so that each plane can be written
-and read at once.  `plain` is the format; `write` and `read` do the same for long messages.
+and read at once.  `plain` is the format; `write` and `read` do the same for long messages.  In
+code c is `k`.
 
 Reference: S. W. Golomb, "Run-length encodings", IEEE Trans. Information Theory 12(3), 1966.
 """
@@ -41,8 +42,8 @@ def plain(words: NDArray[np.uint32], k: int) -> bytes:
 def parameter(entries: int, n: int) -> int:
     """Return k = floor(log2(n / entries)), 0 for no entries.
 
-    For gaps of a geometric distribution of density d the best k is about log2(ln 2 / d); this is
-    that, rounded to the nearest integer (but for 2 % of an octave), without a logarithm.
+    For gaps of a geometric distribution the best k is about log2(ln 2 / density); this
+    is that, rounded to the nearest integer (but for 2 % of an octave), without a logarithm.
 
     >>> [parameter(entries, 10_000) for entries in (0, 10_000, 1000, 100, 50, 10)]
     [0, 0, 3, 6, 7, 9]

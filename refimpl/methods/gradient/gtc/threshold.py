@@ -1,14 +1,14 @@
 """Gradient threshold compression: send +-tau where the residual is beyond it.
 
 Each rank keeps a residual r, one number per parameter, zero at the start.  In every step, with
-g the sum of the gradient over this worker's frames:
+the gradient summed over this worker's frames:
 
-    r = r + g
+    r = r + gradient
     where r >  tau:  send +tau,  r = r - tau
     where r < -tau:  send -tau,  r = r + tau
 
 At most one tau per value and step is sent; what is beyond it stays in r, and so does everything
-below it.  Nothing is lost: sent + r after = r before + g, exactly in dyadic arithmetic.
+below it.  Nothing is lost: sent + r after = r before + gradient, exactly in dyadic arithmetic.
 
 The comparison is strict: a residual of exactly tau is not sent.
 

@@ -6,26 +6,27 @@ most significant bit comes first; bits that fill up the last byte are zero.
     bytes   header
     0-3     "GTC1"
     4       format: 0 index, 1 two-bit, 2 rice
-    5       k of the Rice code; 0 in the other formats
+    5       c of the Rice code; 0 in the other formats
     6-7     zero
-    8-11    n, the number of values that the message stands for          uint32, at most 2**31
+    8-11    P, the number of values that the message stands for          uint32, at most 2**31
     12-15   m, the number of entries                                     uint32
     16-23   tau                                                          float64
 
     format    body                                                       bytes
     index     m words, index << 1 | (1 for +tau), rising                 4 m
-    two-bit   n codes of two bits: 00 nothing, 11 +tau, 10 -tau          n / 4 rounded up
+    two-bit   P codes of two bits: 00 nothing, 11 +tau, 10 -tau          P / 4 rounded up
     rice      three planes, each filled up to a byte:                    ceil(m / 8)
-              m sign bits, 1 for +tau;                                   + ceil(m k / 8)
-              m remainders of k bits, gap mod 2**k;                      + ceil((m + Q) / 8)
-              m quotients q = gap >> k, as q zeros and a one
+              m sign bits, 1 for +tau;                                   + ceil(m c / 8)
+              m remainders of c bits, gap mod 2**c;                      + ceil((m + Q) / 8)
+              m quotients q = gap >> c, as q zeros and a one
 
 A *gap* is how many values lie between an entry and the one before it (before the first: the
-number of values in front of it), and Q the sum of the quotients.  k = floor(log2(n / m)), near
-the best for entries that are spread evenly.  `codes.plain` and `rice.plain` spell the bodies out.
+number of values in front of it), and Q the sum of the quotients.  c = floor(log2(P / m)), near
+the best for entries that are spread evenly.  In code P is `n` and c is `k`.  `codes.plain` and
+`rice.plain` spell the bodies out.
 
 `encode` and `decode` are inverse to each other.  `decode` accepts nothing else than what `encode`
-can write: a message that is cut off, too long, for another n or tau, with an index out of range,
+can write: a message that is cut off, too long, for another P or tau, with an index out of range,
 twice or out of order, an unknown code or a bit set where none may be, is a `MessageError`, and
 nothing is added from it.  What still looks like a message is not detected: there is no checksum,
 as MPI delivers what was sent.

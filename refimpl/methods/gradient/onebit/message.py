@@ -3,12 +3,12 @@
 Every value is sent as its sign, every chunk with one scale; what that gets wrong is kept and
 added the next time (*error feedback*), at both places where something is rounded:
 
-    r = r + g                        this rank's residual, and its gradient (sum over frames)
+    r = r + gradient                 r: this rank's residual; the gradient is a sum over frames
     for every chunk j:               chunk j is that of rank j, its *owner*
-        s = mean |r_j|               Q(r_j) = +s where r_j >= 0, else -s
+        a = mean |r_j|               Q(r_j) = +a where r_j >= 0, else -a
         send Q(r_j) to rank j;  r_j = r_j - Q(r_j)
     the owner of chunk j:
-        o = o + Q of rank 0 + Q of rank 1 + ... + Q of rank p - 1         in this order
+        o = o + Q of rank 0 + Q of rank 1 + ... + Q of rank g - 1         in this order
         send Q(o) to all;  o = o - Q(o)
     result: the chunks Q(o), the owner's own one included, end to end
 
@@ -19,7 +19,7 @@ time nothing is lost: results + residuals of all ranks + residuals of the owners
     scale                              0-7, float64, little-endian
     signs, 1 for +scale                ceil(c / 8), most significant bit first, filled up with 0
 
-The mean of |r| is the scale with the least square error.  A zero is sent as +s: one bit cannot
+The mean of |r| is the scale with the least square error.  A zero is sent as +a: one bit cannot
 say "nothing", so a value whose gradient is always zero swings around it.
 
 The sibling of CNTK's 1-bit SGD and DeepSpeed's 1-bit optimizers; differences are in docs/gtc.md.
