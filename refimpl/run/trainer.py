@@ -41,7 +41,10 @@ Say = Callable[[str], None]
 
 
 class Trainer:
-    """One run on the ranks of ``comm``.  Collective: every rank makes one and calls the same."""
+    """One run on the ranks of ``comm``.  Collective: every rank makes one and calls the same.
+
+    ``multiple``: of so many frames an epoch is a multiple, for runs that are compared.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Trainer:
         model: ModelFile,
         say: Say = print,
         log_every: int = 0,
+        multiple: int = 1,
     ) -> None:
         run.check(comm.size)
         self.comm, self.run, self.model = comm, run, model
@@ -65,6 +69,7 @@ class Trainer:
             self.recipe.batch,
             self.grid.micro_batches(self.recipe.microsteps),
             run.seed,
+            multiple,
         )
         with together(comm):
             self.network = model.build(run.seed, self.task.inputs, self.task.classes, run.options)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from launch import launched, needs_mpiexec
 
 from refimpl import cli
 from refimpl.cli import compare as compare_command
@@ -87,6 +88,33 @@ def test_steps_are_those_of_all_ranks_and_frames_are_the_same_for_all():
     assert fitted(base, "serial", 0, 8).steps == 800
     larger = replace(base, recipe=replace(base.recipe, batch=128))
     assert fitted(larger, "serial", 0, 8, base).steps == 200
+
+
+def test_steps_that_are_not_the_same_frames_for_all_are_refused_with_those_that_are():
+    base = Run("mlp", Recipe(task="images", epochs=1, lr=0.1, batch=32), steps=10)
+    larger = replace(base, recipe=replace(base.recipe, batch=48))
+    with pytest.raises(UserError, match="10 are 2,560 frames, and ddp takes 384 at a time.* of 3"):
+        fitted(larger, "ddp", 0, 8, base)
+    assert fitted(replace(larger, steps=12), "ddp", 0, 8, base).steps == 8
+
+
+@needs_mpiexec
+def test_an_epoch_is_the_same_frames_for_all(tmp_path):
+    """3,000 examples are 3 of the steps of 900 that one rank takes, and 1 of the 1,800 of two."""
+    out = tmp_path / "table.json"
+    options = ("--batch", 900, "--epochs", 2, "--set", "hidden=8", "--json", out)
+    run = launched(2, "compare", "mlp", "--strategies", "serial,ddp", *options)
+    assert run.returncode == 0, run.stderr
+    result = json.loads(out.read_text())
+    steps = {name: runs[0]["steps"] for name, runs in result["runs"].items()}
+    assert {row["frames"] for row in result["table"]} == {3_600}
+    assert steps == {"serial": 4, "ddp": 2}
+
+
+def test_frames_stand_in_the_table_where_a_schedule_has_made_them_differ():
+    table = rows({"serial": [summary(0.1, frames=1200)], "gtc": [summary(0.2, frames=900)]})
+    head, serial, gtc = table_text({"table": table}).splitlines()
+    assert [line.split()[-1] for line in (head, serial, gtc)] == ["frames", "1,200", "900"]
 
 
 def planned(*options, world=8):
