@@ -12,7 +12,7 @@ knows its closed formula, and builds what runs.  As it *runs* (an `Axis`) it has
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from refimpl.collectives import Collectives
 from refimpl.collectives.cost import Cost
+from refimpl.methods.faults import Faults
 from refimpl.methods.options import Options
 from refimpl.nn import Layer, Sequential
 from refimpl.nn.flat import Layout
@@ -39,7 +40,8 @@ class Context:
     ``groups``: the communicators of all axes.  ``layout``: where units and tensors lie in a
     padded vector, and what of it is a shard.  ``frames``: those behind one worker's gradient of
     a step.  ``exact``: sums are added in fixed point (``--reduction exact``).  ``network`` and
-    ``optimizer`` are there for the partition axis.
+    ``optimizer`` are there for the partition axis.  ``faults``: who is told of a number that
+    cannot be.
     """
 
     groups: Groups
@@ -51,10 +53,11 @@ class Context:
     exact: bool = False
     network: Sequential | None = None
     optimizer: Optimizer | None = None
+    faults: Faults = field(default_factory=Faults)
 
-    def fixed(self, terms: int, what: str = "a gradient") -> FixedPoint | None:
+    def fixed(self, terms: int, what: str = "the gradient") -> FixedPoint | None:
         """Return the fixed point for sums of so many terms; None with float sums."""
-        return FixedPoint(terms, what) if self.exact else None
+        return FixedPoint(terms, what, self.faults.tell) if self.exact else None
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,8 @@ def _trained(
 
     def outcome(comm: Communicator) -> dict[str, Any]:
         try:
-            return Trainer(comm, run, model, say, multiple=multiple).train()
+            with Trainer(comm, run, model, say, multiple=multiple) as trainer:
+                return trainer.train()
         except Diverged as error:
             say(str(error))
             return {"diverged": str(error)}

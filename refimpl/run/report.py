@@ -30,6 +30,20 @@ def announcement(run: Run, grid: Grid, nodes: int) -> str:
     )
 
 
+def identity(run: Run, grid: Grid) -> dict[str, Any]:
+    """Return what a summary says of how it was trained."""
+    return {
+        "strategy": run.strategy,
+        "world_size": grid.world,
+        "partition": grid.partition,
+        "gtc_group": grid.gradient,
+        "blocks": grid.blocks,
+        "reduction": run.reduction,
+        "collectives": run.collectives,
+        "seed": run.seed,
+    }
+
+
 def error_rates(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return the error rates of several splits, each kind that all of them have, by split."""
     kinds = ("frame_error_rate", "word_error_rate")

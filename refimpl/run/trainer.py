@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import collectives
-from refimpl.collectives import small
 from refimpl.methods import traffic
-from refimpl.methods.step import LOSS_UNIT, Loss, Replica
+from refimpl.methods.step import Loss, Replica
 from refimpl.nn.flat import one_unit
 from refimpl.optim.schedule import Newbob
 from refimpl.run.config import Run
 from refimpl.run.folder import RunFolder
+from refimpl.run.meeting import Meeting
 from refimpl.run.modelfile import ModelFile
-from refimpl.run.report import announcement, epoch_text, error_rates, peak_resident, plain
+from refimpl.run.report import (
+    announcement,
+    epoch_text,
+    error_rates,
+    identity,
+    peak_resident,
+    plain,
+)
 from refimpl.run.steplog import StepLog
 from refimpl.state import tree
 from refimpl.state.digest import Digest
 from refimpl.state.tree import Leaf, Tree
-from refimpl.support.errors import Diverged
+from refimpl.support.errors import UserError
 from refimpl.support.progress import Progress
 from refimpl.tasks import table as tasks
 from refimpl.tasks.batches import Batches
@@ -34,7 +41,7 @@ from refimpl.tasks.scoring import CHUNK
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
 from refimpl.world.groups import Groups
-from refimpl.world.ledger import LINKS, Count, summed
+from refimpl.world.ledger import LINKS, Count
 from refimpl.world.topology import Nodes
 
 Say = Callable[[str], None]
@@ -43,6 +50,7 @@ Say = Callable[[str], None]
 class Trainer:
     """One run on the ranks of ``comm``.  Collective: every rank makes one and calls the same.
 
+    A context manager: `close` gives the groups back, after a `UserError` too.
     ``multiple``: of so many frames an epoch is a multiple, for runs that are compared.
     """
 
@@ -58,45 +66,66 @@ class Trainer:
         run.check(comm.size)
         self.comm, self.run, self.model = comm, run, model
         self.say: Say = say if comm.rank == 0 else lambda text: None
-        self.recipe, self.grid, methods = run.recipe, run.grid(comm.size), run.chosen()
-        nodes = Nodes(comm.nodes)
-        traffic.check(methods, run.setting(nodes, one_unit(1, self.grid.partition)))
-        self.groups = Groups.split(comm, self.grid)
-        self.say(announcement(run, self.grid, nodes.count))
-        self.task = tasks.prepare(comm, run.recipe.task, run.recipe.settings, run.data, self.say)
-        self.batches = Batches(
-            self.task.train.count,
-            self.recipe.batch,
-            self.grid.micro_batches(self.recipe.microsteps),
-            run.seed,
-            multiple,
-        )
-        with together(comm):
-            self.network = model.build(run.seed, self.task.inputs, self.task.classes, run.options)
-        rows, dtype = max(self.recipe.batch, CHUNK), np.dtype(run.dtype)
-        self.network.plan(rows, dtype)
-        self.replica = Replica(
-            self.network,
-            self.groups,
-            collectives.get(run.collectives),
-            run.optimizer(),
-            methods,
-            run.step_options(),
-        )
-        setting = run.setting(nodes, self.replica.context.layout)
-        if isinstance(setting.collectives, collectives.Auto):
-            for line in traffic.choices(methods, setting):
-                self.say(line)
-        self._x = np.zeros((rows, self.task.inputs), dtype)
-        self._y = np.zeros(rows, np.int64)
-        frames = self.recipe.batch * self.recipe.microsteps
-        logged = log_every if comm.rank == 0 else 0  # only rank 0 writes
-        self.steplog = StepLog(logged, self.replica.gradient, comm.ledger, frames)
+        self.recipe, self.grid = run.recipe, run.grid(comm.size)
+        self.nodes, self.methods = Nodes(comm.nodes), run.chosen()
+        traffic.check(self.methods, run.setting(self.nodes, one_unit(1, self.grid.partition)))
         self.schedule = run.schedule()
         self.stopped = self.warned = False
         self.step = 0
         self.seconds = 0.0
         self.traffic = {link: Count() for link in LINKS}
+        self.groups = Groups.split(comm, self.grid)
+        with self._freed_by_error():
+            self._prepare(log_every, multiple)
+
+    def _prepare(self, log_every: int, multiple: int) -> None:
+        """Make what is trained, on what, and how."""
+        comm, run, recipe = self.comm, self.run, self.recipe
+        self.say(announcement(run, self.grid, self.nodes.count))
+        self.task = tasks.prepare(comm, recipe.task, recipe.settings, run.data, self.say)
+        micro_batches = self.grid.micro_batches(recipe.microsteps)
+        examples = self.task.train.count
+        self.batches = Batches(examples, recipe.batch, micro_batches, run.seed, multiple)
+        with together(comm):
+            self.network = self.model.build(
+                run.seed, self.task.inputs, self.task.classes, run.options
+            )
+        rows, dtype = max(recipe.batch, CHUNK), np.dtype(run.dtype)
+        self.network.plan(rows, dtype)
+        family, optimizer = collectives.get(run.collectives), run.optimizer()
+        self.replica = Replica(
+            self.network, self.groups, family, optimizer, self.methods, run.step_options()
+        )
+        self.meeting = Meeting(comm, self.replica.faults, recipe.lr)
+        setting = run.setting(self.nodes, self.replica.context.layout)
+        if isinstance(setting.collectives, collectives.Auto):
+            for line in traffic.choices(self.methods, setting):
+                self.say(line)
+        self._x = np.zeros((rows, self.task.inputs), dtype)
+        self._y = np.zeros(rows, np.int64)
+        frames = recipe.batch * recipe.microsteps
+        logged = log_every if comm.rank == 0 else 0  # only rank 0 writes
+        self.steplog = StepLog(logged, self.replica.gradient, comm.ledger, frames)
+
+    def close(self) -> None:
+        """Give the communicators of the axes back; MPI has some thousand only.  Collective."""
+        self.groups.free()
+
+    @contextmanager
+    def _freed_by_error(self) -> Iterator[None]:
+        """Close after an error that all ranks raise; any other ends the whole job."""
+        try:
+            yield
+        except UserError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None or issubclass(kind, UserError):
+            self.close()
 
     def batch(self, microstep: int) -> tuple[NDArray, NDArray]:
         """Return this rank's micro-batch of the current step."""
@@ -131,15 +160,15 @@ class Trainer:
         folder = self._open(path)
         loss = float("nan")
         # A run that diverges is told so in one line, not by a warning for every product.
-        with np.errstate(over="ignore", invalid="ignore"):
+        with folder or nullcontext(), np.errstate(over="ignore", invalid="ignore"):
             while self.step < total and not self.stopped:
                 loss = self._epoch(min(total, self.step + per_epoch) - self.step, folder)
-        with self.replica.evaluated():
-            summary = self._summary(loss)
-            summary["parameters_sha256"] = self._save(folder)
-        with together(self.comm):
-            if folder is not None:
-                folder.finish(summary, self.task.saved())
+            with self.replica.evaluated():
+                summary = self._summary(loss)
+                summary["parameters_sha256"] = self._save(folder)
+            with together(self.comm):
+                if folder is not None:
+                    folder.finish(summary, self.task.saved())
         return summary
 
     def _save(self, folder: RunFolder | None) -> str:
@@ -174,7 +203,7 @@ class Trainer:
         self.comm.barrier()
         self.steplog.begin()
         start = time.perf_counter()
-        for _ in range(steps):
+        for taken in range(1, steps + 1):
             rate = self.schedule.rate(self.step, per_epoch)
             loss = self.replica.step(self.batch, rate)
             losses += loss
@@ -183,18 +212,20 @@ class Trainer:
             if folder is not None and line is not None:
                 folder.log_step(line)
             progress.advance()
+            self.meeting.between(taken, steps)
         self.replica.end_block(rate)
         self.comm.barrier()
         seconds = time.perf_counter() - start
         self.seconds += seconds
         progress.close()
         frames = self.frames - frames
-        sent = self._count(before)
-        mean = self._mean_loss(losses, frames)
+        sent = self.meeting.sent(before)
+        self.traffic = {link: self.traffic[link] + count for link, count in sent.items()}
+        mean = self.meeting.mean_loss(losses, frames)
 
         with self.replica.evaluated():
             dev = self.task.evaluate("dev", self.outputs, self.comm, words=False)
-        self._require_finite(math.isfinite(dev["loss"]))
+        self.meeting.require_finite(dev, "dev", self.step)
         decision = self.schedule.decide(dev["loss"])
         self.stopped = decision.stop
         if not decision.accept:
@@ -217,7 +248,7 @@ class Trainer:
             "lr": rate,
             "seconds": seconds,
             "frames_per_second": frames / seconds,
-            "ledger": sent,
+            "ledger": plain(sent),
             **self._statistics(),
         }
         if folder is not None:
@@ -237,40 +268,15 @@ class Trainer:
             found["blocks"] = block.statistics()
         return {name: numbers for name, numbers in found.items() if numbers}
 
-    def _count(self, before: dict[str, Count]) -> dict[str, dict[str, int]]:
-        """Return what all ranks sent since ``before``, and add it to the run's total."""
-        mine = {link: now - before[link] for link, now in self.comm.ledger.totals().items()}
-        sent = summed(self.comm.allgather_object(mine))
-        self.traffic = {link: self.traffic[link] + count for link, count in sent.items()}
-        return plain(sent)
-
-    def _mean_loss(self, losses: Loss, frames: int) -> float:
-        """Return the mean loss of the epoch, the same for every world size."""
-        units, broken = small.summed(self.comm, (losses.units, int(not losses.finite)))
-        self._require_finite(not broken)
-        return units * LOSS_UNIT / frames
-
-    def _require_finite(self, finite: bool) -> None:
-        if not finite:
-            raise Diverged(
-                f"training diverged before step {self.step}: the loss is not finite; lower "
-                f"--lr (it is {self.recipe.lr:g}) or set --clip"
-            )
-
     def _summary(self, loss: float) -> dict[str, Any]:
         self.task.tune(self.outputs, self.comm)
         scores = {s: self.task.evaluate(s, self.outputs, self.comm) for s in ("dev", "test")}
+        for split, score in scores.items():
+            self.meeting.require_finite(score, split, self.step)
         memory = self.comm.allgather_object(self.replica.state_bytes)
         return {
             "model": self.model.name,
-            "strategy": self.run.strategy,
-            "world_size": self.comm.size,
-            "partition": self.grid.partition,
-            "gtc_group": self.grid.gradient,
-            "blocks": self.grid.blocks,
-            "reduction": self.run.reduction,
-            "collectives": self.run.collectives,
-            "seed": self.run.seed,
+            **identity(self.run, self.grid),
             "steps": self.step,
             "frames": self.frames,
             "seconds": self.seconds,
