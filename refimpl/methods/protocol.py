@@ -170,6 +170,14 @@ class Axis:
         """Return the last step's numbers of this rank, plain data."""
         return {}
 
+    def told(self) -> dict[str, Any]:
+        """Return what this rank counted since the last call, for `epoch` on all ranks."""
+        return {}
+
+    def epoch(self, ranks: Sequence[Statistics]) -> dict[str, Any]:
+        """Return the numbers of an epoch, from what each rank `told`."""
+        return self.statistics()
+
     def warning(self) -> str | None:
         """Return what is set so that training cannot go well, in words."""
         return None

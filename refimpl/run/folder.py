@@ -28,6 +28,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from refimpl.state.digest import Digest
 from refimpl.support.errors import Diverged, UserError
 from refimpl.support.files import (
     load_arrays,
@@ -231,6 +232,20 @@ class RunFolder:
         if not isinstance(plain, dict):
             raise UserError(f"cannot read {self.path / name}: a JSON object is needed")
         return plain
+
+
+def save(folder: RunFolder | None, parameters: Iterable[tuple[str, NDArray]]) -> str:
+    """Write the parameters to a folder if there is one, and return their digest.
+
+    One after the other, as they come: no rank needs room for the whole model.
+    """
+    digest = Digest()
+    passing = digest.over(parameters)
+    if folder is not None:
+        folder.save_model(passing)
+    for _ in passing:
+        pass
+    return digest.text()
 
 
 def _left_by_this_job(path: Path) -> bool:

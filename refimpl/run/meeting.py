@@ -7,6 +7,7 @@ from typing import Any
 
 from refimpl.collectives import small
 from refimpl.methods import faults
+from refimpl.methods.protocol import GradientAxis
 from refimpl.methods.step import LOSS_UNIT, Loss
 from refimpl.support.errors import Diverged
 from refimpl.world.communicator import Communicator
@@ -53,7 +54,10 @@ class Meeting:
             what = f"the loss on {split} is not finite"
             raise Diverged(f"training diverged by step {step}: {what}{self.remedy}")
 
-    def sent(self, before: dict[str, Count]) -> dict[str, Count]:
-        """Return what all ranks have sent since ``before``, by class of link.  Collective."""
+    def told(
+        self, before: dict[str, Count], gradient: GradientAxis
+    ) -> tuple[dict[str, Count], dict[str, Any]]:
+        """Return what all ranks have sent since ``before``, and their axes' epoch.  Collective."""
         mine = {link: now - before[link] for link, now in self.comm.ledger.totals().items()}
-        return summed(self.comm.allgather_object(mine))
+        each = self.comm.allgather_object((mine, gradient.told()))
+        return summed(sent for sent, _ in each), gradient.epoch([told for _, told in each])

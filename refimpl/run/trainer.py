@@ -17,7 +17,7 @@ from refimpl.methods.step import Loss, Replica
 from refimpl.nn.flat import one_unit
 from refimpl.optim.schedule import Newbob
 from refimpl.run.config import Run
-from refimpl.run.folder import RunFolder
+from refimpl.run.folder import RunFolder, save
 from refimpl.run.meeting import Meeting
 from refimpl.run.modelfile import ModelFile
 from refimpl.run.report import (
@@ -30,7 +30,6 @@ from refimpl.run.report import (
 )
 from refimpl.run.steplog import StepLog
 from refimpl.state import tree
-from refimpl.state.digest import Digest
 from refimpl.state.tree import Leaf, Tree
 from refimpl.support.errors import UserError
 from refimpl.support.progress import Progress
@@ -83,9 +82,8 @@ class Trainer:
         comm, run, recipe = self.comm, self.run, self.recipe
         self.say(announcement(run, self.grid, self.nodes.count))
         self.task = tasks.prepare(comm, recipe.task, recipe.settings, run.data, self.say)
-        micro_batches = self.grid.micro_batches(recipe.microsteps)
-        examples = self.task.train.count
-        self.batches = Batches(examples, recipe.batch, micro_batches, run.seed, multiple)
+        examples, micro = self.task.train.count, self.grid.micro_batches(recipe.microsteps)
+        self.batches = Batches(examples, recipe.batch, micro, run.seed, multiple)
         with together(comm):
             self.network = self.model.build(
                 run.seed, self.task.inputs, self.task.classes, run.options
@@ -97,14 +95,15 @@ class Trainer:
             self.network, self.groups, family, optimizer, self.methods, run.step_options()
         )
         self.meeting = Meeting(comm, self.replica.faults, recipe.lr)
-        setting = run.setting(self.nodes, self.replica.context.layout)
-        if isinstance(setting.collectives, collectives.Auto):
+        if isinstance(family, collectives.Auto):
+            setting = run.setting(self.nodes, self.replica.context.layout)
             for line in traffic.choices(self.methods, setting):
                 self.say(line)
+        self.parameters = sum(layer.size for layer in self.network.units)
         self._x = np.zeros((rows, self.task.inputs), dtype)
         self._y = np.zeros(rows, np.int64)
-        frames = recipe.batch * recipe.microsteps
         logged = log_every if comm.rank == 0 else 0  # only rank 0 writes
+        frames = recipe.batch * recipe.microsteps
         self.steplog = StepLog(logged, self.replica.gradient, comm.ledger, frames)
 
     def close(self) -> None:
@@ -150,12 +149,10 @@ class Trainer:
         """Run all epochs and return the summary; write a run folder at ``path``, if given."""
         per_epoch = self.batches.steps_per_epoch
         total = self.recipe.epochs * per_epoch
-        if self.run.steps is not None:
-            total = min(total, self.run.steps)
-        parameters = sum(layer.size for layer in self.network.units)
+        total = min(total, self.run.steps or total)
         self.say(
-            f"{self.model.name}: {parameters:,} parameters, {self.task.train.count:,} training "
-            f"frames, {total:,} steps in {-(-total // per_epoch)} epochs"
+            f"{self.model.name}: {self.parameters:,} parameters, {self.batches.examples:,} "
+            f"training frames, {total:,} steps in {-(-total // per_epoch)} epochs"
         )
         folder = self._open(path)
         loss = float("nan")
@@ -165,25 +162,11 @@ class Trainer:
                 loss = self._epoch(min(total, self.step + per_epoch) - self.step, folder)
             with self.replica.evaluated():
                 summary = self._summary(loss)
-                summary["parameters_sha256"] = self._save(folder)
+                summary["parameters_sha256"] = save(folder, self.replica.partition.each())
             with together(self.comm):
                 if folder is not None:
                     folder.finish(summary, self.task.saved())
         return summary
-
-    def _save(self, folder: RunFolder | None) -> str:
-        """Write the model to ``folder`` if there is one, and return its digest.
-
-        Parameters are gathered, taken into the digest and written unit by unit: no rank needs
-        room for the whole model.  Collective.
-        """
-        digest = Digest()
-        passing = digest.over(self.replica.partition.each())
-        if folder is not None:
-            folder.save_model(passing)
-        for _ in passing:
-            pass
-        return digest.text()
 
     def _open(self, path: Path | None) -> RunFolder | None:
         """Let rank 0 make the run's folder, now that everything before training went well."""
@@ -219,7 +202,7 @@ class Trainer:
         self.seconds += seconds
         progress.close()
         frames = self.frames - frames
-        sent = self.meeting.sent(before)
+        sent, compression = self.meeting.told(before, self.replica.gradient)
         self.traffic = {link: self.traffic[link] + count for link, count in sent.items()}
         mean = self.meeting.mean_loss(losses, frames)
 
@@ -249,18 +232,18 @@ class Trainer:
             "seconds": seconds,
             "frames_per_second": frames / seconds,
             "ledger": plain(sent),
-            **self._statistics(),
+            **self._statistics(compression),
         }
         if folder is not None:
             folder.log(line)
         self.say(epoch_text(line))
         return mean
 
-    def _statistics(self) -> dict[str, Any]:
-        """Return what the gradient and block axes have to say, of rank 0; warn if need be."""
-        gradient, block = self.replica.gradient, self.replica.block
-        found = {"compression": gradient.statistics()}
-        warning = gradient.warning()
+    def _statistics(self, compression: dict[str, Any]) -> dict[str, Any]:
+        """Return what the gradient and block axes have to say of an epoch; warn if need be."""
+        block = self.replica.block
+        found = {"compression": compression}
+        warning = self.replica.gradient.warning()
         if warning and not self.warned:
             self.say(f"warning: {warning}")
             self.warned = True
@@ -283,7 +266,7 @@ class Trainer:
             "frames_per_second": self.frames / self.seconds,
             "loss": loss,
             **error_rates(scores),
-            "parameters": sum(layer.size for layer in self.network.units),
+            "parameters": self.parameters,
             "ledger": plain(self.traffic),
             "max_state_bytes_per_rank": max(memory),
             "max_resident_bytes_per_rank": max(self.comm.allgather_object(peak_resident())),
