@@ -277,6 +277,11 @@ class PartitionMethod(Method):
 class GradientMethod(Method):
     every_microstep = False
 
+    @property
+    def sometimes_dense(self) -> bool:
+        """Whether the run's collectives sum in some steps what its own messages do in others."""
+        return False
+
     def build(self, context: Context) -> GradientAxis:
         """Return what runs.  Collective."""
         raise NotImplementedError

@@ -67,20 +67,20 @@ class Trainer:
         self.say: Say = say if comm.rank == 0 else lambda text: None
         self.recipe, self.grid = run.recipe, run.grid(comm.size)
         self.nodes, self.methods = Nodes(comm.nodes), run.chosen()
-        traffic.check(self.methods, run.setting(self.nodes, one_unit(1, self.grid.partition)))
+        on_paper = run.setting(self.nodes, one_unit(1, self.grid.partition))
+        traffic.check(self.methods, on_paper)
         self.schedule = run.schedule()
         self.stopped = self.warned = False
-        self.step = 0
-        self.seconds = 0.0
+        self.step, self.seconds = 0, 0.0
         self.traffic = {link: Count() for link in LINKS}
         self.groups = Groups.split(comm, self.grid)
         with self._freed_by_error():
+            self.say(announcement(run, self.methods, on_paper))
             self._prepare(log_every, multiple)
 
     def _prepare(self, log_every: int, multiple: int) -> None:
         """Make what is trained, on what, and how."""
         comm, run, recipe = self.comm, self.run, self.recipe
-        self.say(announcement(run, self.grid, self.nodes.count))
         self.task = tasks.prepare(comm, recipe.task, recipe.settings, run.data, self.say)
         examples, micro = self.task.train.count, self.grid.micro_batches(recipe.microsteps)
         self.batches = Batches(examples, recipe.batch, micro, run.seed, multiple)
@@ -102,9 +102,9 @@ class Trainer:
         self.parameters = sum(layer.size for layer in self.network.units)
         self._x = np.zeros((rows, self.task.inputs), dtype)
         self._y = np.zeros(rows, np.int64)
-        logged = log_every if comm.rank == 0 else 0  # only rank 0 writes
-        frames = recipe.batch * recipe.microsteps
-        self.steplog = StepLog(logged, self.replica.gradient, comm.ledger, frames)
+        every = log_every if comm.rank == 0 else 0  # only rank 0 writes
+        own = recipe.batch * recipe.microsteps
+        self.steplog = StepLog(every, self.replica.gradient, comm.ledger, own)
 
     def close(self) -> None:
         """Give the communicators of the axes back; MPI has some thousand only.  Collective."""

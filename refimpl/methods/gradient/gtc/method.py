@@ -78,6 +78,10 @@ class Threshold(GradientMethod):
         axis="block",
     )
 
+    @property
+    def sometimes_dense(self) -> bool:
+        return self.warmup > 0 or self.at_sync == "fold"
+
     def build(self, context: Context) -> ThresholdCompression:
         """Return the compression of one rank."""
         return ThresholdCompression(self, context)
@@ -213,10 +217,7 @@ class ThresholdCompression(Compressed):
         return numbers
 
     def told(self) -> dict[str, Any]:
-        """Return compressed steps, entries and message bytes since the last call, and residuals.
-
-        ``residual``: max |residual| / tau now.
-        """
+        """Return steps, entries, message bytes since the last call; now max |residual| / tau."""
         told, self._told = self._told, dict.fromkeys(self._told, 0)
         return told | {"residual": threshold.peak(self.residual) / self.tau}
 
@@ -266,8 +267,7 @@ class ThresholdCompression(Compressed):
         what it computed.  Other optimizers take one step more than there were gradients:
         momentum moves on, decay is applied again, a clip limits another norm.
 
-        A sum that is zero, on all shards, is no step.  Where they are several that is asked:
-        an all-gather of one int64, p - 1 messages.
+        A sum that is zero on all shards is no step; p - 1 small messages ask the others.
         """
         policy = self.options.at_sync
         owed = None
