@@ -43,8 +43,8 @@ def run(args: Any) -> int:
         path = RunFolder.claim(args.out, model.name) if comm.rank == 0 else Path()
     quiet = (lambda text: None) if args.json else say
     try:
-        trainer = Trainer(comm, run, model, quiet, args.log_every)
-        summary = trainer.train(path)
+        with Trainer(comm, run, model, quiet, args.log_every) as trainer:
+            summary = trainer.train(path)
     finally:
         if comm.rank == 0 and not args.out:
             with suppress(OSError):

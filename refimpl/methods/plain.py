@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
 from refimpl.collectives import ring
 from refimpl.nn import Sequential, SoftmaxCrossEntropy
@@ -21,12 +21,12 @@ from refimpl.world.communicator import Communicator
 def step(
     comm: Communicator,
     network: Sequential,
-    w: NDArray,
-    g: NDArray,
+    w: np.ndarray,
+    g: np.ndarray,
     loss: SoftmaxCrossEntropy,
     optimizer: Optimizer,
     states: dict[str, Any],
-    micro_batches: Sequence[tuple[NDArray, NDArray]],
+    micro_batches: Sequence[tuple[np.ndarray, np.ndarray]],
     lr: float,
 ) -> None:
     """Move w (n,) by the mean gradient over the frames of all ranks.  Collective.

@@ -12,13 +12,14 @@ knows its closed formula, and builds what runs.  As it *runs* (an `Axis`) it has
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from refimpl.collectives import Collectives
 from refimpl.collectives.cost import Cost
+from refimpl.methods.faults import Faults
 from refimpl.methods.options import Options
 from refimpl.nn import Layer, Sequential
 from refimpl.nn.flat import Layout
@@ -38,7 +39,8 @@ class Context:
     ``groups``: the communicators of all axes.  ``layout``: where units and tensors lie in a
     padded vector, and what of it is a shard.  ``frames``: those behind one worker's gradient of
     a step.  ``exact``: sums are added in fixed point (``--reduction exact``).  ``network`` and
-    ``optimizer`` are there for the partition axis.
+    ``optimizer`` are there for the partition axis.  ``faults``: who is told of a number that
+    cannot be.
     """
 
     groups: Groups
@@ -50,10 +52,11 @@ class Context:
     exact: bool = False
     network: Sequential | None = None
     optimizer: Optimizer | None = None
+    faults: Faults = field(default_factory=Faults)
 
-    def fixed(self, terms: int, what: str = "a gradient") -> FixedPoint | None:
+    def fixed(self, terms: int, what: str = "the gradient") -> FixedPoint | None:
         """Return the fixed point for sums of so many terms; None with float sums."""
-        return FixedPoint(terms, what) if self.exact else None
+        return FixedPoint(terms, what, self.faults.tell) if self.exact else None
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,14 @@ class Axis:
     def statistics(self) -> dict[str, Any]:
         """Return the last step's numbers of this rank, plain data."""
         return {}
+
+    def told(self) -> dict[str, Any]:
+        """Return what this rank counted since the last call, for `epoch` on all ranks."""
+        return {}
+
+    def epoch(self, ranks: Sequence[Statistics]) -> dict[str, Any]:
+        """Return the numbers of an epoch, from what each rank `told`."""
+        return self.statistics()
 
     def warning(self) -> str | None:
         """Return what is set so that training cannot go well, in words."""
@@ -301,6 +312,11 @@ class GradientMethod(Method):
     def settling(self, setting: Setting) -> Iterator[Call] | None:
         """Return what `GradientAxis.settle` sends, if it makes one more step; else None."""
         return None
+
+    @property
+    def sometimes_dense(self) -> bool:
+        """Whether the run's collectives sum in some steps what its own messages do in others."""
+        return False
 
     def build(self, context: Context) -> GradientAxis:
         """Return what runs.  Collective."""

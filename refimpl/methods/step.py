@@ -20,6 +20,7 @@ import numpy as np
 
 from refimpl.collectives import Collectives
 from refimpl.collectives.norm import GlobalNorm
+from refimpl.methods.faults import Faults
 from refimpl.methods.protocol import BlockAxis, Context
 from refimpl.methods.strategies import Methods
 from refimpl.nn import Sequential, SoftmaxCrossEntropy
@@ -93,6 +94,8 @@ class Replica:
     partition, gradient, block : PartitionAxis, GradientAxis, BlockAxis or None
         The methods, running.  ``block`` is None for a block axis of length 1, which averages
         nothing: the weights keep their bits, where a filter would turn w into s + (w - s).
+    faults : Faults
+        Numbers that this rank should not have seen; whoever trains asks all ranks now and then.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class Replica:
         options: StepOptions,
     ) -> None:
         self.network, self.groups, self.optimizer = network, groups, optimizer
-        self.events = groups.world.events
+        self.events, self.faults = groups.world.events, Faults(groups.world.rank)
         self.methods, self.options = methods, options
         worker = options.batch * options.microsteps * groups.grid.partition
         dtype = np.dtype(options.dtype)
@@ -119,6 +122,7 @@ class Replica:
             options.exact,
             network,
             optimizer,
+            self.faults,
         )
         self.partition = methods.partition.build(context)
         self.gradient = methods.gradient.build(context)
@@ -143,6 +147,7 @@ class Replica:
         After the last step of a block all blocks' ranks hold the same.  Returns the sum of this
         rank's losses.  Collective.
         """
+        self.faults.step = self.steps + 1
         with self.events.during("phase", "step"):
             partition, loss = self.partition, Loss()
             at_once = self.gradient.every_microstep
@@ -152,9 +157,11 @@ class Replica:
                 loss += self._forward_backward(*batches(microstep), first or at_once)
                 if at_once:  # what two hops improve on: hop 2 in every micro-step, too
                     partition.finish()
+                    self._check(partition.gradient)
                     self.gradient.combine_now(partition.gradient, first)
             if not at_once:
                 partition.finish()
+                self._check(partition.gradient)
             # Hop 2, once a step: the shards of the gradient group become one.
             with self.events.during("phase", "combine", partition.gradient):
                 gradient = self.gradient.combine(partition.gradient)
@@ -165,9 +172,15 @@ class Replica:
             self.end_block(lr)
         return loss
 
+    def _check(self, gradient: np.ndarray) -> None:
+        """Look at a worker's own gradient, before it becomes the group's."""
+        self.faults.check(gradient, self.context.layout, self.groups.partition.members)
+
     def _forward_backward(self, x: np.ndarray, labels: np.ndarray, first: bool) -> Loss:
         """Compute one micro-batch; its gradients are the first of a step, or added."""
-        loss = self.loss.forward(self.outputs(x), labels)
+        loss = Loss.of(self.loss.forward(self.outputs(x), labels))
+        if not loss.finite:
+            self.faults.tell("the loss is not finite")
         dy, lowest = self.loss.backward(), self.network.units[0]
         for layer in reversed(self.network.layers):
             self.partition.gather(layer, following=-1)
@@ -178,7 +191,7 @@ class Replica:
             if below is None:
                 break  # nobody asks for the gradient of the inputs
             dy = below
-        return Loss.of(loss)
+        return loss
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """Return the network's outputs (logits) for rows x.  Collective over the world."""
@@ -200,7 +213,12 @@ class Replica:
         if self._norm is not None:
             assert self.options.clip is not None
             norm = self._norm(self.groups.partition, gradient) * scale
-            scale *= clip.coefficient(norm, self.options.clip)
+            if not np.isfinite(norm):
+                self.faults.tell("the norm of the gradient is not finite", late=True)
+            elif self.faults.first is None:
+                scale *= clip.coefficient(norm, self.options.clip)
+        if self.faults.first is not None:
+            gradient.fill(np.nan)
         with self.events.during("phase", "update"):
             self.partition.update(gradient, lr, scale)
 

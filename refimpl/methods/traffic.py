@@ -54,6 +54,26 @@ def _norm_calls(setting: Setting) -> Iterator[Call]:
         yield Call(setting, "partition", group, "norm", own=one)
 
 
+def families(methods: Methods, setting: Setting) -> dict[str, set[bool]]:
+    """Return, by axis, whether what it sends goes by the run's collectives (True) or its own.
+
+    Axes that send nothing are left out; numbers that ranks agree on always go their own way.
+    """
+    gradient = methods.gradient
+    calls = {
+        "partition": methods.partition.traffic(setting),
+        "gradient": gradient.traffic(setting, gradient.typical(setting, density=0.01)),
+        "block": sync_calls(methods, setting),
+    }
+    found = {
+        axis: {call.own is None for call in made if call.purpose != "control"}
+        for axis, made in calls.items()
+    }
+    if gradient.sometimes_dense and found["gradient"]:
+        found["gradient"].add(True)
+    return {axis: ways for axis, ways in found.items() if ways}
+
+
 def sent(calls: Iterable[Call]) -> Sent:
     """Return what is sent, all ranks together, by purpose and class of link.
 

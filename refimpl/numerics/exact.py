@@ -12,10 +12,12 @@ are limited so that no sum can leave int64: what could overflow is an error, nev
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.support.errors import UserError
+from refimpl.support.errors import Diverged
 
 # Resolution 2**-40 (about 1e-12), range of a sum +-2**22: room for gradients summed over a
 # million frames beside weights of 1e-6, half the digits of int64 on each side.
@@ -38,13 +40,15 @@ class FixedPoint:
     [0.5, 0.007000000216066837]
     """
 
-    def __init__(self, terms: int, what: str = "a gradient") -> None:
+    def __init__(
+        self, terms: int, what: str = "a gradient", tell: Callable[[str], None] | None = None
+    ) -> None:
         self.limit = 2.0**62 / terms
-        self.what = what
+        self.what, self.tell = what, tell
         self._scaled = np.empty(PIECE)
         self._integer = np.empty(PIECE, np.int64)
 
-    def _turn(self, x: np.ndarray) -> NDArray[np.int64]:
+    def _turn(self, x: np.ndarray, of: str = "") -> NDArray[np.int64]:
         """Return round(x * 2**FRACTION_BITS), half to even, in scratch of this object."""
         scaled, integer = self._scaled[: x.size], self._integer[: x.size]
         np.multiply(x, 2.0**FRACTION_BITS, out=scaled)
@@ -52,26 +56,30 @@ class FixedPoint:
         if x.size and not (scaled.max() <= self.limit and scaled.min() >= -self.limit):
             worst = np.nanmax(np.abs(x)) if np.isfinite(x).all() else "not finite"
             most = self.limit / 2.0**FRACTION_BITS
-            raise UserError(
-                f"{self.what} is out of the range of --reduction exact (it is {worst}; at most "
-                f"{most:.6g} can be added without overflow): training diverges, or needs "
-                "--reduction float; a lower --lr or --clip may help"
+            why = (
+                f"{self.what}{of} is out of the range of --reduction exact (it is {worst}; at "
+                f"most {most:.6g} can be added without overflow)"
             )
+            if self.tell is None:
+                raise Diverged(f"{why}: training diverges, or needs --reduction float")
+            self.tell(why)
+            scaled.fill(0)
         np.rint(scaled, out=scaled)
         np.copyto(integer, scaled, casting="unsafe")
         return integer
 
-    def encode(self, x: np.ndarray, out: NDArray[np.int64]) -> None:
+    def encode(self, x: np.ndarray, out: NDArray[np.int64], of: str = "") -> None:
         """Set ``out`` to x in fixed point; x (n,) float, out (n,) int64.
 
         Raises
         ------
-        UserError
-            If an element is NaN, infinite, or so large that the sum could overflow.
+        Diverged
+            If an element is NaN, infinite, or so large that the sum could overflow; with ``tell``
+            that is told, with ``of``, and zeros stand for the piece.
         """
         for start in range(0, x.size, PIECE):
             piece = slice(start, start + PIECE)
-            out[piece] = self._turn(x[piece])
+            out[piece] = self._turn(x[piece], of)
 
     def add(self, x: np.ndarray, total: NDArray[np.int64]) -> None:
         """Add x in fixed point to ``total``, in place.  Errors as `encode`."""

@@ -1,12 +1,15 @@
 """Several strategies on the same data, side by side: accuracy, traffic, speed.
 
-Every strategy sees the same total number of frames, which is what makes error rates comparable:
-``serial`` takes n times as many steps of a batch as n workers take together.  Each is trained with
-several seeds; an increase is relative to serial's mean over them, its spread is theirs.
+Every strategy sees the same frames, which is what makes error rates comparable: ``serial`` takes n
+times as many steps of a batch as n workers take together, and an epoch is as many frames as all of
+them can take in whole steps.  Only a schedule that ends training by its own measure (newbob) may
+end it elsewhere for another strategy; the table then shows everybody's frames.  Each is trained
+with several seeds; an increase is relative to serial's mean over them, its spread is theirs.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from refimpl.methods.strategies import strategy
 from refimpl.run.config import Run
 from refimpl.run.modelfile import ModelFile
-from refimpl.run.trainer import Trainer
+from refimpl.run.trainer import Say, Trainer
 from refimpl.support.errors import Diverged, UserError
 from refimpl.support.text import table
 from refimpl.world.agree import on_first_rank
@@ -29,26 +32,38 @@ def ranks_of(name: str, world: int) -> int:
     return 1 if strategy(name).serial else world
 
 
+def step_frames(run: Run, world: int) -> int:
+    """Return the frames that all ranks of a strategy together take in one step."""
+    return run.recipe.batch * run.recipe.microsteps * ranks_of(run.strategy, world)
+
+
 def fitted(run: Run, name: str, seed: int, world: int, base: Run | None = None) -> Run:
     """Return the run for one strategy: what does not go with it is left out.
 
     Options are given once for all strategies, so ``--tau`` must not be refused by ``ddp``.  And
     ``--steps`` counts those of ``base`` (by default the run itself) on all ranks: a strategy that
     takes fewer frames at a time takes more steps.
+
+    Raises
+    ------
+    UserError
+        If these frames are no whole number of its steps.
     """
-    row = strategy(name)
-    steps = run.steps
-    if steps is not None:
-        ours = run.recipe.batch * run.recipe.microsteps * ranks_of(name, world)
-        asked = (base or run).recipe
-        steps = max(1, steps * asked.batch * asked.microsteps * world // ours)
-    return replace(
-        run,
-        strategy=name,
-        seed=seed,
-        steps=steps,
-        methods={key: run.methods[key] for key in run.methods if key in row.options()},
-    )
+    row, methods = strategy(name), run.methods
+    options = {key: methods[key] for key in methods if key in row.options()}
+    run = replace(run, strategy=name, seed=seed, methods=options)
+    if run.steps is None:
+        return run
+    recipe, ours = (base or run).recipe, step_frames(run, world)
+    asked = recipe.batch * recipe.microsteps * world
+    frames = run.steps * asked
+    if frames % ours:
+        each = math.lcm(asked, ours) // asked
+        raise UserError(
+            f"--steps {run.steps} are {frames:,} frames, and {name} takes {ours:,} at a time: "
+            f"give --steps a multiple of {each}, or --batch that divide one another"
+        )
+    return replace(run, steps=frames // ours)
 
 
 def check_same(name: str, run: Run, base: Run) -> None:
@@ -72,7 +87,7 @@ def compare(
     model: ModelFile,
     runs: dict[str, Run],
     seeds: int,
-    say: Callable[[str], None],
+    say: Say,
     keep: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
     """Train every strategy with every seed and return their summaries and the table's rows.
@@ -91,43 +106,44 @@ def compare(
         run.check(ranks_of(name, comm.size))
     recipes = {name: asdict(run.recipe) for name, run in runs.items()}
     result: dict[str, Any] = {"model": model.name, "recipes": recipes, "runs": {}, "table": []}
+    multiple = math.lcm(*(step_frames(run, comm.size) for run in runs.values()))
     keep(result)  # what cannot be written is known before the first hour is over
     for name, run in runs.items():
         done = result["runs"].setdefault(name, [])
         for seed in range(run.seed, run.seed + seeds):
             say(f"--- {name}, seed {seed}")
-            done.append(_trained(comm, model, replace(run, seed=seed), say))
+            done.append(_trained(comm, model, replace(run, seed=seed), say, multiple))
             result["table"] = rows(result["runs"])
             keep(result)
     return result
 
 
 def _trained(
-    comm: Communicator, model: ModelFile, run: Run, say: Callable[[str], None]
+    comm: Communicator, model: ModelFile, run: Run, say: Say, multiple: int
 ) -> dict[str, Any]:
     """Return the summary of one run, on all ranks; ``{"diverged": why}`` if it has none."""
+
+    def outcome(comm: Communicator) -> dict[str, Any]:
+        try:
+            with Trainer(comm, run, model, say, multiple=multiple) as trainer:
+                return trainer.train()
+        except Diverged as error:
+            say(str(error))
+            return {"diverged": str(error)}
+
     if not run.row.serial:
-        return _outcome(comm, model, run, say)
+        return outcome(comm)
     alone = comm.split(0 if comm.rank == 0 else None)
 
     def work() -> dict[str, Any]:
         assert alone is not None
-        return _outcome(alone, model, run, say)
+        return outcome(alone)
 
-    outcome = on_first_rank(comm.mpi, work)
-    if alone is not None:
-        alone.free()
-    return outcome
-
-
-def _outcome(
-    comm: Communicator, model: ModelFile, run: Run, say: Callable[[str], None]
-) -> dict[str, Any]:
     try:
-        return Trainer(comm, run, model, say).train()
-    except Diverged as error:
-        say(str(error))
-        return {"diverged": str(error)}
+        return on_first_rank(comm.mpi, work)
+    finally:
+        if alone is not None:
+            alone.free()
 
 
 def rows(summaries: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -188,7 +204,8 @@ def table_text(result: dict[str, Any]) -> str:
     """Return the table for a person; ``+2.1 % (0.4)`` is a mean and its spread over seeds."""
     words = any("wer" in row for row in result["table"])
     head = ["strategy", "FER", "over serial"] + (["WER", "over serial"] if words else [])
-    head += ["intra B/frame", "inter B/frame", "frames/s", "s", "MB/rank"]
+    uneven = len({row.get("frames", 0) for row in result["table"] if "fer" in row}) > 1
+    head += ["intra B/frame", "inter B/frame", "frames/s", "s", "MB/rank"] + ["frames"] * uneven
     lines = []
     for row in result["table"]:
         cells = [row["strategy"]]
@@ -207,6 +224,7 @@ def table_text(result: dict[str, Any]) -> str:
         cells += [f"{row[f'{link}_bytes_per_frame']:,.0f}" for link in ("intra", "inter")]
         cells += [f"{row[name]:,.0f}" for name in ("frames_per_second", "seconds")]
         cells.append(f"{row['resident_bytes_per_rank'] / 1e6:.0f}")
+        cells += [f"{row['frames']:,}"] * uneven
         if row["diverged"]:
             cells[0] += f" ({row['diverged']} of {row['seeds']} seeds diverged)"
     return table(head, lines)

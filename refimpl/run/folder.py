@@ -1,5 +1,6 @@
 """The folder of a run: what is in it, and that none of it is ever half-written.
 
+    state.json       running, failed (and why) or finished; of a run that was killed: running
     config.json      the run: every value that decided what was computed
     model.py         the model file's text, so that the run can be opened without it
     metrics.jsonl    one line per epoch, written as it happens
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -26,7 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.support.errors import UserError
+from refimpl.state.digest import Digest
+from refimpl.support.errors import Diverged, UserError
 from refimpl.support.files import (
     load_arrays,
     load_state,
@@ -36,7 +39,7 @@ from refimpl.support.files import (
     write_whole,
 )
 
-SUMMARY, CONFIG = "summary.json", "config.json"
+SUMMARY, CONFIG, STATE = "summary.json", "config.json", "state.json"
 METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
 JOB = ".slurm_job"
 
@@ -67,10 +70,25 @@ def default_folder(model: str) -> Path:
 
 
 class RunFolder:
-    """A run's folder, opened for writing (by `create`) or reading (by `finished`)."""
+    """A run's folder, opened for writing (by `create`) or reading (by `finished`).
+
+    A context manager while it is written: an error that ends the run is noted in its state.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        if kind is not None:
+            why = " ".join(str(error).split())
+            with suppress(OSError):  # of a full disk we are here
+                self._set("failed", why=why if kind is Diverged else f"{kind.__name__}: {why}")
+
+    def _set(self, state: str, **more: Any) -> None:
+        write_json(self.path / STATE, {"state": state, **more})
 
     @staticmethod
     def claim(out: str | None, model: str) -> Path:
@@ -115,6 +133,7 @@ class RunFolder:
             with (path / CONFIG).open("x"):  # of two runs at once, one
                 if "SLURM_JOB_ID" in os.environ:
                     (path / JOB).write_text(os.environ["SLURM_JOB_ID"])
+            cls(path)._set("running", host=socket.gethostname(), process=os.getpid())
             write_json(path / CONFIG, config)
             write_whole(path / "model.py", model_text.encode())
             (path / METRICS).touch()
@@ -126,11 +145,29 @@ class RunFolder:
 
     @classmethod
     def finished(cls, path: Path) -> RunFolder:
-        """Open the folder of a finished run."""
+        """Open the folder of a finished run; any other is refused with what it is."""
         if not (path / SUMMARY).is_file():
-            what = "not finished (no summary.json)" if path.is_dir() else "not there"
-            raise UserError(f"run {path} is {what}: give the folder of a finished run")
+            what = cls(path)._unfinished()
+            raise UserError(f"run {path} {what}: give the folder of a finished run")
         return cls(path)
+
+    def _unfinished(self) -> str:
+        """Return what became of a run that has no summary, in words."""
+        if not (self.path / STATE).is_file():
+            return "is not finished (no summary.json)" if self.path.is_dir() else "is not there"
+        told = self._read(STATE)
+        if told.get("state") != "running":
+            return f"has failed ({told.get('why')})"
+        host, process = told.get("host"), told.get("process")
+        if host != socket.gethostname() or not isinstance(process, int):
+            return f"is not finished: it runs on {host}, or was killed there (process {process})"
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return f"is not finished: it was killed (its process {process} is gone)"
+        except PermissionError:
+            pass  # another user's
+        return f"is not finished: it still runs (process {process})"
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -152,6 +189,7 @@ class RunFolder:
         """Write the task's state and, last of all, the summary."""
         save_state(self.path / "task.npz", task_state)
         write_json(self.path / SUMMARY, summary)
+        self._set("finished")
 
     def config(self) -> dict[str, Any]:
         """Return config.json."""
@@ -194,6 +232,20 @@ class RunFolder:
         if not isinstance(plain, dict):
             raise UserError(f"cannot read {self.path / name}: a JSON object is needed")
         return plain
+
+
+def save(folder: RunFolder | None, parameters: Iterable[tuple[str, np.ndarray]]) -> str:
+    """Write the parameters to a folder if there is one, and return their digest.
+
+    One after the other, as they come: no rank needs room for the whole model.
+    """
+    digest = Digest()
+    passing = digest.over(parameters)
+    if folder is not None:
+        folder.save_model(passing)
+    for _ in passing:
+        pass
+    return digest.text()
 
 
 def _left_by_this_job(path: Path) -> bool:

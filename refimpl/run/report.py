@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from refimpl.methods import traffic
+from refimpl.methods.protocol import Setting
+from refimpl.methods.strategies import Methods
 from refimpl.run.config import Run
 from refimpl.support.text import size
 from refimpl.world.ledger import Count
@@ -18,16 +21,49 @@ def plain(counts: dict[str, Count]) -> dict[str, dict[str, int]]:
     return {link: count._asdict() for link, count in counts.items()}
 
 
-def announcement(run: Run, grid: Grid, nodes: int) -> str:
+def announcement(run: Run, methods: Methods, setting: Setting) -> str:
     """Return what will happen, in one line."""
-    recipe = run.recipe
+    recipe, nodes = run.recipe, setting.nodes.count
     where = f" on {nodes} nodes" if nodes > 1 else ""
     steps = f" x {recipe.microsteps} micro-steps" if recipe.microsteps > 1 else ""
-    ahead = ", next unit prefetched" if getattr(run.chosen().partition, "prefetch", False) else ""
+    ahead = ", next unit prefetched" if getattr(methods.partition, "prefetch", False) else ""
     return (
-        f"{grid.sentence()}{where} ({run.strategy}), {run.collectives} collectives, "
+        f"{setting.grid.sentence()}{where} ({run.strategy}), {_ways(run, methods, setting)}, "
         f"{run.reduction} reduction, {recipe.batch} frames per rank{steps}{ahead}"
     )
+
+
+def _ways(run: Run, methods: Methods, setting: Setting) -> str:
+    """Return by which messages the axes talk; that the collectives are not used, if one was named.
+
+    ``ring collectives``; ``gtc messages``; ``ring collectives (partition), gtc messages``
+    """
+    ways = traffic.families(methods, setting)
+    own = [f"{getattr(methods, axis).name} messages" for axis in ways if False in ways[axis]]
+    theirs = [
+        axis if len(ways[axis]) == 1 else f"{axis}, dense sums"
+        for axis in ways
+        if True in ways[axis]
+    ]
+    if theirs:
+        where = f" ({'; '.join(theirs)})" if own else ""
+        return ", ".join([f"{run.collectives} collectives{where}", *own])
+    unused = "" if run.collectives == "ring" else f" (not by --collectives {run.collectives})"
+    return (", ".join(own) or "nothing to send") + unused
+
+
+def identity(run: Run, grid: Grid) -> dict[str, Any]:
+    """Return what a summary says of how it was trained."""
+    return {
+        "strategy": run.strategy,
+        "world_size": grid.world,
+        "partition": grid.partition,
+        "gtc_group": grid.gradient,
+        "blocks": grid.blocks,
+        "reduction": run.reduction,
+        "collectives": run.collectives,
+        "seed": run.seed,
+    }
 
 
 def error_rates(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import collectives
-from refimpl.collectives import small
 from refimpl.methods import traffic
-from refimpl.methods.step import LOSS_UNIT, Loss, Replica
+from refimpl.methods.step import Loss, Replica
 from refimpl.nn.flat import one_unit
 from refimpl.optim.schedule import Newbob
 from refimpl.run.config import Run
-from refimpl.run.folder import RunFolder
+from refimpl.run.folder import RunFolder, save
+from refimpl.run.meeting import Meeting
 from refimpl.run.modelfile import ModelFile
-from refimpl.run.report import announcement, epoch_text, error_rates, peak_resident, plain
+from refimpl.run.report import (
+    announcement,
+    epoch_text,
+    error_rates,
+    identity,
+    peak_resident,
+    plain,
+)
 from refimpl.run.steplog import StepLog
 from refimpl.state import tree
-from refimpl.state.digest import Digest
 from refimpl.state.tree import Leaf, Tree
-from refimpl.support.errors import Diverged
+from refimpl.support.errors import UserError
 from refimpl.support.progress import Progress
 from refimpl.tasks import table as tasks
 from refimpl.tasks.batches import Batches
@@ -34,55 +40,90 @@ from refimpl.tasks.scoring import CHUNK
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
 from refimpl.world.groups import Groups
-from refimpl.world.ledger import LINKS, Count, summed
+from refimpl.world.ledger import LINKS, Count
 from refimpl.world.topology import Nodes
 
 Say = Callable[[str], None]
 
 
 class Trainer:
-    """One run on the ranks of ``comm``.  Collective: every rank makes one and calls the same."""
+    """One run on the ranks of ``comm``.  Collective: every rank makes one and calls the same.
+
+    A context manager: `close` gives the groups back, after a `UserError` too.
+    ``multiple``: of so many frames an epoch is a multiple, for runs that are compared.
+    """
 
     def __init__(
-        self, comm: Communicator, run: Run, model: ModelFile, say: Say = print, log_every: int = 0
+        self,
+        comm: Communicator,
+        run: Run,
+        model: ModelFile,
+        say: Say = print,
+        log_every: int = 0,
+        multiple: int = 1,
     ) -> None:
         run.check(comm.size)
         self.comm, self.run, self.model = comm, run, model
         self.say: Say = say if comm.rank == 0 else lambda text: None
-        self.recipe, self.grid, methods = run.recipe, run.grid(comm.size), run.chosen()
-        nodes = Nodes(comm.nodes)
-        traffic.check(methods, run.setting(nodes, one_unit(1, self.grid.partition)))
+        self.recipe, self.grid = run.recipe, run.grid(comm.size)
+        self.nodes, self.methods = Nodes(comm.nodes), run.chosen()
+        on_paper = run.setting(self.nodes, one_unit(1, self.grid.partition))
+        traffic.check(self.methods, on_paper)
+        self.schedule = run.schedule()
+        self.stopped = self.warned = False
+        self.step, self.seconds = 0, 0.0
+        self.traffic = {link: Count() for link in LINKS}
         self.groups = Groups.split(comm, self.grid)
-        self.say(announcement(run, self.grid, nodes.count))
-        self.task = tasks.prepare(comm, run.recipe.task, run.recipe.settings, run.data, self.say)
-        micro_batches = self.grid.micro_batches(self.recipe.microsteps)
-        self.batches = Batches(self.task.train.count, self.recipe.batch, micro_batches, run.seed)
+        with self._freed_by_error():
+            self.say(announcement(run, self.methods, on_paper))
+            self._prepare(log_every, multiple)
+
+    def _prepare(self, log_every: int, multiple: int) -> None:
+        """Make what is trained, on what, and how."""
+        comm, run, recipe = self.comm, self.run, self.recipe
+        self.task = tasks.prepare(comm, recipe.task, recipe.settings, run.data, self.say)
+        examples, micro = self.task.train.count, self.grid.micro_batches(recipe.microsteps)
+        self.batches = Batches(examples, recipe.batch, micro, run.seed, multiple)
         with together(comm):
-            self.network = model.build(run.seed, self.task.inputs, self.task.classes, run.options)
-        rows, dtype = max(self.recipe.batch, CHUNK), np.dtype(run.dtype)
+            self.network = self.model.build(
+                run.seed, self.task.inputs, self.task.classes, run.options
+            )
+        rows, dtype = max(recipe.batch, CHUNK), np.dtype(run.dtype)
         self.network.plan(rows, dtype)
+        family, optimizer = collectives.get(run.collectives), run.optimizer()
         self.replica = Replica(
-            self.network,
-            self.groups,
-            collectives.get(run.collectives),
-            run.optimizer(),
-            methods,
-            run.step_options(),
+            self.network, self.groups, family, optimizer, self.methods, run.step_options()
         )
-        setting = run.setting(nodes, self.replica.context.layout)
-        if isinstance(setting.collectives, collectives.Auto):
-            for line in traffic.choices(methods, setting):
+        self.meeting = Meeting(comm, self.replica.faults, recipe.lr)
+        if isinstance(family, collectives.Auto):
+            setting = run.setting(self.nodes, self.replica.context.layout)
+            for line in traffic.choices(self.methods, setting):
                 self.say(line)
         self._x = np.zeros((rows, self.task.inputs), dtype)
         self._y = np.zeros(rows, np.int64)
-        frames = self.recipe.batch * self.recipe.microsteps
-        logged = log_every if comm.rank == 0 else 0  # only rank 0 writes
-        self.steplog = StepLog(logged, self.replica.gradient, comm.ledger, frames)
-        self.schedule = run.schedule()
-        self.stopped = self.warned = False
-        self.step = 0
-        self.seconds = 0.0
-        self.traffic = {link: Count() for link in LINKS}
+        every = log_every if comm.rank == 0 else 0  # only rank 0 writes
+        own = recipe.batch * recipe.microsteps
+        self.steplog = StepLog(every, self.replica.gradient, comm.ledger, own)
+
+    def close(self) -> None:
+        """Give the communicators of the axes back; MPI has some thousand only.  Collective."""
+        self.groups.free()
+
+    @contextmanager
+    def _freed_by_error(self) -> Iterator[None]:
+        """Close after an error that all ranks raise; any other ends the whole job."""
+        try:
+            yield
+        except UserError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None or issubclass(kind, UserError):
+            self.close()
 
     def batch(self, microstep: int) -> tuple[np.ndarray, np.ndarray]:
         """Return this rank's micro-batch of the current step."""
@@ -107,39 +148,24 @@ class Trainer:
         """Run all epochs and return the summary; write a run folder at ``path``, if given."""
         per_epoch = self.batches.steps_per_epoch
         total = self.recipe.epochs * per_epoch
-        if self.run.steps is not None:
-            total = min(total, self.run.steps)
+        total = min(total, self.run.steps or total)
         self.say(
-            f"{self.model.name}: {self.network.size:,} parameters, {self.task.train.count:,} "
+            f"{self.model.name}: {self.network.size:,} parameters, {self.batches.examples:,} "
             f"training frames, {total:,} steps in {-(-total // per_epoch)} epochs"
         )
         folder = self._open(path)
         loss = float("nan")
         # A run that diverges is told so in one line, not by a warning for every product.
-        with np.errstate(over="ignore", invalid="ignore"):
+        with folder or nullcontext(), np.errstate(over="ignore", invalid="ignore"):
             while self.step < total and not self.stopped:
                 loss = self._epoch(min(total, self.step + per_epoch) - self.step, folder)
-        with self.replica.evaluated():
-            summary = self._summary(loss)
-            summary["parameters_sha256"] = self._save(folder)
-        with together(self.comm):
-            if folder is not None:
-                folder.finish(summary, self.task.saved())
+            with self.replica.evaluated():
+                summary = self._summary(loss)
+                summary["parameters_sha256"] = save(folder, self.replica.partition.each())
+            with together(self.comm):
+                if folder is not None:
+                    folder.finish(summary, self.task.saved())
         return summary
-
-    def _save(self, folder: RunFolder | None) -> str:
-        """Write the model to ``folder`` if there is one, and return its digest.
-
-        Parameters are gathered, taken into the digest and written unit by unit: no rank needs
-        room for the whole model.  Collective.
-        """
-        digest = Digest()
-        passing = digest.over(self.replica.partition.each())
-        if folder is not None:
-            folder.save_model(passing)
-        for _ in passing:
-            pass
-        return digest.text()
 
     def _open(self, path: Path | None) -> RunFolder | None:
         """Let rank 0 make the run's folder, now that everything before training went well."""
@@ -159,7 +185,7 @@ class Trainer:
         self.comm.barrier()
         self.steplog.begin()
         start = time.perf_counter()
-        for _ in range(steps):
+        for taken in range(1, steps + 1):
             rate = self.schedule.rate(self.step, per_epoch)
             loss = self.replica.step(self.batch, rate)
             losses += loss
@@ -168,18 +194,20 @@ class Trainer:
             if folder is not None and line is not None:
                 folder.log_step(line)
             progress.advance()
+            self.meeting.between(taken, steps)
         self.replica.end_block(rate)
         self.comm.barrier()
         seconds = time.perf_counter() - start
         self.seconds += seconds
         progress.close()
         frames = self.frames - frames
-        sent = self._count(before)
-        mean = self._mean_loss(losses, frames)
+        sent, compression = self.meeting.told(before, self.replica.gradient)
+        self.traffic = {link: self.traffic[link] + count for link, count in sent.items()}
+        mean = self.meeting.mean_loss(losses, frames)
 
         with self.replica.evaluated():
             dev = self.task.evaluate("dev", self.outputs, self.comm, words=False)
-        self._require_finite(math.isfinite(dev["loss"]))
+        self.meeting.require_finite(dev, "dev", self.step)
         decision = self.schedule.decide(dev["loss"])
         self.stopped = decision.stop
         if not decision.accept:
@@ -202,19 +230,19 @@ class Trainer:
             "lr": rate,
             "seconds": seconds,
             "frames_per_second": frames / seconds,
-            "ledger": sent,
-            **self._statistics(),
+            "ledger": plain(sent),
+            **self._statistics(compression),
         }
         if folder is not None:
             folder.log(line)
         self.say(epoch_text(line))
         return mean
 
-    def _statistics(self) -> dict[str, Any]:
-        """Return what the gradient and block axes have to say, of rank 0; warn if need be."""
-        gradient, block = self.replica.gradient, self.replica.block
-        found = {"compression": gradient.statistics()}
-        warning = gradient.warning()
+    def _statistics(self, compression: dict[str, Any]) -> dict[str, Any]:
+        """Return what the gradient and block axes have to say of an epoch; warn if need be."""
+        block = self.replica.block
+        found = {"compression": compression}
+        warning = self.replica.gradient.warning()
         if warning and not self.warned:
             self.say(f"warning: {warning}")
             self.warned = True
@@ -222,40 +250,15 @@ class Trainer:
             found["blocks"] = block.statistics()
         return {name: numbers for name, numbers in found.items() if numbers}
 
-    def _count(self, before: dict[str, Count]) -> dict[str, dict[str, int]]:
-        """Return what all ranks sent since ``before``, and add it to the run's total."""
-        mine = {link: now - before[link] for link, now in self.comm.ledger.totals().items()}
-        sent = summed(self.comm.allgather_object(mine))
-        self.traffic = {link: self.traffic[link] + count for link, count in sent.items()}
-        return plain(sent)
-
-    def _mean_loss(self, losses: Loss, frames: int) -> float:
-        """Return the mean loss of the epoch, the same for every world size."""
-        units, broken = small.summed(self.comm, (losses.units, int(not losses.finite)))
-        self._require_finite(not broken)
-        return units * LOSS_UNIT / frames
-
-    def _require_finite(self, finite: bool) -> None:
-        if not finite:
-            raise Diverged(
-                f"training diverged before step {self.step}: the loss is not finite; lower "
-                f"--lr (it is {self.recipe.lr:g}) or set --clip"
-            )
-
     def _summary(self, loss: float) -> dict[str, Any]:
         self.task.tune(self.outputs, self.comm)
         scores = {s: self.task.evaluate(s, self.outputs, self.comm) for s in ("dev", "test")}
+        for split, score in scores.items():
+            self.meeting.require_finite(score, split, self.step)
         memory = self.comm.allgather_object(self.replica.state_bytes)
         return {
             "model": self.model.name,
-            "strategy": self.run.strategy,
-            "world_size": self.comm.size,
-            "partition": self.grid.partition,
-            "gtc_group": self.grid.gradient,
-            "blocks": self.grid.blocks,
-            "reduction": self.run.reduction,
-            "collectives": self.run.collectives,
-            "seed": self.run.seed,
+            **identity(self.run, self.grid),
             "steps": self.step,
             "frames": self.frames,
             "seconds": self.seconds,

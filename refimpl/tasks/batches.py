@@ -1,12 +1,14 @@
 """Which examples are in which micro-batch: a function of (seed, epoch, step), never of a rank.
 
 Global step t consists of micro-batches 0 .. M-1 of B examples each.  An epoch is one random order
-of all examples, cut into steps of M B; what is left at its end (fewer than M B) is left out of
-that epoch, and another order leaves out others.  All ranks therefore take the same number of
-steps.
+of all examples, cut into steps of M B; what is left at its end is left out of that epoch, and
+another order leaves out others.  All ranks therefore take the same number of steps; and so that
+runs with steps of other sizes see the same examples, an epoch can be made a multiple of theirs.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,8 @@ class Batches:
         B, the examples of a micro-batch.
     micro_batches : int
         M, the micro-batches of one step of the whole world.
+    multiple : int
+        The examples of an epoch are a multiple of so many, a multiple of M B itself.
 
     >>> batches = Batches(examples=10, batch=2, micro_batches=2, seed=1)
     >>> batches.steps_per_epoch
@@ -41,10 +45,19 @@ class Batches:
     True
     """
 
-    def __init__(self, examples: int, batch: int, micro_batches: int, seed: int) -> None:
+    def __init__(
+        self, examples: int, batch: int, micro_batches: int, seed: int, multiple: int = 1
+    ) -> None:
         self.examples, self.batch, self.micro_batches = examples, batch, micro_batches
         self.seed = seed
-        self.steps_per_epoch = examples // (batch * micro_batches)
+        multiple = math.lcm(multiple, batch * micro_batches)
+        self.steps_per_epoch = examples // multiple * multiple // (batch * micro_batches)
+        if self.steps_per_epoch < 1 and multiple > batch * micro_batches:
+            raise UserError(
+                f"{examples} training examples are fewer than {multiple}, the least number that "
+                f"all strategies can take in whole steps (one takes {batch * micro_batches} at a "
+                "time): give --batch that are multiples of one another"
+            )
         if self.steps_per_epoch < 1:
             raise UserError(
                 f"{examples} training examples are fewer than one step of {micro_batches} "

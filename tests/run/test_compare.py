@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from launch import launched, needs_mpiexec
 
 from refimpl import cli
 from refimpl.cli import compare as compare_command
@@ -89,6 +90,33 @@ def test_steps_are_those_of_all_ranks_and_frames_are_the_same_for_all():
     assert fitted(larger, "serial", 0, 8, base).steps == 200
 
 
+def test_steps_that_are_not_the_same_frames_for_all_are_refused_with_those_that_are():
+    base = Run("mlp", Recipe(task="images", epochs=1, lr=0.1, batch=32), steps=10)
+    larger = replace(base, recipe=replace(base.recipe, batch=48))
+    with pytest.raises(UserError, match="10 are 2,560 frames, and ddp takes 384 at a time.* of 3"):
+        fitted(larger, "ddp", 0, 8, base)
+    assert fitted(replace(larger, steps=12), "ddp", 0, 8, base).steps == 8
+
+
+@needs_mpiexec
+def test_an_epoch_is_the_same_frames_for_all(tmp_path):
+    """3,000 examples are 3 of the steps of 900 that one rank takes, and 1 of the 1,800 of two."""
+    out = tmp_path / "table.json"
+    options = ("--batch", 900, "--epochs", 2, "--set", "hidden=8", "--json", out)
+    run = launched(2, "compare", "mlp", "--strategies", "serial,ddp", *options)
+    assert run.returncode == 0, run.stderr
+    result = json.loads(out.read_text())
+    steps = {name: runs[0]["steps"] for name, runs in result["runs"].items()}
+    assert {row["frames"] for row in result["table"]} == {3_600}
+    assert steps == {"serial": 4, "ddp": 2}
+
+
+def test_frames_stand_in_the_table_where_a_schedule_has_made_them_differ():
+    table = rows({"serial": [summary(0.1, frames=1200)], "gtc": [summary(0.2, frames=900)]})
+    head, serial, gtc = table_text({"table": table}).splitlines()
+    assert [line.split()[-1] for line in (head, serial, gtc)] == ["frames", "1,200", "900"]
+
+
 def planned(*options, world=8):
     """What ``refimpl compare mlp OPTIONS`` would train."""
     args = cli.parser().parse_args(["compare", "mlp", *options])
@@ -131,7 +159,7 @@ def test_a_strategy_that_diverges_is_told_and_the_others_go_on(tmp_path, capsys)
     code = cli.main(["compare", "mlp", *options, "--for", "ddp --lr 1e30"])
     said, table = capsys.readouterr(), json.loads(out.read_text())["table"]
     assert (code, said.err) == (0, "")
-    assert "training diverged before step 20" in said.out
+    assert "training diverged in step 2: the loss is not finite on rank 0" in said.out
     assert table[0] == {"strategy": "ddp", "seeds": 1, "diverged": 1}
     assert table[1]["fer"] < 0.9
     assert [line.split()[1] for line in said.out.splitlines()[-2:]] == [

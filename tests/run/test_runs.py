@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +13,7 @@ import pytest
 from refimpl.run import folder as runs
 from refimpl.run.picture import Curves
 from refimpl.support import files
-from refimpl.support.errors import UserError
+from refimpl.support.errors import Diverged, UserError
 
 
 def test_a_run_folder_comes_back_as_written(tmp_path):
@@ -92,11 +94,42 @@ def test_a_requeued_job_begins_anew_in_its_own_unfinished_folder_only(tmp_path, 
 
 
 def test_a_run_without_summary_is_not_finished(tmp_path):
-    folder = runs.RunFolder.create(tmp_path / "run", {}, "")
-    with pytest.raises(UserError, match="not finished"):
-        runs.RunFolder.finished(folder.path)
-    with pytest.raises(UserError, match="not there"):
+    (tmp_path / "old").mkdir()
+    with pytest.raises(UserError, match="is not finished"):
+        runs.RunFolder.finished(tmp_path / "old")
+    with pytest.raises(UserError, match="is not there"):
         runs.RunFolder.finished(tmp_path / "nowhere")
+
+
+def state_of(path):
+    return json.loads((path / runs.STATE).read_text())
+
+
+def test_a_folder_tells_whether_its_run_runs_has_failed_or_is_finished(tmp_path):
+    path = tmp_path / "run"
+    with pytest.raises(Diverged), runs.RunFolder.create(path, {}, "") as folder:
+        assert state_of(path)["state"] == "running"
+        with pytest.raises(UserError, match=f"is not finished: it still runs .*{os.getpid()}"):
+            runs.RunFolder.finished(path)
+        raise Diverged("in step 3,\nof course")
+    assert state_of(path) == {"state": "failed", "why": "in step 3, of course"}
+    with pytest.raises(UserError, match=r"run .*run has failed \(in step 3, of course\): give"):
+        runs.RunFolder.finished(path)
+    folder.finish({}, {})
+    assert state_of(path) == {"state": "finished"} and runs.RunFolder.finished(path)
+
+
+def test_a_run_that_was_killed_or_runs_elsewhere_is_told_so(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path = runs.RunFolder.create(tmp_path / "run", {}, "").path
+    told = state_of(path)
+    runs.write_json(path / runs.STATE, told | {"process": gone.pid})
+    with pytest.raises(UserError, match=f"it was killed .its process {gone.pid} is gone"):
+        runs.RunFolder.finished(path)
+    runs.write_json(path / runs.STATE, told | {"host": "elsewhere"})
+    with pytest.raises(UserError, match="it runs on elsewhere, or was killed there"):
+        runs.RunFolder.finished(path)
 
 
 def test_a_failed_write_leaves_neither_half_a_file_nor_remains(tmp_path, monkeypatch):

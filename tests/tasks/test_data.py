@@ -46,6 +46,17 @@ def test_fewer_examples_than_one_step_are_refused_with_the_remedy():
         Batches(examples=10, batch=3, micro_batches=4, seed=0)
 
 
+def test_epochs_of_a_multiple_are_the_same_examples_for_steps_of_other_sizes():
+    short, long = (Batches(100, 5, micro, seed=1, multiple=60) for micro in (2, 6))
+    assert (short.steps_per_epoch, long.steps_per_epoch) == (6, 2)
+    for step in range(4):  # two epochs
+        parts = [short.index(3 * step + k, m) for k in range(3) for m in range(2)]
+        whole = [long.index(step, m) for m in range(6)]
+        np.testing.assert_array_equal(np.concatenate(parts), np.concatenate(whole))
+    with pytest.raises(UserError, match="100 .* fewer than 140, .* multiples of one another"):
+        Batches(100, 5, 4, seed=1, multiple=140)
+
+
 @pytest.mark.parametrize("name", ["x-idx3-ubyte", "x-idx3-ubyte.gz"])
 def test_idx_files_come_back_as_written(tmp_path, name):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)

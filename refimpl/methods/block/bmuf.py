@@ -175,7 +175,7 @@ class BlockMomentum(BlockAxis):
         groups = context.groups
         self.block, self.group, self.partition = groups.block, groups.gradient, groups.partition
         self.options, self.collectives = options, context.collectives
-        self.fixed = context.fixed(self.block.size, "a model")
+        self.fixed = context.fixed(self.block.size, "the model")
         self.steps, self.resets = options.steps, not options.keep_momentum
         self.eta = options.momentum(self.block.size)
         self.synchronised = 0

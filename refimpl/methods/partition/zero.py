@@ -176,7 +176,7 @@ class ModelStates(PartitionAxis):
         arrived = self.bucket[: unit.padded]
         arrived[unit.size :] = 0
         if self.fixed is not None:
-            self.fixed.encode(arrived, self.encoded[: unit.padded])
+            self.fixed.encode(arrived, self.encoded[: unit.padded], f" of unit {unit.name}")
             arrived = self.encoded[: unit.padded]
         if self.stage < 2:
             kept = self.accumulator[unit.place]

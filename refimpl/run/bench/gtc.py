@@ -128,7 +128,8 @@ def traffic(comm: Communicator, model: ModelFile, blocks: int = 2) -> dict[str, 
         group = comm.size // (nodes if nodes > 1 else 2) if name == "gtc-bmuf" else None
         given = {} if group is None else {"gtc_group": group}
         run = Run(model.name, recipe, strategy=name, methods=given, steps=steps)
-        ledger = Trainer(comm, run, model, lambda text: None).train()["ledger"]
+        with Trainer(comm, run, model, lambda text: None) as trainer:
+            ledger = trainer.train()["ledger"]
         sent[name] = {link: count["bytes"] / steps for link, count in ledger.items()}
     return {"model": model.name, "ranks": comm.size, "nodes": nodes, "bytes_per_step": sent}
 

@@ -77,6 +77,10 @@ class Threshold(GradientMethod):
         axis="block",
     )
 
+    @property
+    def sometimes_dense(self) -> bool:
+        return self.warmup > 0 or self.at_sync == "fold"
+
     def build(self, context: Context) -> ThresholdCompression:
         """Return the compression of one rank."""
         return ThresholdCompression(self, context)
@@ -147,6 +151,8 @@ class ThresholdCompression(Compressed):
         self._words = np.empty(n, np.uint32)
         self._counts = threshold.Counts(n, self.group.size)
         self._last: dict[str, Any] = {}
+        self._told = dict.fromkeys(("steps", "entries", "message_bytes"), 0)
+        self._largest = 0.0
 
     def compress(self, gradient: np.ndarray) -> None:
         """Replace ``gradient`` by what the group makes of its sum, in place.
@@ -183,6 +189,8 @@ class ThresholdCompression(Compressed):
             "format": sent.format,
             "message_bytes": sent.bytes,
         }
+        for name, number in self._told.items():
+            self._told[name] = number + self._last.get(name, 1)
         if options.target is not None:
             self.tau = threshold.adapted(
                 tau, entries, self.values, options.target, self.residual.dtype
@@ -209,17 +217,49 @@ class ThresholdCompression(Compressed):
             return {}
         numbers = self._last | {"units": self.options.units}
         if not numbers["dense"]:
-            largest = threshold.peak(self.residual) / self.scale
-            numbers["residual"] = largest / numbers["tau"]
+            numbers["residual"] = threshold.peak(self.residual) / self.scale / numbers["tau"]
         return numbers
+
+    def told(self) -> dict[str, Any]:
+        """Return steps, entries, message bytes since the last call; now max |residual| / tau."""
+        told, self._told = self._told, dict.fromkeys(self._told, 0)
+        return told | {"residual": threshold.peak(self.residual) / self.tau}
+
+    def epoch(self, ranks: Sequence[Statistics]) -> dict[str, Any]:
+        """Return the numbers of an epoch: the last step's, but means over its compressed steps.
+
+        Of all ranks, and so of all groups and shards: ``density``, entries over what they could
+        have been; ``entries`` and ``message_bytes`` of a rank in a step; ``residual``, the
+        largest of all ranks now.
+        """
+        numbers = self.statistics()
+        self._largest = max((rank["residual"] for rank in ranks), default=0.0)
+        steps, entries, sent = (sum(rank[name] for rank in ranks) for name in self._told)
+        if not steps:
+            return numbers
+        return numbers | {
+            "density": entries / max(1, steps * self.residual.size),
+            "entries": entries / steps,
+            "message_bytes": sent / steps,
+            "residual": self._largest,
+        }
 
     def warning(self) -> str | None:
         """Return what is wrong with tau by the first 100 compressed steps, if anything is.
 
         Call it when these are over (`Guard.watching` turns false), or at the end of a shorter
         run.  The same verdict on all ranks with this shard; the residual in it is this rank's.
+        And whether any rank's residual has left the range in which nothing is lost: beyond 2^24
+        tau (2^53 in float64) tau is too small to be taken out of it.
         """
         largest = threshold.peak(self.residual)
+        digits = np.finfo(self.residual.dtype).nmant + 1
+        if max(self._largest, largest / self.tau) >= 2.0**digits:
+            return (
+                f"residuals have grown beyond 2^{digits} tau: what is sent is not taken out of "
+                "them any more, and nothing they owe is ever paid; raise tau, set a target "
+                "density, or clip residuals (--residual-clip-every)"
+            )
         return self.guard.verdict(self.tau / self.scale, self.options.units, largest / self.scale)
 
     def settle(self, memory: np.ndarray) -> np.ndarray | None:
@@ -227,8 +267,11 @@ class ThresholdCompression(Compressed):
 
         ``keep``: leave them.  ``zero``: forget them.  ``fold``: return their dense sum over the
         group, and set them to zero; the optimizer takes it as the gradient of one more step.
-        With plain SGD and no clip the group has then applied what it computed, in all; momentum,
-        weight decay and clipping act on this step as on any other.
+        With plain SGD at one rate, without decay and clip, the group has then applied exactly
+        what it computed.  Other optimizers take one step more than there were gradients:
+        momentum moves on, decay is applied again, a clip limits another norm.
+
+        A sum that is zero on all shards is no step; p - 1 small messages ask the others.
         """
         policy = self.options.at_sync
         owed = None
@@ -237,6 +280,8 @@ class ThresholdCompression(Compressed):
             owed[:] = self.residual
             with self.group.purpose("gradients"):
                 super().sum_densely(owed)
+            if not self._over_shards(int(owed.any())):
+                owed = None
         if policy != "keep":
             self.residual.fill(0)
         return owed

@@ -25,6 +25,10 @@ class OneBit(GradientMethod):
 
     warmup: int = warmup_option()
 
+    @property
+    def sometimes_dense(self) -> bool:
+        return self.warmup > 0
+
     def build(self, context: Context) -> SignCompression:
         """Return the compression of one rank."""
         return SignCompression(self, context)

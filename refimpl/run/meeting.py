@@ -1,0 +1,63 @@
+"""Where the ranks of a run meet: what was sent, what the loss is, and is everybody well?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from refimpl.collectives import small
+from refimpl.methods import faults
+from refimpl.methods.protocol import GradientAxis
+from refimpl.methods.step import LOSS_UNIT, Loss
+from refimpl.support.errors import Diverged
+from refimpl.world.communicator import Communicator
+from refimpl.world.ledger import Count, summed
+
+# Steps of an epoch from one question whether any rank has seen a fault to the next.
+MEET = 100
+
+
+class Meeting:
+    """What all ranks ask each other.  Every method that says so is collective."""
+
+    def __init__(self, comm: Communicator, seen: faults.Faults, lr: float) -> None:
+        self.comm, self.seen = comm, seen
+        self.remedy = f"; lower --lr (it is {lr:g}) or set --clip"
+
+    @property
+    def faulty(self) -> int:
+        """1 if this rank has seen a number that cannot be, else 0."""
+        return int(self.seen.first is not None)
+
+    def between(self, taken: int, steps: int) -> None:
+        """End the run on all ranks if any is faulty, after every MEET steps of an epoch.
+
+        Its end has `mean_loss` for that.  Collective; one byte from each rank.
+        """
+        if taken % MEET == 0 and taken < steps:
+            row = bytearray([self.faulty])
+            self._end_if(bool(small.gathered(self.comm, row).any()))
+
+    def mean_loss(self, losses: Loss, frames: int) -> float:
+        """Return the mean loss of an epoch, the same for every world size; or end.  Collective."""
+        units, faulty = small.summed(self.comm, (losses.units, self.faulty))
+        self._end_if(bool(faulty))
+        return units * LOSS_UNIT / frames
+
+    def _end_if(self, faulty: bool) -> None:
+        if faulty:
+            faults.end(self.comm, self.seen, self.remedy)
+
+    def require_finite(self, scores: dict[str, Any], split: str, step: int) -> None:
+        """Raise `Diverged` for a loss that is not finite, the same on all ranks."""
+        if not math.isfinite(scores["loss"]):
+            what = f"the loss on {split} is not finite"
+            raise Diverged(f"training diverged by step {step}: {what}{self.remedy}")
+
+    def told(
+        self, before: dict[str, Count], gradient: GradientAxis
+    ) -> tuple[dict[str, Count], dict[str, Any]]:
+        """Return what all ranks have sent since ``before``, and their axes' epoch.  Collective."""
+        mine = {link: now - before[link] for link, now in self.comm.ledger.totals().items()}
+        each = self.comm.allgather_object((mine, gradient.told()))
+        return summed(sent for sent, _ in each), gradient.epoch([told for _, told in each])
