@@ -18,15 +18,13 @@ MPICH does; Thakur, Rabenseifner and Gropp 2005).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from refimpl.collectives import chunks
 from refimpl.collectives.chunks import Array, Call, Offsets
 from refimpl.collectives.cost import Step
 from refimpl.collectives.order import Order, Orders
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 
 class Level(NamedTuple):

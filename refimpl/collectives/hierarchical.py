@@ -29,15 +29,12 @@ stage 3 turning together, which is what is used.  Schedules and orders of summat
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from refimpl.collectives import chunks, ring, tree
 from refimpl.collectives.chunks import Array, Offsets
 from refimpl.support.errors import UserError
+from refimpl.world.communicator import Communicator
 from refimpl.world.topology import node_members
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
 
 
 def uneven(nodes: tuple[int, ...]) -> str | None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from refimpl.collectives.chunks import Array, Call, Offsets
 from refimpl.collectives.cost import Cost, Step, side_by_side
 from refimpl.collectives.order import Orders
 from refimpl.support.errors import UserError
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 OPERATIONS = ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce")
 ROOTED = ("broadcast", "reduce")  # those that have a root

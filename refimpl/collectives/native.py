@@ -7,13 +7,9 @@ length of its vector, apart from the counted messages.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from refimpl.collectives import chunks
 from refimpl.collectives.chunks import Array, Offsets
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 
 def allgather(comm: Communicator, x: Array, offsets: Offsets | None = None) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from refimpl.collectives import small
 from refimpl.collectives.cost import Cost
 from refimpl.numerics import norm
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 PURPOSE = "norm"
 

@@ -11,7 +11,7 @@ its left neighbour sends.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,9 +19,7 @@ from refimpl.collectives import chunks
 from refimpl.collectives.chunks import Array, Call, Ints, Offsets
 from refimpl.collectives.cost import Step
 from refimpl.collectives.order import Order, Orders, around, left_to_right
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 Rank = TypeVar("Rank", int, Ints)
 

@@ -8,7 +8,6 @@ whoever adds them up adds in rank order, or whole numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,9 +16,7 @@ from refimpl.collectives import ring
 from refimpl.collectives.cost import Cost
 from refimpl.collectives.families import RING
 from refimpl.numerics.exact import LARGEST
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 # Bytes of a number of `summed`: room for a sum of 2**77 numbers of float64 in `exact.units`.
 WIDTH = (LARGEST + 77) // 8 + 1

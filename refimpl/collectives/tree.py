@@ -18,14 +18,10 @@ of two.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from refimpl.collectives.chunks import Array, Call
 from refimpl.collectives.cost import Step
 from refimpl.collectives.order import Order, Orders
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 
 def parent(v: int) -> int:

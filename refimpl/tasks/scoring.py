@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.collectives import small
 from refimpl.tasks.protocol import Examples, Outputs
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 CHUNK = 256
 LOSS_UNIT = 2.0**-32

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from refimpl.support.errors import UserError, listed, typed
 from refimpl.tasks.acoustic.task import AcousticTask
 from refimpl.tasks.images.task import ImageTask
 from refimpl.tasks.protocol import Say, Task
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 TASKS: dict[str, type[Task]] = {"acoustic": AcousticTask, "images": ImageTask}
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from refimpl.support.errors import UserError
 from refimpl.support.files import partial_of
 from refimpl.world.agree import together
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 
 def edition() -> str:

@@ -13,16 +13,12 @@ docs/acoustic.md for how much.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.tasks.acoustic.examples import Frames
 from refimpl.tasks.protocol import Outputs
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 ROWS_AT_ONCE = 4096  # bounds the work memory
 RIDGE = 1e-3  # of the features' variance (1), added to S's: bands that never differ do no harm

@@ -18,7 +18,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,7 @@ from refimpl.tasks.acoustic.text import shown
 from refimpl.tasks.acoustic.wav import read_wav
 from refimpl.tasks.faults import Faults
 from refimpl.world.agree import together
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 CACHE_FORMAT = 2  # part of the key: features of an older format are simply not found
 ROWS_AT_ONCE = 1 << 20  # keeps a broadcast below the 2 GB that any MPI can send at once

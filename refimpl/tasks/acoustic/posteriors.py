@@ -9,7 +9,6 @@ and decode them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,7 @@ from numpy.typing import NDArray
 from refimpl.tasks.acoustic.examples import Frames
 from refimpl.tasks.protocol import Outputs
 from refimpl.tasks.scoring import CHUNK
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 # A rank aligns and decodes about so many frames side by side: 3 MB of posteriors and copies.
 WINDOW = 2048

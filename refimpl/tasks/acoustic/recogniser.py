@@ -15,7 +15,7 @@ are counts, or floating-point numbers per utterance added exactly.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,7 @@ from refimpl.tasks.acoustic.posteriors import gathered, posteriors
 from refimpl.tasks.acoustic.score import WordErrors, word_errors
 from refimpl.tasks.acoustic.settings import AcousticSettings
 from refimpl.tasks.protocol import Outputs
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 Window = list[tuple[int, NDArray[np.float64]]]
 """Utterances side by side: their numbers, and log p(state | frame) of each."""

@@ -10,7 +10,7 @@ Here they meet, and priors and durations follow the training targets whenever th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,9 +27,7 @@ from refimpl.tasks.acoustic.saved import WHAT, State, plain, restored, set_train
 from refimpl.tasks.acoustic.score import WordErrors
 from refimpl.tasks.acoustic.settings import AcousticSettings
 from refimpl.tasks.protocol import Outputs, Say, Words
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 
 class AcousticTask:

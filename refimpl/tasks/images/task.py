@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,7 @@ from refimpl.tasks.images import idx, toy
 from refimpl.tasks.protocol import Outputs, Say, Words
 from refimpl.tasks.scoring import classification
 from refimpl.world.agree import together
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 # The last sixth of MNIST's training images is the dev set (10 000 of 60 000).
 DEV_SHARE = 6

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,7 @@ from refimpl.tasks.acoustic.synth.scene import record
 from refimpl.tasks.acoustic.synth.speakers import Speaker, speaker
 from refimpl.tasks.acoustic.synth.voice import RATE, speak
 from refimpl.world.agree import together
-
-if TYPE_CHECKING:
-    from refimpl.world.communicator import Communicator
+from refimpl.world.communicator import Communicator
 
 RATES = (8000, RATE)
 SPEAKERS = {"train": 90, "dev": 10, "test": 10}
