@@ -63,11 +63,9 @@ def first_rank() -> bool:
 def world(ranks_per_node: int | None = None) -> Communicator:
     """Return the communicator of all ranks; starts MPI.
 
-    Raises
-    ------
-    UserError
-        If run_mpi.sh asked for another number of ranks (it says so in REFIMPL_RANKS): a launcher
-        of another MPI starts that many worlds of one rank, and each would train alone.
+    Raises `UserError` if run_mpi.sh asked for another number of ranks (it says so in
+    REFIMPL_RANKS): a launcher of another MPI starts that many worlds of one rank, and each would
+    train alone.
     """
     from mpi4py import MPI
 

@@ -143,10 +143,7 @@ def presets() -> ModuleType:
 
     It is found there by its place: what else is called ``benchmarks`` on the path is not it.
 
-    Raises
-    ------
-    UserError
-        If the package is installed without its checkout.
+    Raises `UserError` if the package is installed without its checkout.
     """
     name = "benchmarks.published"
     if name not in sys.modules:

@@ -57,10 +57,7 @@ NAMES = (*(family.name for family in EXPLICIT), NATIVE.name, Auto.name)
 def get(name: str) -> Collectives:
     """Return the family of this name.  ``auto`` comes with its default table and links.
 
-    Raises
-    ------
-    UserError
-        If there is none; the message lists those that there are.
+    Raises `UserError` if there is none; the message lists those that there are.
     """
     for family in (*EXPLICIT, NATIVE, Auto()):
         if family.name == name:

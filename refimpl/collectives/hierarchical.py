@@ -55,10 +55,7 @@ def grid(nodes: tuple[int, ...]) -> list[list[int]]:
     >>> grid((0, 0, 1, 1))
     [[0, 1], [2, 3]]
 
-    Raises
-    ------
-    UserError
-        If the nodes hold unequal numbers of ranks.
+    Raises `UserError` if the nodes hold unequal numbers of ranks.
     """
     refusal = uneven(nodes)
     if refusal is not None:

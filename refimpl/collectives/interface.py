@@ -99,10 +99,7 @@ class Collectives(Protocol):
     ) -> Cost:
         """Return the cost of one call with n elements, on ranks that lie on these nodes.
 
-        Raises
-        ------
-        UserError
-            If the family `refuses`, or does not state what it sends (``native``).
+        Raises `UserError` if the family `refuses`, or does not state what it sends (``native``).
         """
         call = Call.of(n, nodes, root, offsets)
         steps = self._known(operation, call, itemsize).steps
@@ -137,10 +134,8 @@ class Collectives(Protocol):
     def orders(self, operation: str, call: Call, itemsize: int = 4) -> Orders:
         """Return the order of summation of one call: parts that tile x, each with its own.
 
-        Raises
-        ------
-        UserError
-            If the family `refuses`, or states no order: ``native``, and what adds nothing.
+        Raises `UserError` if the family `refuses`, or states no order: ``native``, and what adds
+        nothing.
         """
         orders = self._known(operation, call, itemsize).orders
         if orders is None:

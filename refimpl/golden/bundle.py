@@ -117,10 +117,7 @@ class Bundle:
         Each file is there whole or not at all, and the manifest first: without its arrays it is a
         bundle that can be written again, and arrays alone might be somebody's answers.
 
-        Raises
-        ------
-        UserError
-            If the folder cannot be written to.
+        Raises `UserError` if the folder cannot be written to.
         """
         arrays, manifest = self.files(folder)
         try:

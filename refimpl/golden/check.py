@@ -145,10 +145,7 @@ def _of_bundle(file: Path, wanted: Bundle, known: set[str]) -> Iterator[Line]:
 def chosen(bundles: Iterable[Bundle], pattern: str) -> list[Bundle]:
     """Return the bundles with only those cases whose full name matches a pattern.
 
-    Raises
-    ------
-    UserError
-        If none does.
+    Raises `UserError` if none does.
     """
     found = []
     for one in sorted(bundles, key=lambda one: one.place):
@@ -172,10 +169,7 @@ def matches(name: str, pattern: str) -> bool:
 def loaded(folder: Path) -> list[Bundle]:
     """Return all bundles of a folder, in the order of the ladder.
 
-    Raises
-    ------
-    UserError
-        If there are none, or one is damaged.
+    Raises `UserError` if there are none, or one is damaged.
     """
     read.check_around(folder)
     names = read.names(folder)

@@ -69,11 +69,8 @@ def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 def read(path: Path) -> Archive:
     """Read a .npz file that anybody may have written, without pickle.
 
-    Raises
-    ------
-    Damaged
-        If it is missing or is not a whole zip archive.  What is wrong with single members is
-        returned.
+    Raises `Damaged` if it is missing or is not a whole zip archive.  What is wrong with single
+    members is returned.
     """
     try:
         archive = zipfile.ZipFile(path)

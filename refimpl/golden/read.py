@@ -22,10 +22,7 @@ def names(folder: Path) -> list[str]:
 def check_around(folder: Path) -> None:
     """Refuse a folder that is a bundle itself.
 
-    Raises
-    ------
-    UserError
-        If its arrays lie in it and not in sub-folders.
+    Raises `UserError` if its arrays lie in it and not in sub-folders.
     """
     require(
         not (folder / ARRAYS).exists(),
@@ -44,11 +41,8 @@ def case_names(folder: Path) -> set[str]:
 def load(folder: Path) -> Bundle:
     """Read one bundle as a reference, all of it checked.
 
-    Raises
-    ------
-    UserError
-        If it is not there, is no manifest of a known format, or its arrays are not those that
-        the manifest describes.
+    Raises `UserError` if it is not there, is no manifest of a known format, or its arrays are not
+    those that the manifest describes.
     """
     told = manifest(folder)
     try:
@@ -77,10 +71,7 @@ def load(folder: Path) -> Bundle:
 def manifest(folder: Path) -> dict[str, Any]:
     """Read and check a manifest.
 
-    Raises
-    ------
-    UserError
-        If it is missing, no JSON, of another format or against the schema.
+    Raises `UserError` if it is missing, no JSON, of another format or against the schema.
     """
     file = folder / MANIFEST
     try:

@@ -20,10 +20,7 @@ class SoftmaxCrossEntropy:
     def forward(self, logits: np.ndarray, labels: NDArray[np.int64]) -> float:
         """Return the sum of losses for logits (B, C) and labels (B,) int64 in range(C).
 
-        Raises
-        ------
-        UserError
-            If a label is no class.
+        Raises `UserError` if a label is no class.
         """
         batch, classes = logits.shape
         low, high = labels.min(initial=0), labels.max(initial=0)

@@ -71,11 +71,8 @@ class FixedPoint:
     def encode(self, x: np.ndarray, out: NDArray[np.int64], of: str = "") -> None:
         """Set ``out`` to x in fixed point; x (n,) float, out (n,) int64.
 
-        Raises
-        ------
-        Diverged
-            If an element is NaN, infinite, or so large that the sum could overflow; with ``tell``
-            that is told, with ``of``, and zeros stand for the piece.
+        Raises `Diverged` if an element is NaN, infinite, or so large that the sum could overflow;
+        with ``tell`` that is told, with ``of``, and zeros stand for the piece.
         """
         for start in range(0, x.size, PIECE):
             piece = slice(start, start + PIECE)

@@ -15,10 +15,7 @@ from refimpl.support.errors import Diverged
 def coefficient(norm: float, max_norm: float) -> float:
     """Return what the gradient is multiplied with: min(1, max_norm / norm), 1 for norm 0.
 
-    Raises
-    ------
-    Diverged
-        If the norm is not finite; it is the same on all ranks, and so is the error.
+    Raises `Diverged` if the norm is not finite; it is the same on all ranks, and so is the error.
 
     >>> coefficient(norm=4.0, max_norm=1.0), coefficient(0.5, 1.0), coefficient(0.0, 1.0)
     (0.25, 1.0, 1.0)

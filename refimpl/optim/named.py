@@ -21,10 +21,7 @@ def defaults(what: str, table: Mapping[str, Callable[..., T]], name: str) -> dic
     >>> defaults("colour", {"grey": lambda base, level=0.5: (base, level)}, "grey")
     {'level': 0.5}
 
-    Raises
-    ------
-    UserError
-        If it is not in the table of `what`.
+    Raises `UserError` if it is not in the table of `what`.
     """
     if name not in table:
         raise UserError(f"no {what} {name!r}: choose one of {listed(table)}")
@@ -37,10 +34,8 @@ def made(
 ) -> T:
     """Return ``table[name](*always, **given)``.
 
-    Raises
-    ------
-    UserError
-        If the name is not in the table of `what`, or has no hyper-parameter of a given name.
+    Raises `UserError` if the name is not in the table of `what`, or has no hyper-parameter of a
+    given name.
     """
     known = defaults(what, table, name)
     for key in given:

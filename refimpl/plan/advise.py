@@ -69,10 +69,7 @@ class Advice(NamedTuple):
 def advise(question: Question, partition: int | None = None) -> Advice:
     """Return the advice for a question.
 
-    Raises
-    ------
-    UserError
-        If ``partition`` does not divide the number of ranks.
+    Raises `UserError` if ``partition`` does not divide the number of ranks.
     """
     n = question.cluster.ranks
     if partition is not None:

@@ -102,10 +102,7 @@ class Split(NamedTuple):
 def predict(model: Model, cluster: Cluster, method: Method) -> Split | None:
     """Return the predicted times of one step; None if the collectives cannot run on these groups.
 
-    Raises
-    ------
-    UserError
-        If p does not divide n.
+    Raises `UserError` if p does not divide n.
     """
     n, p, links = cluster.ranks, method.partition, cluster.links
     Grid.cut(n, p)

@@ -145,10 +145,7 @@ def nodes_of(mpi: MPI.Comm, ranks_per_node: int | None) -> tuple[int, ...]:
 
     Real nodes are ranks that can share memory, numbered by their lowest rank.
 
-    Raises
-    ------
-    UserError
-        If ranks_per_node is less than 1 or not the same on all ranks.
+    Raises `UserError` if ranks_per_node is less than 1 or not the same on all ranks.
     """
     from mpi4py import MPI
 

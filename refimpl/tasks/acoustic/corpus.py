@@ -87,10 +87,7 @@ class Corpus:
 
         Collective.
 
-        Raises
-        ------
-        UserError
-            If anything is wrong with the corpus; on every rank.
+        Raises `UserError` if anything is wrong with the corpus; on every rank.
         """
         folder, lexicon, faults = Path(directory), None, Faults()
         with together(comm):

@@ -63,10 +63,7 @@ def mel_filters(bands: int, fft: int, rate: int, low: float, high: float) -> NDA
     equally spaced edges from mel(low) to mel(high); the sides are straight lines in mel.  So
     neighbours add up to 1 everywhere between the first and the last centre.
 
-    Raises
-    ------
-    UserError
-        If a filter is narrower than the distance of two FFT bins and holds none.
+    Raises `UserError` if a filter is narrower than the distance of two FFT bins and holds none.
     """
     edges = np.linspace(mel(low), mel(high), bands + 2)
     left, centre, right = (edges[i : i + bands, None] for i in range(3))

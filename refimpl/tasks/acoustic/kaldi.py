@@ -64,11 +64,9 @@ class Segment(NamedTuple):
 def read_data_directory(directory: str | Path) -> list[Utterance]:
     """Return the utterances of a data directory, sorted by name.
 
-    Raises
-    ------
-    UserError
-        If the directory, wav.scp, text or utt2spk is missing or empty, a line is malformed, a
-        name occurs twice or in one file only, wav.scp has a pipe, or a wav does not exist.
+    Raises `UserError` if the directory, wav.scp, text or utt2spk is missing or empty, a line is
+    malformed, a name occurs twice or in one file only, wav.scp has a pipe, or a wav does not
+    exist.
     """
     folder = Path(directory)
     require(

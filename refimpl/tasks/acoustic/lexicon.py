@@ -60,11 +60,8 @@ class Lexicon:
 def read_lexicon(file: str | Path, silence: str) -> Lexicon:
     """Return the lexicon in a file.
 
-    Raises
-    ------
-    UserError
-        If it is missing or empty, a word has no phones, a line is there twice, a word is said
-        with the silence phone, or what looks like a probability stands where none can.
+    Raises `UserError` if it is missing or empty, a word has no phones, a line is there twice, a
+    word is said with the silence phone, or what looks like a probability stands where none can.
     """
     file = Path(file)
     require(

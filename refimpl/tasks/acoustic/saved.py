@@ -126,11 +126,8 @@ def plain(corpus: Corpus, recogniser: Recogniser) -> dict[str, Any]:
 def restored(saved: dict[str, Any]) -> tuple[Corpus, Recogniser]:
     """Return what `plain` was given, without any data.
 
-    Raises
-    ------
-    UserError
-        If another version of refimpl wrote it, in another format, or a field of it is missing
-        or not what it must be.
+    Raises `UserError` if another version of refimpl wrote it, in another format, or a field of it
+    is missing or not what it must be.
     """
     require(
         saved.get("format") == FORMAT,

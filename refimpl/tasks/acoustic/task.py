@@ -71,10 +71,7 @@ class AcousticTask:
 
         Collective.  `cache`: the folder where features are kept, or None.
 
-        Raises
-        ------
-        UserError
-            If anything is wrong with the corpus; on every rank.
+        Raises `UserError` if anything is wrong with the corpus; on every rank.
         """
         corpus = Corpus.read(comm, directory, settings, cache)
         task = cls(corpus, Recogniser(settings, corpus.lexicon, corpus.states))
@@ -184,10 +181,7 @@ class AcousticTask:
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned, on the same data.
 
-        Raises
-        ------
-        UserError
-            If something is missing, or of another length: the data are others.
+        Raises `UserError` if something is missing, or of another length: the data are others.
         """
         one = typed(State, state, WHAT)
         require(

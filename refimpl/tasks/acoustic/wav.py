@@ -45,11 +45,8 @@ class Header(NamedTuple):
 def read_wav(path: str) -> tuple[int, NDArray[np.float32]]:
     """Return (sample rate in hertz, (n,) float32 samples) of a mono wav file.
 
-    Raises
-    ------
-    UserError
-        If the file is missing, is not RIFF wav, ends early, has more than one channel or
-        samples that are neither 16-bit integers nor 32-bit floating point.
+    Raises `UserError` if the file is missing, is not RIFF wav, ends early, has more than one
+    channel or samples that are neither 16-bit integers nor 32-bit floating point.
     """
     try:
         status = os.stat(path)

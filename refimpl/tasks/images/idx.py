@@ -39,11 +39,8 @@ def find(folder: Path, stem: str) -> Path:
 def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """Return the array of an idx file of unsigned bytes, plain or gzipped.
 
-    Raises
-    ------
-    UserError
-        If the file cannot be read, is no idx file, has another element type or number of
-        dimensions, or is shorter or longer than its header says.
+    Raises `UserError` if the file cannot be read, is no idx file, has another element type or
+    number of dimensions, or is shorter or longer than its header says.
     """
     start = 4 + 4 * dimensions
     try:

@@ -115,11 +115,8 @@ def write_corpus(
     synthesizes every size-th utterance, and all of them see one file system.  ``others``: other
     jobs may write the same corpus there at this time; the first to be complete stands.
 
-    Raises
-    ------
-    UserError
-        If the rate or a count is not possible, or ``directory`` is there and not empty.
-        On every rank.
+    Raises `UserError` if the rate or a count is not possible, or ``directory`` is there and not
+    empty. On every rank.
     """
     _check(rate, speakers, utterances)
     rank, size = (comm.rank, comm.size) if comm else (0, 1)
