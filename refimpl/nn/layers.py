@@ -13,7 +13,6 @@ calls `Layer.bind` with flat vectors, and the layer makes views.  A layer that h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -195,9 +194,6 @@ class Tanh(Elementwise):
     _rule_backward = staticmethod(functional.tanh_backward)
 
 
-Hook = Callable[[Layer], None]
-
-
 class Sequential:
     """Layers in a row.
 
@@ -236,38 +232,20 @@ class Sequential:
             width = layer.plan(batch, width, dtype, in_place=free)
             free = not layer.keeps_output  # then the layer above may write over it
 
-    def forward(self, x: np.ndarray, before: Hook | None = None) -> np.ndarray:
-        """Return the outputs (B, outputs) for x (B, inputs); x must stay as it is till backward.
-
-        ``before(unit)`` is called just before a unit's parameters are read.
-        """
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """Return the outputs (B, outputs) for x (B, inputs); x must stay so till backward."""
         assert x.ndim == 2 and x.shape[1] == self.inputs, f"{x.shape} for {self.inputs} inputs"
         for layer in self.layers:
-            if before is not None and layer.parameters:
-                before(layer)
             x = layer.forward(x)
         return x
 
-    def backward(
-        self,
-        dy: np.ndarray,
-        before: Hook | None = None,
-        after: Hook | None = None,
-        input_gradient: bool = False,
-    ) -> np.ndarray | None:
+    def backward(self, dy: np.ndarray, input_gradient: bool = False) -> np.ndarray | None:
         """Set all gradients from dy (B, outputs), last layer first; return dx if asked for.
 
-        ``before(unit)`` is called just before a unit's parameters are read (also the first
-        unit's, which reads them only with ``input_gradient``), ``after(unit)`` when its gradients
-        are complete.  Without ``input_gradient`` nothing below the first unit is computed, nor
-        that unit's dx.
+        Without ``input_gradient`` nothing below the first unit is computed, nor that unit's dx.
         """
         for layer in reversed(self.layers):
-            if before is not None and layer.parameters:
-                before(layer)
             below = layer.backward(dy, input_gradient or layer is not self.units[0])
-            if after is not None and layer.parameters:
-                after(layer)
             if below is None:
                 return None
             dy = below

@@ -174,10 +174,10 @@ def small_network(dtype=np.float32, batch=8):
     return network, loss
 
 
-def run(network, loss, x, labels, **hooks):
+def run(network, loss, x, labels):
     logits = network.forward(x)
     value = loss.forward(logits, labels)
-    network.backward(loss.backward(), **hooks)
+    network.backward(loss.backward())
     return value, logits.copy()
 
 
@@ -234,26 +234,18 @@ def test_binding_to_other_memory_between_the_passes_gives_the_same_bits():
         unit = layout.units[network.units.index(layer)]
         collected[unit.place] = bucket[: unit.size]
 
-    logits = network.forward(x, before=fetch)
-    value = loss.forward(logits, labels)
-    network.backward(loss.backward(), before=fetch, after=reduce)
+    for layer in network.layers:
+        if layer.parameters:
+            fetch(layer)
+        x = layer.forward(x)
+    value, dy = loss.forward(x, labels), loss.backward()
+    for layer in reversed(network.layers):
+        if layer.parameters:
+            fetch(layer)
+        dy = layer.backward(dy, input_gradient=layer is not network.units[0])
+        if layer.parameters:
+            reduce(layer)
     assert (value, collected.tobytes()) == (want[0], want[1].tobytes())
-
-
-def test_hooks_are_called_with_units_in_order():
-    network, loss = small_network()
-    own_memory(network, np.float32)
-    calls = []
-    x, labels = numbers(8, 13, dtype=np.float32), np.arange(8) % 5
-    logits = network.forward(x, before=lambda unit: calls.append(("before", unit.name)))
-    loss.forward(logits, labels)
-    network.backward(
-        loss.backward(),
-        before=lambda unit: calls.append(("before", unit.name)),
-        after=lambda unit: calls.append(("after", unit.name)),
-    )
-    backward = [(word, name) for name in "dcba" for word in ("before", "after")]
-    assert calls == [("before", name) for name in "abcd"] + backward
 
 
 def test_nothing_below_the_first_unit_is_computed_unless_asked_for():
