@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule
-from refimpl.golden.cases.ask import COPIES, INTEGERS, Answer, case
+from refimpl.golden.cases.ask import COPIES, INTEGERS, Answer, Arrays, Settings, case
 from refimpl.golden.cases.truth import rounded
 from refimpl.tasks.acoustic import frontend
 from refimpl.tasks.acoustic.align import Graph, best_paths
@@ -20,9 +19,6 @@ from refimpl.tasks.acoustic.hmm import States, Statistics
 from refimpl.tasks.acoustic.lexicon import Lexicon
 from refimpl.tasks.acoustic.score import word_errors as errors_of
 from refimpl.tasks.acoustic.settings import AcousticSettings
-
-Arrays = dict[str, np.ndarray]
-Settings = dict[str, Any]
 
 SPECTRA = Rule("Fourier transforms and logarithms differ between libraries", ulp=64)
 MOMENTS = Rule("means and variances are sums in some order", ulp=8)

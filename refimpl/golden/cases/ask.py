@@ -9,7 +9,9 @@ import numpy as np
 
 from refimpl.golden.bundle import Array, Case, Rule
 
-Operation = Callable[[dict[str, np.ndarray], dict[str, Any]], dict[str, np.ndarray]]
+Arrays = dict[str, np.ndarray]
+Settings = dict[str, Any]
+Operation = Callable[[Arrays, Settings], Arrays]
 
 COPIES = Rule("numbers are copied")
 EXACT = Rule("the numbers have so few digits that no operation rounds, in any order")

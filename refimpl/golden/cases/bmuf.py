@@ -10,7 +10,7 @@ import numpy as np
 from refimpl import collectives
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case
-from refimpl.golden.cases.ask import EXACT, Answer, case
+from refimpl.golden.cases.ask import EXACT, Answer, Arrays, Settings, case
 from refimpl.methods.block.bmuf import Bmuf
 from refimpl.methods.protocol import Context
 from refimpl.nn.flat import one_unit
@@ -18,9 +18,6 @@ from refimpl.world.communicator import Communicator
 from refimpl.world.groups import Groups
 from refimpl.world.threads import spawn
 from refimpl.world.topology import Grid
-
-Arrays = dict[str, np.ndarray]
-Settings = dict[str, Any]
 
 
 def bmuf(inputs: Arrays, settings: Settings) -> Arrays:

@@ -27,13 +27,10 @@ from refimpl import collectives
 from refimpl.collectives import chunks, hierarchical
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
-from refimpl.golden.cases.ask import COPIES, EXACT, INTEGERS, ORDER, Answer, case
+from refimpl.golden.cases.ask import COPIES, EXACT, INTEGERS, ORDER, Answer, Arrays, Settings, case
 from refimpl.world.communicator import Communicator
 from refimpl.world.events import Event, Listener
 from refimpl.world.threads import spawn
-
-Arrays = dict[str, np.ndarray]
-Settings = dict[str, Any]
 
 WORLDS = (1, 2, 3, 4, 8)
 SUMS = ("reduce_scatter", "allreduce", "reduce")

@@ -14,16 +14,13 @@ from numpy.typing import NDArray
 from refimpl.collectives import chunks
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
-from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, case
+from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, Arrays, Settings, case
 from refimpl.methods.gradient.gtc import exchange as gtc
 from refimpl.methods.gradient.gtc import threshold, wire
 from refimpl.methods.gradient.gtc.header import FORMATS
 from refimpl.methods.gradient.onebit import message as onebit
 from refimpl.world.communicator import Communicator
 from refimpl.world.threads import spawn
-
-Arrays = dict[str, np.ndarray]
-Settings = dict[str, Any]
 
 # ---------------------------------------------------------------------------------- operations
 

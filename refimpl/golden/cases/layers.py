@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from refimpl import nn
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule
-from refimpl.golden.cases.ask import EXACT, Answer, Operation, case
+from refimpl.golden.cases.ask import EXACT, Answer, Arrays, Operation, Settings, case
 from refimpl.golden.cases.truth import all_rounded, doubles
-
-Arrays = dict[str, np.ndarray]
-Settings = dict[str, Any]
 
 ZEROS = Rule("numbers are copied or become 0, of either sign", ulp=1)
 ROUNDED = Rule("matrix products add in the order of the BLAS", ulp=8)

@@ -14,11 +14,8 @@ import numpy as np
 from refimpl import nn, optim
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule
-from refimpl.golden.cases.ask import Answer, case
+from refimpl.golden.cases.ask import Answer, Arrays, Settings, case
 from refimpl.golden.cases.truth import all_rounded, doubles
-
-Arrays = dict[str, np.ndarray]
-Settings = dict[str, Any]
 
 WIDTHS = [6, 5, 4, 3]
 ROWS, MICRO_BATCHES = 4, 4

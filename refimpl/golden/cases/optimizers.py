@@ -10,14 +10,11 @@ import numpy as np
 from refimpl import optim
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule
-from refimpl.golden.cases.ask import EXACT, INTEGERS, Answer, case
+from refimpl.golden.cases.ask import EXACT, INTEGERS, Answer, Arrays, Settings, case
 from refimpl.golden.cases.truth import all_rounded, doubles
 from refimpl.numerics import norm
 from refimpl.numerics.exact import FixedPoint
 from refimpl.optim import clip, schedule
-
-Arrays = dict[str, np.ndarray]
-Settings = dict[str, Any]
 
 FUSED = Rule("operations may be fused or ordered otherwise; the differences add up", ulp=16)
 ROOTS = Rule("square roots and powers are rounded by the library that computes them", ulp=4)

@@ -19,7 +19,7 @@ from refimpl import collectives, optim
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
 from refimpl.golden.cases import springs
-from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, case
+from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, Arrays, Settings, case
 from refimpl.methods.gradient.exact import Exact
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.methods.strategies import STRATEGIES, Methods, Strategy, strategy
@@ -28,9 +28,6 @@ from refimpl.world.events import Event, Listener
 from refimpl.world.groups import Groups
 from refimpl.world.threads import spawn
 from refimpl.world.topology import Grid
-
-Arrays = dict[str, np.ndarray]
-Settings = dict[str, Any]
 
 UNITS = [9, 5, 2]  # 16 in all; no piece of the first two is a whole one on 2 or more ranks
 MICRO_BATCHES = 8
