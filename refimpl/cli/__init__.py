@@ -11,46 +11,26 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from refimpl import __version__
 from refimpl.cli import endings
 from refimpl.cli.base import Parser
 from refimpl.support.errors import UserError
 
+COMMANDS = (
+    *("train", "compare", "evaluate", "decode", "report"),
+    *("topology", "explain", "plan", "bench", "golden", "data"),
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    from refimpl.cli import (
-        bench,
-        compare,
-        data,
-        decode,
-        evaluate,
-        explain,
-        golden,
-        plan,
-        report,
-        topology,
-        train,
-    )
-
     top = Parser(prog="refimpl", description="MiCS, GTC and BMUF in NumPy and MPI.")
     top.add_argument("--version", action="version", version=f"refimpl {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for command in (
-        train,
-        compare,
-        evaluate,
-        decode,
-        report,
-        topology,
-        explain,
-        plan,
-        bench,
-        golden,
-        data,
-    ):
-        command.add(commands)
+    for name in COMMANDS:
+        import_module(f"refimpl.cli.{name}").add(commands)
     return top
 
 

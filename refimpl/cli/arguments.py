@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 
 
 def positive(text: str) -> int:
@@ -23,15 +25,22 @@ def whole(text: str) -> int:
     return int(text)
 
 
-def positive_number(text: str) -> float:
-    """Return the positive finite number that a text spells."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return number
+def number(what: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
+    """Return a type for the numbers that fit; ``what`` is what others are not."""
+
+    def spelled(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return spelled
+
+
+positive_number = number("a positive number", lambda x: 0 < x < math.inf)
 
 
 def setting(text: str) -> tuple[str, str]:

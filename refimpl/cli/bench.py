@@ -62,8 +62,7 @@ def _given(**options: Any) -> dict[str, Any]:
 
 def run(args: Any) -> int:
     """Measure and print the table."""
-    from refimpl.support.errors import UserError
-    from refimpl.support.files import check_file, write_json
+    from refimpl.support.files import check_file, write_json, writing
     from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)
@@ -72,10 +71,7 @@ def run(args: Any) -> int:
             check_file("--json", args.json)
     result, text = KINDS[args.what](comm, args)
     say(text)
-    with together(comm):
+    with together(comm), writing(args.json):
         if args.json and comm.rank == 0:
-            try:
-                write_json(Path(args.json), result)
-            except OSError as error:
-                raise UserError(f"cannot write {args.json}: {error.strerror}") from error
+            write_json(Path(args.json), result)
     return 0

@@ -45,8 +45,7 @@ def run(args: Any) -> int:
     """Train them all and print the table; the file is brought up to date after every run."""
     from refimpl.run import compare, picture
     from refimpl.run.modelfile import ModelFile
-    from refimpl.support.errors import UserError
-    from refimpl.support.files import check_file, write_json
+    from refimpl.support.files import check_file, write_json, writing
     from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)
@@ -59,22 +58,16 @@ def run(args: Any) -> int:
             picture.require_matplotlib()
 
     def keep(result: dict[str, Any]) -> None:
-        with together(comm):
-            try:
-                if args.json and comm.rank == 0:
-                    write_json(Path(args.json), result)
-            except OSError as error:
-                raise UserError(f"cannot write {args.json}: {error.strerror}") from error
+        with together(comm), writing(args.json):
+            if args.json and comm.rank == 0:
+                write_json(Path(args.json), result)
 
     planned = runs(args, model, comm.size)
     result = compare.compare(comm, model, planned, args.seeds, say, keep)
     say(compare.table_text(result))
-    with together(comm):
-        try:
-            if args.plot and comm.rank == 0:
-                picture.comparison(result, Path(args.plot))
-        except OSError as error:
-            raise UserError(f"cannot write {args.plot}: {error.strerror}") from error
+    with together(comm), writing(args.plot):
+        if args.plot and comm.rank == 0:
+            picture.comparison(result, Path(args.plot))
     return 0
 
 

@@ -8,46 +8,28 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from refimpl.cli.arguments import positive, positive_number
+from refimpl.cli.arguments import number, positive, positive_number
 from refimpl.cli.base import say
 from refimpl.support.errors import UserError, require
 from refimpl.support.text import plural
 
-
-def fraction(text: str) -> float:
-    """Return the number between 0 and 1 that a text spells."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return number
-
-
-def size(text: str) -> float:
-    """Return the finite number of at least 0 that a text spells."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
-    return number
+fraction = number("a number from 0 to 1", lambda x: 0 <= x <= 1)
+size = number("a number of at least 0", lambda x: 0 <= x < math.inf)
 
 
 def count(text: str) -> int:
     """Return the whole number of at least 1 that a text spells, 1e9 for example."""
-    number = positive_number(text)
-    if number != int(number):
+    value = positive_number(text)
+    if value != int(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(number)
+    return int(value)
 
 
 def comma(kind: Callable, length: int | None = None) -> Callable:
@@ -220,13 +202,7 @@ def read(args: Any) -> tuple[Any, list[str]]:
         )
     question = Question(
         Model(units, rows, RECOMPUTED if args.recompute else FORWARD_BACKWARD, Bytes(*nbytes)),
-        Cluster(
-            args.n,
-            per_node,
-            args.flops,
-            Links(Link(*intra), Link(*inter)),
-            args.call or 0.0,
-        ),
+        Cluster(args.n, per_node, args.flops, Links(Link(*intra), Link(*inter)), args.call or 0.0),
         Method(
             partition=1,
             microsteps=args.microsteps or 1,

@@ -22,16 +22,13 @@ def run(args: Any) -> int:
     """Write the picture, on the first rank only."""
     from refimpl.run import picture
     from refimpl.run.folder import RunFolder
-    from refimpl.support.errors import UserError
-    from refimpl.support.files import check_file
+    from refimpl.support.files import check_file, writing
 
     check_file("--out", args.out, ".png")
     picture.require_matplotlib()
     folders = [RunFolder.finished(Path(path)) for path in args.run_folders]
     if first_rank():
-        try:
+        with writing(args.out):
             picture.runs(folders, Path(args.out))
-        except OSError as error:
-            raise UserError(f"cannot write {args.out}: {error.strerror}") from error
     say(f"wrote {args.out}")
     return 0

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -38,6 +39,15 @@ def check_file(option: str, name: str, ending: str = "") -> None:
         os.access(path if path.exists() else path.parent, os.W_OK),
         f"{option} {name} may not be written: give another file",
     )
+
+
+@contextmanager
+def writing(name: str) -> Iterator[None]:
+    """Make a `UserError` of what keeps the file of this name from being written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {name}: {error.strerror}") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -87,10 +87,7 @@ def default_cache() -> Path:
 
 
 def log_mel_features(
-    comm: Communicator,
-    utterances: list[Utterance],
-    settings: AcousticSettings,
-    cache: Path | None,
+    comm: Communicator, utterances: list[Utterance], settings: AcousticSettings, cache: Path | None
 ) -> Found:
     """Return the log-mel energies of all utterances, the same bits on every rank.
 

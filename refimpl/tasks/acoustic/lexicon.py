@@ -65,8 +65,7 @@ def read_lexicon(file: str | Path, silence: str) -> Lexicon:
     """
     file = Path(file)
     require(
-        is_file(file),
-        f"no lexicon {file}: it needs a line `word phone phone ...` for each word",
+        is_file(file), f"no lexicon {file}: it needs a line `word phone phone ...` for each word"
     )
     lines = [
         (line, fields(text.partition(" #")[0].partition("\t#")[0]))
@@ -90,8 +89,7 @@ def read_lexicon(file: str | Path, silence: str) -> Lexicon:
             )
             said = found.setdefault(word, [])
             require(
-                phones not in said,
-                f"{where} is there twice with the same phones: remove one line",
+                phones not in said, f"{where} is there twice with the same phones: remove one line"
             )
             require(
                 len(said) < PRONUNCIATIONS,

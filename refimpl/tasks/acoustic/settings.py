@@ -29,10 +29,7 @@ BOUNDS = {
     "word_penalty": (-1e6, 1e6),
     "word_penalties": (-1e6, 1e6),
 }
-CHOICES = {
-    "cmvn": ("speaker", "utterance", "none"),
-    "alignment": ("auto", "exact", "flat"),
-}
+CHOICES = {"cmvn": ("speaker", "utterance", "none"), "alignment": ("auto", "exact", "flat")}
 
 
 @dataclass(frozen=True)
