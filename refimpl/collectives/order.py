@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from refimpl.collectives.chunks import Array
-
 Order: TypeAlias = "int | tuple[Order, Order]"
 # The order of a whole vector: parts that tile it, each added in an order of its own.
 Orders: TypeAlias = list[tuple[slice, Order]]
@@ -64,17 +62,3 @@ def _is_chain(order: Order) -> bool:
 
 def _bracketed(order: Order) -> str:
     return str(order) if isinstance(order, int) else f"({formula(order)})"
-
-
-def add_up(order: Order, addends: Sequence[Array]) -> Array:
-    """Return the sum of the addends, one per rank, in this order: what an algorithm must give.
-
-    >>> import numpy as np
-    >>> float(add_up(((0, 1), 2), [np.float64(1e17), np.float64(-1e17), np.float64(1)]))
-    1.0
-    """
-    if isinstance(order, int):
-        return addends[order]
-    left, right = order
-    total: Array = add_up(left, addends) + add_up(right, addends)
-    return total

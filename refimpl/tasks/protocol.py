@@ -113,12 +113,3 @@ class Task(Protocol):
 
     def load(self, comm: Communicator, name: str, directory: str, cache: Path | None) -> None:
         """Add the data of a folder as split ``name``.  Collective."""
-
-
-class Transcriber(Task, Protocol):
-    """A task that can also write down what it hears."""
-
-    def transcribe(
-        self, wavs: list[str], outputs: Outputs, comm: Communicator
-    ) -> list[tuple[str, ...]]:
-        """Return the words of each recording.  Collective."""

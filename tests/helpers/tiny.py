@@ -11,7 +11,7 @@ from refimpl.methods.partition.stages import Sharded, Whole
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.methods.strategies import Methods
 from refimpl.numerics.rng import stream
-from refimpl.state.digest import parameters_digest
+from refimpl.state.digest import Digest
 from refimpl.world.groups import Groups
 from refimpl.world.topology import Grid
 
@@ -164,4 +164,6 @@ def trained(
     with replica.evaluated() if end else nullcontext():
         parameters = {name: value.copy() for name, value in replica.partition.each()}
     groups.free()
-    return Trained(replica, parameters, parameters_digest(parameters))
+    digest = Digest()
+    list(digest.over(parameters.items()))
+    return Trained(replica, parameters, digest.text())
