@@ -42,12 +42,8 @@ class Choice(NamedTuple):
 class Auto(Collectives):
     """The family ``auto``: every call by the best choice, which goes by the whole length.
 
-    Parameters
-    ----------
-    links : Links
-        The cluster's links (`refimpl.run.bench.links.measure`), equal on all ranks.
-    crossover : mapping
-        operation -> ranks -> bytes, the measured table for one node.
+    ``links``: the cluster's links (`refimpl.run.bench.links.measure`), equal on all ranks.
+    ``crossover``: operation -> ranks -> bytes, the measured table for one node.
 
     Attributes
     ----------

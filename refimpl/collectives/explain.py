@@ -198,14 +198,8 @@ NAMES = (*_FLAT, *_ON_NODES)
 def explain(name: str, p: int, k: int | None = None) -> str:
     """Return the schedule of an algorithm on p ranks as text.
 
-    Parameters
-    ----------
-    name : str
-        One of `NAMES`: a family, or a family and an operation.
-    p : int
-        Ranks, 1 to 16.
-    k : int, optional
-        Ranks per node, which divides p; for the hierarchical ones, which need it.
+    ``name``: one of `NAMES`: a family, or a family and an operation.  ``p``: ranks, 1 to 16.
+    ``k``: ranks per node, which divides p; for the hierarchical ones, which need it.
 
     Raises
     ------

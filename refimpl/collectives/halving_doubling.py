@@ -92,24 +92,9 @@ def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None)
     """Sum x over the ranks; return the view of x that is this rank's chunk of the sum.
 
     Order of summation: `order`.  At each level a rank adds its partner's partial sum to its own,
-    then, if it has one, that of the rank without a partner.
+    then, if it has one, that of the rank without a partner.  Parameters and result are those of
+    `ring.reduce_scatter`.
 
-    Parameters
-    ----------
-    comm : Communicator
-        p ranks.  All of them call, with the same length, dtype and offsets.
-    x : (n,) array
-        This rank's addend.  Afterwards only the returned chunk has a defined content.
-    offsets : (p + 1,) sequence of int, optional
-        Cut points of chunks of unequal length; by default `chunks.offsets`.
-
-    Returns
-    -------
-    (n_c,) array
-        Chunk c = comm.rank of the sum, a view of x.
-
-    Notes
-    -----
     For p = 4, the chunks that rank r sends, and to whom::
 
         level      r=0      r=1      r=2      r=3

@@ -143,23 +143,9 @@ def _run(comm: Communicator, x: Array, owned: list[slice]) -> tuple[Array, list[
 def allgather(comm: Communicator, x: Array, offsets: Offsets | None = None) -> None:
     """Fill every chunk of x with that of its owner, in place, in MiCS's three stages.
 
-    Parameters
-    ----------
-    comm : Communicator
-        p ranks, equally many on each of N nodes.  All of them call, with the same length, dtype
-        and offsets.
-    x : (n,) array, any dtype
-        Chunk r is rank r's on entry; all chunks are there afterwards.
-    offsets : (p + 1,) sequence of int, optional
-        Cut points of chunks of unequal length; by default `chunks.offsets`.
+    Parameters are those of `ring.allgather`; the p ranks lie equally many on each of N nodes.
+    Raises `UserError` if they do not: on every rank, before any message.
 
-    Raises
-    ------
-    UserError
-        If the nodes hold unequal numbers of ranks.  On every rank, before any message.
-
-    Notes
-    -----
     For p = 4 on 2 nodes of 2, the chunks that are in their places in x after each stage, and
     [those in scratch]::
 

@@ -197,16 +197,8 @@ class Tanh(Elementwise):
 class Sequential:
     """Layers in a row.
 
-    Attributes
-    ----------
-    layers : tuple of Layer
-        All of them, in order.
-    units : tuple of Layer
-        Those with parameters.
-    inputs, outputs : int
-        Widths of the whole.
-    size : int
-        Number of all parameters.
+    ``layers``: all of them, in order.  ``units``: those with parameters.  ``inputs``, ``outputs``:
+    widths of the whole.  ``size``: number of all parameters.
     """
 
     def __init__(self, *layers: Layer) -> None:

@@ -80,14 +80,8 @@ def exact_squares(
 
         q = round((g / 2**e)^2 * 2**SQUARE_BITS),   sum of q = high * 2**WORD + low
 
-    Parameters
-    ----------
-    g : (n,) array
-        float32 or float64.
-    top : float
-        The maximum of `peak` over all shards.
-    scratch, integers : (STRIP,) arrays
-        float64 and int64 work space.
+    ``g`` (n,): float32 or float64.  ``top``: the maximum of `peak` over all shards.  ``scratch``,
+    ``integers`` (STRIP,): float64 and int64 work space.
     """
     total = 0
     if 0 < top < math.inf:

@@ -66,9 +66,7 @@ def hyper(name: str) -> dict[str, float]:
 def make(name: str, **given: float) -> Optimizer:
     """Return the optimizer of this name; hyper-parameters as keywords.
 
-    Raises
-    ------
-    UserError
-        For an unknown name, a hyper-parameter that it does not have, or a value out of range.
+    Raises `UserError` for an unknown name, a hyper-parameter that it does not have, or a value out
+    of range.
     """
     return named.made("optimizer", OPTIMIZERS, name, **given)

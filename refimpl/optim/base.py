@@ -22,12 +22,8 @@ STRIP = 1 << 16
 class Optimizer:
     """A rule that moves parameters against a gradient.
 
-    Attributes
-    ----------
-    states : tuple of str
-        Names of the state arrays, each as long as the vector.
-    counters : tuple of str
-        Names of state that is a plain int.
+    ``states``: names of the state arrays, each as long as the vector.  ``counters``: names of
+    state that is a plain int.
     """
 
     states: tuple[str, ...] = ()

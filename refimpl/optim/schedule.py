@@ -35,12 +35,7 @@ class Decision(NamedTuple):
 class Schedule:
     """The interface, and the constant rate with an optional warm-up.
 
-    Parameters
-    ----------
-    lr : float
-        The full learning rate.
-    warmup : float
-        Length of the warm-up in epochs.
+    ``lr``: the full learning rate.  ``warmup``: length of the warm-up in epochs.
     """
 
     def __init__(self, lr: float, warmup: float = 0.0) -> None:
@@ -205,9 +200,7 @@ def hyper(name: str) -> dict[str, float]:
 def make(name: str, lr: float, **given: float) -> Schedule:
     """Return the schedule of this name; hyper-parameters as keywords.
 
-    Raises
-    ------
-    UserError
-        For an unknown name, a hyper-parameter that it does not have, or a value out of range.
+    Raises `UserError` for an unknown name, a hyper-parameter that it does not have, or a value out
+    of range.
     """
     return named.made("schedule", SCHEDULES, name, lr, **given)

@@ -23,14 +23,8 @@ from refimpl.support.errors import require
 class SGD(Optimizer):
     """Gradient descent with momentum.
 
-    Parameters
-    ----------
-    momentum : float
-        In [0, 1).  With 0 there is no state.
-    nesterov : bool
-        Look ahead along the velocity.
-    weight_decay : float
-        Adds weight_decay * w to the gradient (L2), after ``scale``.
+    ``momentum``: in [0, 1).  With 0 there is no state.  ``nesterov``: look ahead along the
+    velocity.  ``weight_decay``: adds weight_decay * w to the gradient (L2), after ``scale``.
 
     Examples
     --------

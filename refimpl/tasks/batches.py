@@ -20,16 +20,9 @@ from refimpl.support.errors import UserError
 class Batches:
     """The micro-batches of a run.
 
-    Parameters
-    ----------
-    examples : int
-        How many there are.
-    batch : int
-        B, the examples of a micro-batch.
-    micro_batches : int
-        M, the micro-batches of one step of the whole world.
-    multiple : int
-        The examples of an epoch are a multiple of so many, a multiple of M B itself.
+    ``examples``: how many there are.  ``batch``: b, the examples of a micro-batch.
+    ``micro_batches``: m, the micro-batches of one step of the whole world.  ``multiple``: the
+    examples of an epoch are a multiple of so many, a multiple of M B itself.
 
     >>> batches = Batches(examples=10, batch=2, micro_batches=2, seed=1)
     >>> batches.steps_per_epoch

@@ -85,9 +85,7 @@ class Corpus:
     ) -> Corpus:
         """Return the corpus of a folder: frames of all splits, first targets for training.
 
-        Collective.
-
-        Raises `UserError` if anything is wrong with the corpus; on every rank.
+        Raises `UserError` if anything is wrong with the corpus; on every rank.  Collective.
         """
         folder, lexicon, faults = Path(directory), None, Faults()
         with together(comm):
@@ -127,13 +125,9 @@ class Corpus:
     ) -> None:
         """Add a data directory as split `name`; "train" is to be trained on.
 
+        Raises `UserError` as `read_data_directory` and `log_mel_features`; or if a word to train
+        on is not in the lexicon, or an utterance has fewer frames than its words have states.
         Collective.
-
-        Raises
-        ------
-        UserError
-            As `read_data_directory` and `log_mel_features`; or if a word to train on is not in
-            the lexicon, or an utterance has fewer frames than its words have states.
         """
         folder, utterances = Path(directory), None
         with together(comm):

@@ -51,10 +51,7 @@ class WordLoop:
     ) -> list[tuple[str, ...]]:
         """Return the words of the best path of each utterance.
 
-        Parameters
-        ----------
-        likelihoods : list of (T_u, classes) arrays
-            Scaled log-likelihoods; not modified.
+        ``likelihoods``: scaled log-likelihoods; not modified.
 
         Notes
         -----

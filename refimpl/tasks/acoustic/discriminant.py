@@ -31,10 +31,7 @@ def linear_discriminant(
 
     Computed on rank 0 in a fixed order and sent to all.  Collective.
 
-    Parameters
-    ----------
-    priors : (classes,) float64
-        p(s), none of them 0.
+    ``priors`` (classes,): p(s), none of them 0.
     """
     found = discriminant(frames.features, frames.labels, priors) if comm.rank == 0 else None
     weight, bias = comm.bcast_object(found, root=0)

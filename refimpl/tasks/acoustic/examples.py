@@ -19,15 +19,9 @@ class Frames:
 
         i = 0:  a a b      i = 1:  a b c      i = 2:  b c c
 
-    Attributes
-    ----------
-    features : (count, bands) float32
-    offsets : (utterances + 1,) int64
-        Utterance u has frames offsets[u] to offsets[u + 1].
-    labels : (count,) int64
-        The state of each frame; -1 as long as it is unknown.  Changed by re-alignment.
-    inputs : int
-        (2c + 1) * bands, the width of a spliced frame.
+    ``features`` (count, bands).  ``offsets`` (utterances + 1,): utterance u has frames offsets[u]
+    to offsets[u + 1].  ``labels`` (count,): the state of each frame; -1 as long as it is unknown.
+    Changed by re-alignment.  ``inputs``: (2c + 1) * bands, the width of a spliced frame.
     """
 
     def __init__(self, features: np.ndarray, offsets: np.ndarray, context: int) -> None:
@@ -55,14 +49,8 @@ class Frames:
 
         Allocates nothing, except when `index` is longer than ever before.
 
-        Parameters
-        ----------
-        index : (B,) int64
-            Numbers in range(count), in any order.
-        x : (B, inputs) float32 or float64, C-contiguous
-            Written.
-        y : (B,) int64 or None
-            Written.
+        ``index`` (B,): numbers in range(count), in any order.  ``x`` (B, inputs): written.  ``y``
+        (B,): written.
         """
         batch = len(index)
         if batch > len(self._rows):

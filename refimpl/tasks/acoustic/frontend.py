@@ -83,12 +83,7 @@ def mel_filters(bands: int, fft: int, rate: int, low: float, high: float) -> NDA
 class LogMel:
     """Log-mel energies for one sample rate: tables made once, then `features = logmel(samples)`.
 
-    Attributes
-    ----------
-    length, shift : int
-        Of a frame, in samples.
-    fft : int
-        Points of the Fourier transform.
+    ``length``, ``shift``: of a frame, in samples.  ``fft``: points of the Fourier transform.
     """
 
     def __init__(self, settings: AcousticSettings, rate: int) -> None:

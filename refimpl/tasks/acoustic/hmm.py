@@ -103,12 +103,8 @@ def flat_start(
     the loudest, and likewise ends.  A quiet end shorter than silence's three states counts as
     speech, as does any that speech needs to hold its own states.
 
-    Parameters
-    ----------
-    said : (n,) int64
-        The states of the words, without silence.  n <= frames.
-    features : (frames, bands)
-        Normalised log-mel energies.
+    ``said`` (n,): the states of the words, without silence.  n <= frames.  ``features`` (frames,
+    bands): normalised log-mel energies.
     """
     frames, quiet = len(features), len(states.silence)
     loudness = features.mean(axis=1)

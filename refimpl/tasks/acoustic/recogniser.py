@@ -41,12 +41,8 @@ Window = list[tuple[int, NDArray[np.float64]]]
 class Recogniser:
     """All that stands between log p(state | frame) and words.
 
-    Attributes
-    ----------
-    statistics : Statistics
-        Priors and durations of the states; all alike until they are counted.
-    word_penalty : float
-        The decoder's; changed by `tune`.
+    ``statistics``: priors and durations of the states; all alike until they are counted.
+    ``word_penalty``: the decoder's; changed by `tune`.
     """
 
     def __init__(self, settings: AcousticSettings, lexicon: Lexicon, states: States) -> None:

@@ -33,10 +33,7 @@ from refimpl.world.communicator import Communicator
 class AcousticTask:
     """Frame classification into HMM states, scored by frame and by word.
 
-    Attributes
-    ----------
-    inputs, classes : int
-        Width of the network's input and output.
+    ``inputs``, ``classes``: width of the network's input and output.
     """
 
     Settings: ClassVar[type] = AcousticSettings
