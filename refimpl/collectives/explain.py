@@ -201,10 +201,7 @@ def explain(name: str, p: int, k: int | None = None) -> str:
     ``name``: one of `NAMES`: a family, or a family and an operation.  ``p``: ranks, 1 to 16.
     ``k``: ranks per node, which divides p; for the hierarchical ones, which need it.
 
-    Raises
-    ------
-    UserError
-        If the name is unknown, or p or k do not fit.
+    Raises `UserError` if the name is unknown, or p or k do not fit.
 
     >>> print(explain("tree-broadcast", 4))
     tree broadcast from rank 0, p = 4

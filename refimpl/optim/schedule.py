@@ -123,8 +123,6 @@ class Newbob(Schedule):
     There the first L is the loss of the initial network; to follow it, call `decide` with that
     loss before training.  The first call only sets L, and accepts (unless the loss is NaN).
 
-    Examples
-    --------
     >>> newbob = Newbob(lr=0.5)
     >>> for loss in (4.0, 2.0, 2.5, 1.9, 1.8999):
     ...     print(*newbob.decide(loss), newbob.rate(0, 1))

@@ -26,8 +26,6 @@ class SGD(Optimizer):
     ``momentum``: in [0, 1).  With 0 there is no state.  ``nesterov``: look ahead along the
     velocity.  ``weight_decay``: adds weight_decay * w to the gradient (L2), after ``scale``.
 
-    Examples
-    --------
     >>> sgd, w = SGD(momentum=0.5), np.array([1.0])
     >>> states = sgd.allocate(1, w.dtype)
     >>> for _ in range(2):

@@ -89,22 +89,9 @@ def best_paths(
 
     Utterances are padded to the longest and graphs to the largest, with nodes nothing leads to;
     padding only ever meets itself, so an utterance's result is the same, to the bit, whatever
-    stands beside it.
+    stands beside it.  ``likelihoods``: scaled, logarithms, (T_u, classes) for each graph.  Where
+    no path fits into T_u frames the score is -inf, and the states (T_u,) have no meaning.
 
-    Parameters
-    ----------
-    likelihoods : list of (T_u, classes) arrays
-        Scaled log-likelihoods.
-    graphs
-        One for each.
-
-    Returns
-    -------
-    list of (score, (T_u,) int64)
-        Score -inf and states of no meaning where no path fits into T_u frames.
-
-    Notes
-    -----
     Cost: utterances * frames * nodes * predecessors additions, in max(T_u) vectorised steps,
     and one byte per utterance, frame and node.
     """

@@ -53,8 +53,6 @@ class WordLoop:
 
         ``likelihoods``: scaled log-likelihoods; not modified.
 
-        Notes
-        -----
         Cost: about 5 operations per utterance, frame and node, in max(T_u) vectorised steps per
         batch of utterances of similar length; the result does not depend on the batches.
         """

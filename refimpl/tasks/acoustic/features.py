@@ -18,13 +18,13 @@ import zlib
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.support.errors import UserError, require
-from refimpl.support.files import partial_of
+from refimpl.support.files import save_arrays
 from refimpl.tasks.acoustic.frontend import LogMel
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.settings import AcousticSettings
@@ -56,20 +56,11 @@ class Clipped(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The log-mel energies of some utterances.
+    """The log-mel energies of some utterances."""
 
-    rate : int
-        Sample rate in hertz.
-    offsets : (utterances + 1,) int64
-        Utterance u has rows offsets[u] to offsets[u + 1].
-    features : (frames, bands) float32
-        Utterance after utterance, not normalised.
-    clipped : Clipped
-    """
-
-    rate: int
-    offsets: NDArray[np.int64]
-    features: NDArray[np.float32]
+    rate: int  # hertz
+    offsets: NDArray[np.int64]  # (utterances + 1,): utterance u has rows offsets[u] to [u + 1]
+    features: NDArray[np.float32]  # (frames, bands), not normalised
     clipped: Clipped
 
 
@@ -91,24 +82,13 @@ def log_mel_features(
 ) -> Found:
     """Return the log-mel energies of all utterances, the same bits on every rank.
 
-    Collective.  `settings.sample_rate` None: the rate of the first utterance's recording.
+    Collective, with the same utterances everywhere.  `settings.sample_rate` None: the rate of the
+    first one's recording.  `cache`: folder to keep the features in, created if need be; None:
+    compute them anew.
 
-    Parameters
-    ----------
-    utterances
-        The same on every rank.
-    cache
-        Folder to keep the features in, created if need be; None: compute them anew.
-
-    Returns
-    -------
-    Found
-
-    Raises
-    ------
-    UserError
-        If a wav cannot be read, has another sample rate, is shorter than one frame or by more
-        than a frame than its segment, or gives a feature that is not a number.  On every rank.
+    Raises `UserError` if a wav cannot be read, has another sample rate, is shorter than one frame
+    or by more than a frame than its segment, or gives a feature that is not a number; on every
+    rank.
     """
     file: Path | None = None
     found: Found | None = None
@@ -275,19 +255,10 @@ def read_cache(file: Path, utterances: int, bands: int) -> Found | None:
 
 def write_cache(file: Path, found: Found) -> None:
     """Write a cache file: whole or not at all.  A folder that cannot be written is no error."""
-    partial = partial_of(file)
+    arrays: dict[str, Any] = {
+        **{"rate": found.rate, "offsets": found.offsets, "features": found.features},
+        **{"clipped": found.clipped.segments, "seconds": found.clipped.seconds},
+    }
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(partial, "wb") as out:
-                np.savez(
-                    out,
-                    rate=found.rate,
-                    offsets=found.offsets,
-                    features=found.features,
-                    clipped=found.clipped.segments,
-                    seconds=found.clipped.seconds,
-                )
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
+        save_arrays(file, arrays.items())

@@ -25,13 +25,9 @@ WINDOW = 2048
 def posteriors(
     frames: Frames, classes: int, outputs: Outputs, comm: Communicator
 ) -> Iterator[list[tuple[int, NDArray[np.float64]]]]:
-    """Yield this rank's utterances and their log p(state | frame), some at a time.
+    """Yield this rank's utterances, some at a time: (number, log p(state | frame) (T, classes)).
 
     Collective, and only if every rank exhausts it: it calls `outputs` equally often on all.
-
-    Yields
-    ------
-    list of (utterance number, (T, classes) float64)
     """
     rows, offsets = CHUNK, frames.offsets
     cut = packs(np.diff(offsets).tolist(), rows)

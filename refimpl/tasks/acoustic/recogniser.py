@@ -135,20 +135,12 @@ class Recogniser:
 
         Frames are scored against the exact alignment where the split has one, else against
         `Split.aligned`, else against the forced alignment of its words by this very network; words
-        that the lexicon lacks cannot
-        be aligned, and without an exact alignment their utterances' frames are not scored.
+        that the lexicon lacks cannot be aligned, and without an exact alignment their utterances'
+        frames are not scored.
 
-        Parameters
-        ----------
-        words
-            False: leave out the word errors, and the decoder's time.
-
-        Returns
-        -------
-        dict
-            frames: how many were scored; loss: mean cross-entropy per frame; frame_error_rate:
-            share of frames whose most probable state is not the target; word_error_rate: see
-            `WordErrors.as_dict`.
+        Returns frames: how many were scored; loss: mean cross-entropy per frame; frame_error_rate:
+        share of frames whose most probable state is not the target; word_error_rate: see
+        `WordErrors.as_dict`, left out (and the decoder's time) without `words`.
         """
         loop = self._loop()
         frames = loss = broken = wrong = 0
