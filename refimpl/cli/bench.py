@@ -7,6 +7,8 @@ from typing import Any
 
 from refimpl.cli.arguments import positive
 from refimpl.cli.base import say, world
+from refimpl.support.files import check_file, write_json, writing
+from refimpl.world.agree import on_first_rank, together
 
 
 def add(commands: Any) -> None:
@@ -43,7 +45,6 @@ def _step(comm: Any, args: Any) -> tuple[Any, str]:
 def _gtc(comm: Any, args: Any) -> tuple[Any, str]:
     from refimpl.run.bench import gtc
     from refimpl.run.modelfile import ModelFile
-    from refimpl.world.agree import on_first_rank
 
     result = on_first_rank(comm.mpi, lambda: gtc.measure(**_given(repeats=args.repeats)))
     text = gtc.table(result)
@@ -62,8 +63,6 @@ def _given(**options: Any) -> dict[str, Any]:
 
 def run(args: Any) -> int:
     """Measure and print the table."""
-    from refimpl.support.files import check_file, write_json, writing
-    from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)
     with together(comm):

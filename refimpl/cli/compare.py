@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from refimpl.cli.arguments import positive
 from refimpl.cli.base import say, world
 from refimpl.cli.run_options import add_options, parsed_over, run_of
 from refimpl.methods.strategies import STRATEGIES
-
-if TYPE_CHECKING:
-    from refimpl.run.config import Run
-    from refimpl.run.modelfile import ModelFile
+from refimpl.run.config import Run
+from refimpl.run.modelfile import ModelFile
+from refimpl.support.errors import UserError, listed
+from refimpl.support.files import check_file, write_json, writing
+from refimpl.world.agree import together
 
 DEFAULT = ",".join(row.name for row in STRATEGIES.values() if row.usual)
 
@@ -44,9 +45,6 @@ def add(commands: Any) -> None:
 def run(args: Any) -> int:
     """Train them all and print the table; the file is brought up to date after every run."""
     from refimpl.run import compare, picture
-    from refimpl.run.modelfile import ModelFile
-    from refimpl.support.files import check_file, write_json, writing
-    from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)
     model = ModelFile.open(args.model, comm)
@@ -74,7 +72,6 @@ def run(args: Any) -> int:
 def runs(args: Any, model: ModelFile, world: int) -> dict[str, Run]:
     """Return what each strategy is to do: the options for all, and those for it alone."""
     from refimpl.run.compare import check_same, fitted
-    from refimpl.support.errors import UserError, listed
 
     names = [name.strip() for name in args.strategies.split(",") if name.strip()]
     if len(set(names)) < len(names) or not names:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from refimpl.cli.arguments import positive, positive_number, setting, whole
 from refimpl.cli.base import Parser
 from refimpl.methods import strategies
 from refimpl.methods.options import Option
 from refimpl.methods.strategies import Lengths
+from refimpl.run.config import Run, override
+from refimpl.run.modelfile import ModelFile
 from refimpl.support.errors import UserError
-
-if TYPE_CHECKING:
-    from refimpl.run.config import Run
-    from refimpl.run.modelfile import ModelFile
 
 
 def add_options(command: Any) -> None:
@@ -108,7 +106,6 @@ def methods_of(args: Any) -> dict[str, Any]:
 
 def run_of(args: Any, model: ModelFile, strategy: str, **changes: Any) -> Run:
     """Return the run that the options ask for, with some of its fields changed."""
-    from refimpl.run.config import Run, override
 
     recipe = override(model.recipe(), {name: getattr(args, name) for name in RECIPE_OPTIONS})
     fields = {

@@ -255,10 +255,8 @@ def read_cache(file: Path, utterances: int, bands: int) -> Found | None:
 
 def write_cache(file: Path, found: Found) -> None:
     """Write a cache file: whole or not at all.  A folder that cannot be written is no error."""
-    arrays: dict[str, Any] = {
-        **{"rate": found.rate, "offsets": found.offsets, "features": found.features},
-        **{"clipped": found.clipped.segments, "seconds": found.clipped.seconds},
-    }
+    clipped, seconds = found.clipped
+    arrays: dict[str, Any] = {**found._asdict(), "clipped": clipped, "seconds": seconds}
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         save_arrays(file, arrays.items())
