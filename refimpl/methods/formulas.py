@@ -119,10 +119,10 @@ def _step(
     yield "one step: what each rank sends"
     rows: dict[tuple[str, str], tuple[int, Fraction]] = {}
     for call in traffic.step_calls(methods, setting, typical):
-        if call.own is not None:
-            what = f"{methods.gradient.name} {call.purpose}", "its own exchange"
-        else:
+        if call.own is None and call.purpose in ("parameters", "gradients"):
             what = words[call.operation]
+        else:
+            what = f"{methods.gradient.name} {call.purpose}", "its own exchange"
         times, before = rows.get(what, (call.times, Fraction()))
         rows[what] = times, before + call.times * _least(call)
     for (label, formula), (times, nbytes) in rows.items():

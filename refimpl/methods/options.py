@@ -125,7 +125,8 @@ class Options:
             one.refuse(getattr(self, one.field))
 
     @classmethod
-    def options(cls) -> dict[str, Option]:
+    @cache
+    def options(cls) -> Mapping[str, Option]:
         """Return the options by key, in order."""
         hints, found = get_type_hints(cls), {}
         for field in fields(cls):

@@ -178,23 +178,25 @@ def pieces(replica) -> bytes:
     return b"".join(piece.tobytes() for piece in replica.partition.pieces)
 
 
+def watched(comm, grid: Grid, methods: Methods, **options) -> Ran:
+    """Return what this rank has after some steps; options as `tiny.trained`.  Collective."""
+    seen, held = [], []
+
+    def watch(replica):
+        seen.append(Watch(replica))
+        comm.events.add(seen[0])
+
+    given = {"steps": STEPS, "before": watch, "after": lambda r: held.append(pieces(r))}
+    trained = tiny.trained(comm, grid=grid, methods=methods, **given | options)
+    comm.events.remove(seen[0])
+    return Ran(held, seen[0].phases, trained)
+
+
 @cache
 def ran(grid: Grid, methods: Methods, per_node: int | None = None, **options) -> list[Ran]:
-    """Return what each rank has after some steps; options as `tiny.trained`."""
-
-    def body(comm):
-        seen = []
-
-        def watch(replica):
-            seen.append(Watch(replica))
-            comm.events.add(seen[0])
-
-        held = []
-        given = {"steps": STEPS, "before": watch, "after": lambda r: held.append(pieces(r))}
-        trained = tiny.trained(comm, grid=grid, methods=methods, **given | options)
-        return Ran(held, seen[0].phases, trained)
-
-    return spawn(Nodes.of(grid.world, per_node).node, body)
+    """Return what each rank has, ranks being threads."""
+    nodes = Nodes.of(grid.world, per_node).node
+    return spawn(nodes, lambda comm: watched(comm, grid, methods, **options))
 
 
 def run(case: Case, per_node: int | None = None, **options) -> list[Ran]:

@@ -4,18 +4,20 @@ Rows, methods and options are taken from the table: a new one is tested here wit
 Ranks are threads (`loopback`).
 """
 
+import numpy as np
 import pytest
 import rows
 import tiny
 from checks import serial
 from listeners import Heard
 from loopback import spawn
-from rows import ALL, EVERY, FEW, STEPS, cuts, nonzero, refused, run, summed
+from rows import ALL, EVERY, FEW, STEPS, cuts, nonzero, pieces, refused, run, summed
 
 from refimpl import collectives
 from refimpl.methods import traffic
 from refimpl.methods.protocol import Setting
 from refimpl.nn import Layout
+from refimpl.state import tree
 from refimpl.world import events
 from refimpl.world.topology import Nodes
 
@@ -29,15 +31,16 @@ def digests(ranks):
 @pytest.mark.parametrize("case", [case for n in WORLDS for case in cuts(n)], ids=str)
 def test_a_row_trains_as_serial_or_as_its_twin_without_shards(case):
     """All ranks end with one model; it is serial's if sums are all that is done to gradients."""
-    one = digests(run(case, micro_batches=tiny.MICRO_BATCHES))
+    one = digests(run(case))
     assert len(one) == 1
-    want = serial(steps=STEPS).digest
+    share = {"micro_batches": 2 * case.world}
+    want = serial(steps=STEPS, **share).digest
     if case.exact:
         assert one == {want}
     elif case.world > 1:
         assert one != {want}, "an example that shows nothing of the method"
     if case.twin is not None and case.methods.gradient.sharding_keeps_bits:
-        assert one == digests(rows.ran(*case.twin, micro_batches=tiny.MICRO_BATCHES))
+        assert one == digests(rows.ran(*case.twin, **share))
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,17 @@ def test_replicas_are_equal_after_every_step_and_blocks_after_every_sync(case, o
                 elif step == STEPS - 1 and case in EVERY:
                     assert len(held) == grid.blocks, "blocks that did not train alone"
     assert len(digests(ranks)) == 1
+
+
+@pytest.mark.parametrize("case", [case for case in FEW if case.grid.blocks > 1], ids=str)
+def test_what_blocks_average_is_the_model_and_training_goes_on_from_their_start(case):
+    ranks, grid = [one.trained for one in run(case)], case.grid
+    for rank, one in enumerate(ranks):
+        group = [ranks[other].replica for other in grid.partition_group(rank)]
+        model = tree.join(one.replica.context.layout, [r.block.model for r in group])
+        named = [value.ravel() for value in one.parameters.values()]
+        assert np.concatenate(named).tobytes() == model.tobytes()
+        assert pieces(one.replica) == one.replica.block.start().tobytes()
 
 
 def sends_what_it_says(case, per_node=None, family="ring", **options):

@@ -5,12 +5,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import rows
 import tiny
 
 from refimpl import collectives, nn, optim
 from refimpl.methods.partition.stages import Sharded
 from refimpl.methods.step import Replica, StepOptions
-from refimpl.methods.strategies import Methods
+from refimpl.methods.strategies import STRATEGIES, Methods
 from refimpl.world.groups import Groups
 from refimpl.world.topology import Grid, divisors
 
@@ -21,6 +22,20 @@ def serial(comm, **options):
     result = tiny.trained(single, **options)
     single.free()
     return result
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_row_trains_as_it_does_with_threads_for_ranks(world, name):
+    """The same bits and the same messages, on the grid in the middle of those that it can have."""
+    cases = [case for case in rows.cuts(world.size) if case.name == name]
+    if not cases:
+        return
+    case = cases[len(cases) // 2]
+    options = {"micro_batches": world.size, "steps": 4}
+    want = rows.ran(case.grid, case.methods, **options)[world.rank]
+    got = rows.watched(world, case.grid, case.methods, **options)
+    assert got.trained.digest == want.trained.digest
+    assert [phase.sent for phase in got.phases] == [phase.sent for phase in want.phases]
 
 
 @pytest.mark.parametrize("algorithm", ["ring", "halving-doubling", "native"])
