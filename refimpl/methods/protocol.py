@@ -56,7 +56,7 @@ class Context:
 
     def fixed(self, terms: int, what: str = "the gradient") -> FixedPoint | None:
         """Return the fixed point for sums of so many terms; None with float sums."""
-        return FixedPoint(terms, what, self.faults.tell) if self.exact else None
+        return FixedPoint(terms, what, self.faults) if self.exact else None
 
 
 @dataclass(frozen=True)

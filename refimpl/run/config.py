@@ -136,6 +136,11 @@ class Run:
         for name, size in (("--lr", recipe.lr), ("--clip", recipe.clip)):
             if size is not None and not 0 < size < float("inf"):
                 raise UserError(f"{name} {size}: must be a positive number")
+        if self.reduction == "exact" and self.dtype == "float64":
+            raise UserError(
+                "--reduction exact adds multiples of 2^-40, to which --dtype float64 brings "
+                "digits that would be lost: use float32, or --reduction float"
+            )
         self.optimizer(), self.schedule()
 
     @staticmethod

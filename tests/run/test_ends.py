@@ -284,3 +284,34 @@ def test_a_run_that_diverges_is_a_row_and_the_others_follow(rate, options, capsy
         assert "has failed (training diverged" in capsys.readouterr().err
     with pytest.raises(UserError, match="has failed .training diverged"):
         RunFolder.finished(out)
+
+
+@pytest.mark.parametrize("size, warned", [(1e-14, True), (1e-9, False)])
+def test_gradients_that_exact_sums_lose_altogether_are_told(small, size, warned):
+    said = []
+
+    class Tiny(nn.Affine):
+        def bind(self, parameters, gradients=None):
+            super().bind(parameters, gradients)
+            self.own = gradients
+
+        def backward(self, dy, input_gradient=True):
+            dx = super().backward(dy, input_gradient)
+            self.own[:] = size
+            return dx
+
+    file = model(0)
+    file.module.build = lambda seed, inputs, classes: nn.Sequential(
+        Tiny("b", inputs, classes, seed)
+    )
+    run = run_of("ddp", reduction="exact", recipe={"optimizer": "adam"})
+    with np.errstate(all="ignore"):
+        (summary,) = spawn((0,), lambda comm: Trainer(comm, run, file, said.append).train())
+    assert summary["steps"] == 6
+    told = [line for line in said if line.startswith("warning: the gradient of unit b was below")]
+    assert bool(told) == warned == ("--reduction float" in "".join(said))
+
+
+def test_exact_sums_of_more_digits_than_they_keep_are_refused():
+    with pytest.raises(UserError, match="--dtype float64 brings"):
+        run_of("ddp", reduction="exact", dtype="float64").check(2)

@@ -59,7 +59,8 @@ class AllReduce(GradientAxis):
     """The exact sum over the group.
 
     Order of summation: that of the collective, see `refimpl.collectives`; with int64 gradients
-    (``--reduction exact``) the order does not matter, and the sum is rounded once, at the end.
+    (``--reduction exact``) the order does not matter, and the sum is rounded at the end: once, but
+    for sums beyond 2^13 (`refimpl.numerics.exact`).
     Cost: one all-reduce of the shard.
     """
 
