@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from beeps import beeps
 from launch import CHECKOUT, MPIEXEC, SURROUNDINGS, launched, needs_mpiexec
 from loopback import spawn
 
@@ -148,6 +149,21 @@ def test_ranks_meet_within_an_epoch_too(small, monkeypatch):
 
     spawn((0, 0), body)
     assert max(seen) == 3  # counted from 0: two steps, met; two steps, met
+
+
+@pytest.mark.parametrize("steps", [1, 8])
+def test_speech_without_exact_targets_diverges_in_a_row_too(steps, capsys, tmp_path):
+    """Scoring aligns the words of dev with what the network says, be it nonsense."""
+    corpus = tmp_path / "corpus"
+    beeps(corpus)
+    for split in ("train", "dev", "test"):
+        (corpus / split / "ctm").unlink()
+    common = ["acoustic_mlp", "--data", str(corpus), "--set", "hidden=8", "--steps", str(steps)]
+    rest = ["--batch", "32", "--strategies", "ddp,bmuf", "--for", "ddp --lr 1e30"]
+    assert cli.main(["compare", *common, *rest]) == 0
+    said, error = capsys.readouterr()
+    assert error == "" and said.count("training diverged") == 1
+    assert "diverged" in said.splitlines()[-2] and said.splitlines()[-1].count("%") >= 2
 
 
 @needs_mpiexec
