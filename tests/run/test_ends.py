@@ -98,12 +98,13 @@ EVERY = {
 }
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("clip", [None, 1.0])
-@pytest.mark.parametrize("reduction", ["float", "exact"])
+@pytest.mark.parametrize(
+    "reduction, clip, bad",
+    [("float", None, np.nan), ("float", 1, np.inf), ("exact", None, np.inf), ("exact", 1, np.nan)],
+)
 @pytest.mark.parametrize("strategy", EVERY)
 def test_a_bad_gradient_is_found_in_its_step_on_all_ranks(small, strategy, reduction, clip, bad):
-    run = run_of(strategy, EVERY[strategy], reduction=reduction, recipe={"clip": clip})
+    run = run_of(strategy, EVERY[strategy], reduction=reduction, recipe={"clip": clip and 1.0})
     told = trained(run, 4, bad=bad)
     assert len(set(told)) == 1, told
     assert told[0].startswith("training diverged in step 3: the gradient of unit b"), told
