@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from refimpl.collectives import Auto, norm
-from refimpl.methods.protocol import Call, Setting, Statistics
+from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.strategies import Methods
 from refimpl.support.errors import UserError
 from refimpl.world.ledger import LINKS, Count

@@ -12,7 +12,7 @@ from typing import Any
 
 from refimpl import collectives, optim
 from refimpl.methods import strategies
-from refimpl.methods.protocol import Setting
+from refimpl.methods.calls import Setting
 from refimpl.methods.step import StepOptions
 from refimpl.methods.strategies import Methods, Strategy, strategy
 from refimpl.nn.flat import Layout

@@ -17,15 +17,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.options import option
-from refimpl.methods.protocol import (
-    Call,
-    Context,
-    GradientAxis,
-    GradientMethod,
-    Setting,
-    Statistics,
-)
+from refimpl.methods.protocol import Context, GradientAxis, GradientMethod
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refimpl.collectives import small
+from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
 from refimpl.methods.gradient.gtc import guard, threshold, wire
 from refimpl.methods.gradient.gtc.exchange import Exchanged, exchange
 from refimpl.methods.gradient.gtc.exchange import cost as exchange_cost
 from refimpl.methods.options import POSITIVE, Check, least, option
-from refimpl.methods.protocol import Call, Context, GradientMethod, Setting, Statistics
+from refimpl.methods.protocol import Context, GradientMethod
 from refimpl.state.tree import Leaf, Tree
 
 
