@@ -66,8 +66,8 @@ def run(args: Any) -> int:
 def formulas(args: Any, row: Any, given: Any, grid: Any, nodes: Any) -> str:
     """Return the formulas, filled in."""
     from refimpl import collectives, optim
+    from refimpl.methods.calls import Setting
     from refimpl.methods.formulas import table
-    from refimpl.methods.protocol import Setting
     from refimpl.nn.flat import one_unit
 
     numbers = {

@@ -14,9 +14,9 @@ def allreduce(
 ) -> None:
     """Replace x (n,) by its sum over the group, in place; one all-reduce of n elements.
 
-    With ``fixed`` the terms are turned into 64-bit fixed point, and the sum is rounded to x's
-    dtype once: the same bits for every algorithm and every cut of x into shards.  Without, the
-    order of summation is that of the collective.
+    With ``fixed`` the terms are turned into 64-bit fixed point, and the sum back to x's dtype: the
+    same bits for every algorithm and every cut of x into shards.  Without, the order of summation
+    is that of the collective.
     """
     if group.size == 1:
         return

@@ -33,11 +33,16 @@ class Faults:
     def __init__(self, rank: int = 0) -> None:
         self.rank, self.step = rank, 0
         self.first: Fault | None = None
+        self.noticed: str | None = None
 
     def tell(self, what: str, late: bool = False) -> None:
         """Remember what was seen, if it is the first; ``late``: it may follow from another's."""
         if self.first is None:
             self.first = Fault(self.step, late, self.rank, what)
+
+    def notice(self, what: str) -> None:
+        """Remember what training can go on with, and its user should know; the last of it."""
+        self.noticed = what
 
     def check(self, gradient: np.ndarray, layout: Layout, members: tuple[int, ...]) -> None:
         """Look through a shard of floats, summed over so many ranks, for NaN and infinity.

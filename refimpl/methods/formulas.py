@@ -13,8 +13,8 @@ from fractions import Fraction
 from refimpl import collectives
 from refimpl.collectives.families import HIERARCHICAL, RING
 from refimpl.methods import traffic
+from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.partition import memory
-from refimpl.methods.protocol import Call, Setting, Statistics
 from refimpl.methods.strategies import Methods
 from refimpl.world.ledger import Count
 from refimpl.world.topology import Nodes

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from refimpl.collectives import Auto, norm
-from refimpl.methods.protocol import Call, Setting, Statistics
+from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.strategies import Methods
 from refimpl.support.errors import UserError
 from refimpl.world.ledger import LINKS, Count
@@ -36,7 +37,10 @@ def step_calls(
 
 
 def sync_calls(methods: Methods, setting: Setting) -> Iterator[Call]:
-    """Yield what all ranks send when a block ends: for a step that is owed, and for models."""
+    """Yield what all ranks send when a block ends: for a step that is owed, and for models.
+
+    Where a step could be owed and none is, its norm and its parameters are not sent.
+    """
     if methods.block is None or setting.grid.blocks == 1:
         return
     owed = methods.gradient.settling(setting)
@@ -59,11 +63,12 @@ def families(methods: Methods, setting: Setting) -> dict[str, set[bool]]:
 
     Axes that send nothing are left out; numbers that ranks agree on always go their own way.
     """
-    gradient = methods.gradient
+    gradient, block = methods.gradient, methods.block
+    steps = gradient.traffic(setting, gradient.typical(setting, density=0.01))
     calls = {
         "partition": methods.partition.traffic(setting),
-        "gradient": gradient.traffic(setting, gradient.typical(setting, density=0.01)),
-        "block": sync_calls(methods, setting),
+        "gradient": chain(steps, gradient.settling(setting) or ()),
+        "block": () if block is None else block.traffic(setting),
     }
     found = {
         axis: {call.own is None for call in made if call.purpose != "control"}

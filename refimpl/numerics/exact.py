@@ -8,11 +8,22 @@ so a float sum over ranks depends on who adds first.  Integer addition is associ
 
 and the sum of the q is the same for every algorithm, every cut of the world and serial.  Terms
 are limited so that no sum can leave int64: what could overflow is an error, never a wrap.
+
+Range and resolution are those of one scale for all.  Of m terms each may have up to 2**22 / m.
+Each is wrong by at most 2**-41, whatever its own size, so that smaller ones vanish.  A sum up to
+2**13 has 53 bits and is rounded once, to float32; beyond that, to float64 first.  What float64 has
+beyond these digits is lost:
+
+>>> fixed, q, back = FixedPoint(terms=1), np.zeros(3, np.int64), np.zeros(3)
+>>> fixed.encode(np.array([1 / 3, 1e-12, 4e-13]), q)
+>>> fixed.decode(q, back)
+>>> bool(abs(back - [1 / 3, 1e-12, 4e-13]).max() <= 2**-41), back.tolist()[2]
+(True, 0.0)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +36,16 @@ FRACTION_BITS = 40
 
 # Elements turned at a time: three float64 strips of this length stay in a core's cache.
 PIECE = 1 << 14
+
+
+class Faults(Protocol):
+    """Who hears of numbers instead of an error, so that ranks go on together."""
+
+    def tell(self, what: str) -> None:
+        """Hear of what cannot be added."""
+
+    def notice(self, what: str) -> None:
+        """Hear of what is added as nothing."""
 
 
 class FixedPoint:
@@ -40,11 +61,9 @@ class FixedPoint:
     [0.5, 0.007000000216066837]
     """
 
-    def __init__(
-        self, terms: int, what: str = "a gradient", tell: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, terms: int, what: str = "a gradient", faults: Faults | None = None) -> None:
         self.limit = 2.0**62 / terms
-        self.what, self.tell = what, tell
+        self.what, self.faults = what, faults
         self._scaled = np.empty(PIECE)
         self._integer = np.empty(PIECE, np.int64)
 
@@ -53,16 +72,22 @@ class FixedPoint:
         scaled, integer = self._scaled[: x.size], self._integer[: x.size]
         np.multiply(x, 2.0**FRACTION_BITS, out=scaled)
         # min and max are NaN if any element is, and a comparison with NaN is false.
-        if x.size and not (scaled.max() <= self.limit and scaled.min() >= -self.limit):
+        largest = max(scaled.max(), -scaled.min()) if x.size else 0.0
+        if 0 < largest <= 0.5 and self.faults is not None:
+            self.faults.notice(
+                f"{self.what}{of} was below 2^-41 everywhere, which --reduction exact adds as "
+                "zero: an optimizer that divides by its size needs --reduction float"
+            )
+        if not largest <= self.limit:
             worst = np.nanmax(np.abs(x)) if np.isfinite(x).all() else "not finite"
             most = self.limit / 2.0**FRACTION_BITS
             why = (
                 f"{self.what}{of} is out of the range of --reduction exact (it is {worst}; at "
                 f"most {most:.6g} can be added without overflow)"
             )
-            if self.tell is None:
+            if self.faults is None:
                 raise Diverged(f"{why}: training diverges, or needs --reduction float")
-            self.tell(why)
+            self.faults.tell(why)
             scaled.fill(0)
         np.rint(scaled, out=scaled)
         np.copyto(integer, scaled, casting="unsafe")
@@ -72,7 +97,7 @@ class FixedPoint:
         """Set ``out`` to x in fixed point; x (n,) float, out (n,) int64.
 
         Raises `Diverged` if an element is NaN, infinite, or so large that the sum could overflow;
-        with ``tell`` that is told, with ``of``, and zeros stand for the piece.
+        with ``faults`` that is told, with ``of``, and zeros stand for the piece.
         """
         for start in range(0, x.size, PIECE):
             piece = slice(start, start + PIECE)

@@ -123,9 +123,9 @@ def _trained(
 ) -> dict[str, Any]:
     """Return the summary of one run, on all ranks; ``{"diverged": why}`` if it has none."""
 
-    def outcome(comm: Communicator) -> dict[str, Any]:
+    def outcome(ranks: Any) -> dict[str, Any]:
         try:
-            with Trainer(comm, run, model, say, multiple=multiple) as trainer:
+            with Trainer(ranks, run, model, say, multiple=multiple) as trainer:
                 return trainer.train()
         except Diverged as error:
             say(str(error))

@@ -12,7 +12,7 @@ from typing import Any
 
 from refimpl import collectives, optim
 from refimpl.methods import strategies
-from refimpl.methods.protocol import Setting
+from refimpl.methods.calls import Setting
 from refimpl.methods.step import StepOptions
 from refimpl.methods.strategies import Methods, Strategy, strategy
 from refimpl.nn.flat import Layout
@@ -136,6 +136,11 @@ class Run:
         for name, size in (("--lr", recipe.lr), ("--clip", recipe.clip)):
             if size is not None and not 0 < size < float("inf"):
                 raise UserError(f"{name} {size}: must be a positive number")
+        if self.reduction == "exact" and self.dtype == "float64":
+            raise UserError(
+                "--reduction exact adds multiples of 2^-40, to which --dtype float64 brings "
+                "digits that would be lost: use float32, or --reduction float"
+            )
         self.optimizer(), self.schedule()
 
     @staticmethod

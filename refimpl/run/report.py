@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.methods import traffic
-from refimpl.methods.protocol import Setting
+from refimpl.methods.calls import Setting
 from refimpl.methods.strategies import Methods
 from refimpl.run.config import Run
 from refimpl.support.text import size

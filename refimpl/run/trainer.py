@@ -242,7 +242,7 @@ class Trainer:
         """Return what the gradient and block axes have to say of an epoch; warn if need be."""
         block = self.replica.block
         found = {"compression": compression}
-        warning = self.replica.gradient.warning()
+        warning = self.replica.faults.noticed or self.replica.gradient.warning()
         if warning and not self.warned:
             self.say(f"warning: {warning}")
             self.warned = True

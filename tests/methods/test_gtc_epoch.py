@@ -6,11 +6,13 @@ from axes import combine, context
 from loopback import spawn
 
 from refimpl import collectives
+from refimpl.methods import traffic
 from refimpl.methods.gradient.gtc.method import Threshold
-from refimpl.methods.protocol import Context
+from refimpl.methods.protocol import Context, Setting
 from refimpl.nn.flat import one_unit
 from refimpl.world.groups import Groups
-from refimpl.world.topology import Grid
+from refimpl.world.ledger import Count
+from refimpl.world.topology import Grid, Nodes
 
 
 def alone(n, **options):
@@ -51,6 +53,27 @@ def test_a_fold_is_a_step_on_all_shards_or_on_none(exact):
         return first if first is None else first.tolist(), compressor.settle(memory)
 
     assert spawn((0,) * 4, body) == [([0, 0], None), ([1, 0], None)] * 2
+
+
+def test_what_settling_sends_is_its_formula():
+    """Dense sums of the shards, and a number from each of them."""
+    options = {"tau": 1.0, "at_sync": "fold"}
+    build = on_four(options)
+
+    def body(comm):
+        build(comm).settle(np.zeros(2, np.float32))
+        return comm.ledger.by_purpose()
+
+    nodes = Nodes.of(4, 2)
+    setting = Setting(Grid(1, 2, 2), nodes, one_unit(4, 2), collectives.get("ring"))
+    want = traffic.sent(Threshold(**options).settling(setting))
+    books = spawn(nodes.node, body)
+    assert set(want) == {"gradients", "control"}
+    for purpose, links in want.items():
+        for link, count in links.items():
+            sent = sum((book[purpose][link] for book in books), Count())
+            assert sent == count, (purpose, link)
+    assert Threshold(tau=1.0).settling(setting) is None
 
 
 def test_plain_sgd_has_applied_after_a_fold_what_it_computed_and_momentum_has_not():

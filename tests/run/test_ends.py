@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from beeps import beeps
 from launch import CHECKOUT, MPIEXEC, SURROUNDINGS, launched, needs_mpiexec
 from loopback import spawn
 
@@ -97,12 +98,13 @@ EVERY = {
 }
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("clip", [None, 1.0])
-@pytest.mark.parametrize("reduction", ["float", "exact"])
+@pytest.mark.parametrize(
+    "reduction, clip, bad",
+    [("float", None, np.nan), ("float", 1, np.inf), ("exact", None, np.inf), ("exact", 1, np.nan)],
+)
 @pytest.mark.parametrize("strategy", EVERY)
 def test_a_bad_gradient_is_found_in_its_step_on_all_ranks(small, strategy, reduction, clip, bad):
-    run = run_of(strategy, EVERY[strategy], reduction=reduction, recipe={"clip": clip})
+    run = run_of(strategy, EVERY[strategy], reduction=reduction, recipe={"clip": clip and 1.0})
     told = trained(run, 4, bad=bad)
     assert len(set(told)) == 1, told
     assert told[0].startswith("training diverged in step 3: the gradient of unit b"), told
@@ -148,6 +150,21 @@ def test_ranks_meet_within_an_epoch_too(small, monkeypatch):
 
     spawn((0, 0), body)
     assert max(seen) == 3  # counted from 0: two steps, met; two steps, met
+
+
+@pytest.mark.parametrize("steps", [1, 8])
+def test_speech_without_exact_targets_diverges_in_a_row_too(steps, capsys, tmp_path):
+    """Scoring aligns the words of dev with what the network says, be it nonsense."""
+    corpus = tmp_path / "corpus"
+    beeps(corpus)
+    for split in ("train", "dev", "test"):
+        (corpus / split / "ctm").unlink()
+    common = ["acoustic_mlp", "--data", str(corpus), "--set", "hidden=8", "--steps", str(steps)]
+    rest = ["--batch", "32", "--strategies", "ddp,bmuf", "--for", "ddp --lr 1e30"]
+    assert cli.main(["compare", *common, *rest]) == 0
+    said, error = capsys.readouterr()
+    assert error == "" and said.count("training diverged") == 1
+    assert "diverged" in said.splitlines()[-2] and said.splitlines()[-1].count("%") >= 2
 
 
 @needs_mpiexec
@@ -284,3 +301,34 @@ def test_a_run_that_diverges_is_a_row_and_the_others_follow(rate, options, capsy
         assert "has failed (training diverged" in capsys.readouterr().err
     with pytest.raises(UserError, match="has failed .training diverged"):
         RunFolder.finished(out)
+
+
+@pytest.mark.parametrize("size, warned", [(1e-14, True), (1e-9, False)])
+def test_gradients_that_exact_sums_lose_altogether_are_told(small, size, warned):
+    said = []
+
+    class Tiny(nn.Affine):
+        def bind(self, parameters, gradients=None):
+            super().bind(parameters, gradients)
+            self.own = gradients
+
+        def backward(self, dy, input_gradient=True):
+            dx = super().backward(dy, input_gradient)
+            self.own[:] = size
+            return dx
+
+    file = model(0)
+    file.module.build = lambda seed, inputs, classes: nn.Sequential(
+        Tiny("b", inputs, classes, seed)
+    )
+    run = run_of("ddp", reduction="exact", recipe={"optimizer": "adam"})
+    with np.errstate(all="ignore"):
+        (summary,) = spawn((0,), lambda comm: Trainer(comm, run, file, said.append).train())
+    assert summary["steps"] == 6
+    told = [line for line in said if line.startswith("warning: the gradient of unit b was below")]
+    assert bool(told) == warned == ("--reduction float" in "".join(said))
+
+
+def test_exact_sums_of_more_digits_than_they_keep_are_refused():
+    with pytest.raises(UserError, match="--dtype float64 brings"):
+        run_of("ddp", reduction="exact", dtype="float64").check(2)

@@ -34,15 +34,9 @@ import numpy as np
 
 from refimpl.collectives.norm import GlobalNorm
 from refimpl.methods import dense
+from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.options import POSITIVE, Check, least, option
-from refimpl.methods.protocol import (
-    BlockAxis,
-    BlockMethod,
-    Call,
-    Context,
-    Setting,
-    Statistics,
-)
+from refimpl.methods.protocol import BlockAxis, BlockMethod, Context
 from refimpl.state.tree import Leaf, Tree
 
 # Values per pass: the model, W, D and the temporaries of `block_update` stay in the cache.

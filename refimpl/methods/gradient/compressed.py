@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from refimpl.methods import dense
+from refimpl.methods.calls import Call, Setting
 from refimpl.methods.options import least, option
-from refimpl.methods.protocol import Call, Context, GradientAxis, Setting
+from refimpl.methods.protocol import Context, GradientAxis
 
 
 def warmup_option() -> Any:

@@ -17,15 +17,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.options import option
-from refimpl.methods.protocol import (
-    Call,
-    Context,
-    GradientAxis,
-    GradientMethod,
-    Setting,
-    Statistics,
-)
+from refimpl.methods.protocol import Context, GradientAxis, GradientMethod
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,8 @@ class AllReduce(GradientAxis):
     """The exact sum over the group.
 
     Order of summation: that of the collective, see `refimpl.collectives`; with int64 gradients
-    (``--reduction exact``) the order does not matter, and the sum is rounded once, at the end.
+    (``--reduction exact``) the order does not matter, and the sum is rounded at the end: once, but
+    for sums beyond 2^13 (`refimpl.numerics.exact`).
     Cost: one all-reduce of the shard.
     """
 

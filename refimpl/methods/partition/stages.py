@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from refimpl.collectives import Collectives
+from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.options import Check, option
 from refimpl.methods.partition.zero import ModelStates
-from refimpl.methods.protocol import Call, Context, PartitionMethod, Setting, Statistics
+from refimpl.methods.protocol import Context, PartitionMethod
 
 
 class Calls(NamedTuple):

@@ -7,6 +7,11 @@ training then fails without an error.  So the first steps are watched.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
 # Steps that are watched, and the density above which a threshold is too low.
 STEPS = 100
 MOST = 1 / 16
@@ -76,3 +81,38 @@ frames needs sum units
             f"tau = {tau:g} ({units} units) {text}; a tau that was found for {other}s over frames "
             f"needs {other} units"
         )
+
+
+def lost(residual: float, dtype: np.dtype) -> str | None:
+    """Return a warning if |residual| / tau is so large that sent + rest = given fails.
+
+    Beyond 2^24 tau (2^53 in float64) tau is too small to be taken out of a residual.
+    """
+    digits = np.finfo(dtype).nmant + 1
+    if residual < 2.0**digits:
+        return None
+    return (
+        f"residuals have grown beyond 2^{digits} tau: what is sent is not taken out of them any "
+        "more, and nothing they owe is ever paid; raise tau, set a target density, or clip "
+        "residuals (--residual-clip-every)"
+    )
+
+
+def means(ranks: Sequence[Mapping[str, Any]], values: int) -> dict[str, Any]:
+    """Return means over an epoch's compressed steps, of all ranks: of all groups and shards.
+
+    Of a rank in a step: ``density``, entries over the values of its shard, ``entries`` and
+    ``message_bytes``; none of them without such steps.  ``residual`` is the largest there is now.
+
+    >>> one = {"steps": 2, "entries": 3, "message_bytes": 50, "residual": 1.5}
+    >>> means([one, one | {"entries": 1}], values=10)
+    {'residual': 1.5, 'density': 0.1, 'entries': 1.0, 'message_bytes': 25.0}
+    """
+    found: dict[str, Any] = {"residual": max(rank["residual"] for rank in ranks)}
+    steps, entries, sent = (
+        sum(rank[name] for rank in ranks) for name in ("steps", "entries", "message_bytes")
+    )
+    if steps:
+        found["density"] = entries / max(1, steps * values)
+        found |= {"entries": entries / steps, "message_bytes": sent / steps}
+    return found

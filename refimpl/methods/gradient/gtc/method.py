@@ -16,18 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
 
 from refimpl.collectives import small
+from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
-from refimpl.methods.gradient.gtc import threshold, wire
+from refimpl.methods.gradient.gtc import guard, threshold, wire
 from refimpl.methods.gradient.gtc.exchange import Exchanged, exchange
 from refimpl.methods.gradient.gtc.exchange import cost as exchange_cost
-from refimpl.methods.gradient.gtc.guard import Guard
 from refimpl.methods.options import POSITIVE, Check, least, option
-from refimpl.methods.protocol import Call, Context, GradientMethod, Setting, Statistics
+from refimpl.methods.protocol import Context, GradientMethod
 from refimpl.state.tree import Leaf, Tree
 
 
@@ -79,7 +80,7 @@ class Threshold(GradientMethod):
 
     @property
     def sometimes_dense(self) -> bool:
-        return self.warmup > 0 or self.at_sync == "fold"
+        return self.warmup > 0
 
     def build(self, context: Context) -> ThresholdCompression:
         """Return the compression of one rank."""
@@ -99,17 +100,23 @@ class Threshold(GradientMethod):
             yield from dense_calls(setting)
             return
         if self.target is not None:
-            for group in setting.talking("partition"):
-                one = small.cost(1, setting.nodes.nodes_of(group))
-                yield Call(setting, "partition", group, "control", own=one)
+            yield from self._asking(setting)
         for group in setting.talking("gradient"):
             lengths = [statistics[rank]["message_bytes"] for rank in group]
             one = exchange_cost(lengths, setting.nodes.nodes_of(group))
             yield Call(setting, "gradient", group, "gradients", own=one)
 
     def settling(self, setting: Setting) -> Iterator[Call] | None:
-        """Return the dense sum of what is folded."""
-        return dense_calls(setting) if self.at_sync == "fold" else None
+        """Return the dense sum of what is folded, and the question whether it is anything."""
+        if self.at_sync != "fold":
+            return None
+        return chain(dense_calls(setting), self._asking(setting))
+
+    def _asking(self, setting: Setting) -> Iterator[Call]:
+        """Yield what the shards tell each other in one number."""
+        for group in setting.talking("partition"):
+            one = small.cost(1, setting.nodes.nodes_of(group))
+            yield Call(setting, "partition", group, "control", own=one)
 
     def typical(self, setting: Setting, density: float) -> Sequence[Statistics]:
         """Return the statistics of a step in which every rank sends this share of its values."""
@@ -147,7 +154,7 @@ class ThresholdCompression(Compressed):
         threshold.check_tau(self.tau, n)
         self.compressed = 0
         self.residual = np.zeros(n, context.dtype)
-        self.guard = Guard(self.values)
+        self.guard = guard.Guard(self.values)
         self._words = np.empty(n, np.uint32)
         self._counts = threshold.Counts(n, self.group.size)
         self._last: dict[str, Any] = {}
@@ -226,41 +233,23 @@ class ThresholdCompression(Compressed):
         return told | {"residual": threshold.peak(self.residual) / self.tau}
 
     def epoch(self, ranks: Sequence[Statistics]) -> dict[str, Any]:
-        """Return the numbers of an epoch: the last step's, but means over its compressed steps.
-
-        Of all ranks, and so of all groups and shards: ``density``, entries over what they could
-        have been; ``entries`` and ``message_bytes`` of a rank in a step; ``residual``, the
-        largest of all ranks now.
-        """
-        numbers = self.statistics()
-        self._largest = max((rank["residual"] for rank in ranks), default=0.0)
-        steps, entries, sent = (sum(rank[name] for rank in ranks) for name in self._told)
-        if not steps:
-            return numbers
-        return numbers | {
-            "density": entries / max(1, steps * self.residual.size),
-            "entries": entries / steps,
-            "message_bytes": sent / steps,
-            "residual": self._largest,
-        }
+        """Return the last step's numbers, but means over the epoch's steps: `guard.means`."""
+        means = guard.means(ranks, self.residual.size)
+        self._largest = means["residual"]
+        return self.statistics() | (means if "density" in means else {})
 
     def warning(self) -> str | None:
         """Return what is wrong with tau by the first 100 compressed steps, if anything is.
 
         Call it when these are over (`Guard.watching` turns false), or at the end of a shorter
         run.  The same verdict on all ranks with this shard; the residual in it is this rank's.
-        And whether any rank's residual has left the range in which nothing is lost: beyond 2^24
-        tau (2^53 in float64) tau is too small to be taken out of it.
+        And whether any rank's residual, at the last `epoch` or this rank's now, was `guard.lost`.
         """
         largest = threshold.peak(self.residual)
-        digits = np.finfo(self.residual.dtype).nmant + 1
-        if max(self._largest, largest / self.tau) >= 2.0**digits:
-            return (
-                f"residuals have grown beyond 2^{digits} tau: what is sent is not taken out of "
-                "them any more, and nothing they owe is ever paid; raise tau, set a target "
-                "density, or clip residuals (--residual-clip-every)"
-            )
-        return self.guard.verdict(self.tau / self.scale, self.options.units, largest / self.scale)
+        lost = guard.lost(max(self._largest, largest / self.tau), self.residual.dtype)
+        return lost or self.guard.verdict(
+            self.tau / self.scale, self.options.units, largest / self.scale
+        )
 
     def settle(self, memory: np.ndarray) -> np.ndarray | None:
         """Deal with the residuals before models are averaged, as ``--residuals`` says.

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refimpl.collectives import chunks
+from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
 from refimpl.methods.gradient.onebit import message
-from refimpl.methods.protocol import Call, Context, GradientMethod, Setting, Statistics
+from refimpl.methods.protocol import Context, GradientMethod
 from refimpl.state.tree import Leaf, Tree
 
 
