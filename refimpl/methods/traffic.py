@@ -35,15 +35,19 @@ def step_calls(
     yield from _norm_calls(setting)
 
 
-def sync_calls(methods: Methods, setting: Setting) -> Iterator[Call]:
-    """Yield what all ranks send when a block ends: for a step that is owed, and for models."""
+def sync_calls(methods: Methods, setting: Setting, owed: bool = True) -> Iterator[Call]:
+    """Yield what all ranks send when a block ends: for a step that is owed, and for models.
+
+    ``owed``: whether what was settled became a step; nothing does where nothing was owed.
+    """
     if methods.block is None or setting.grid.blocks == 1:
         return
-    owed = methods.gradient.settling(setting)
-    if owed is not None:
-        yield from owed
-        yield from _norm_calls(setting)
-        yield from methods.partition.publishing(setting)
+    settling = methods.gradient.settling(setting)
+    if settling is not None:
+        yield from settling
+        if owed:
+            yield from _norm_calls(setting)
+            yield from methods.partition.publishing(setting)
     yield from methods.block.traffic(setting)
     yield from methods.partition.publishing(setting)
 
