@@ -136,9 +136,13 @@ FEW = list(dict.fromkeys([*EVERY, *(variants(row)[-1] for row in STRATEGIES.valu
 
 
 class Phase(NamedTuple):
-    """A step, or the end of a block: what a rank sent, and what its gradient axis then said."""
+    """A step, or the end of a block: what a rank sent, and what its gradient axis then said.
+
+    ``updated``: whether the optimizer took a step in it.
+    """
 
     name: str
+    updated: bool
     sent: dict[str, dict[str, Count]]
     statistics: dict[str, Any]
 
@@ -157,11 +161,14 @@ class Watch(Listener):
     def begin(self, event):
         if event.name in self.NAMES:
             assert not self.ledger.counts, f"sent before {event.name}"
+            self.updated = False
+        self.updated |= event.name == "update"
 
     def end(self, event):
         if event.name in self.NAMES:
             said = self.replica.gradient.statistics()
-            self.phases.append(Phase(event.name, self.ledger.by_purpose(), said))
+            sent = self.ledger.by_purpose()
+            self.phases.append(Phase(event.name, self.updated, sent, said))
             self.ledger.clear()
 
 

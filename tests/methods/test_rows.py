@@ -106,7 +106,7 @@ def sends_what_it_says(case, per_node=None, family="ring", **options):
         calls = (
             traffic.step_calls(methods, setting, [phase.statistics for phase in phases])
             if name == "step"
-            else traffic.sync_calls(methods, setting)
+            else traffic.sync_calls(methods, setting, owed=phases[0].updated)
         )
         assert summed(phases) == nonzero(traffic.sent(calls)), (number, name)
 

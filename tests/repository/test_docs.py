@@ -14,7 +14,8 @@ import pytest
 from refimpl import cli
 from refimpl.cli import compare
 from refimpl.cli.run_options import run_of
-from refimpl.run.config import Recipe
+from refimpl.run.config import Recipe, Run
+from refimpl.run.modelfile import ModelFile
 
 TOP = Path(__file__).resolve().parents[2]
 CHAPTERS = sorted((TOP / "docs").glob("*.md"))
@@ -108,6 +109,17 @@ def test_the_python_example_of_the_readme_runs_and_sends_nothing_on_one_rank():
     run = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, cwd=TOP)
     assert run.returncode == 0, run.stderr
     assert run.stdout == "Count(messages=0, bytes=0)\n"
+
+
+def test_the_model_of_the_chapter_on_training_has_a_recipe_that_runs():
+    text = (TOP / "docs" / "training.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    model = ModelFile.parse("mine", example, "training.md")
+    assert model.build(0, 784, 10, {"hidden": "4"}).outputs == 10
+    for name in "serial", "gtc", "bmuf":
+        run = Run("mine", model.recipe(), strategy=name)
+        run.check(1)
+    assert run.chosen().block.steps == 20
 
 
 def commands(page):

@@ -7,9 +7,8 @@
 The optimizer runs afterwards, on what is the same sum on all ranks of the group; so its state is
 the same too, and weight decay, clipping and momentum never meet the threshold.
 
-Ranks of a partition group compress a shard each.  Nothing here looks at more than one value at a
-time but the adaptive threshold, which counts the entries of all shards; so any cut into shards
-takes the same steps, to the last bit.
+Ranks of a partition group compress a shard each.  Only the adaptive threshold looks at more than
+one value, and it counts the entries of all shards; so any cut takes the same steps, to the bit.
 """
 
 from __future__ import annotations
@@ -137,8 +136,6 @@ class ThresholdCompression(Compressed):
         What this rank still owes.
     tau : float
         The threshold of the next step, in sum units, a value of the gradient's dtype.
-    compressed : int
-        Compressed steps so far.
     """
 
     def __init__(self, options: Threshold, context: Context) -> None:
@@ -171,9 +168,8 @@ class ThresholdCompression(Compressed):
             self.events.tell("margin", np.abs(self.residual + gradient) / self.tau - 1)
         with self.events.during("compute", "encode"):
             words = threshold.encode(self.residual, gradient, self.tau, self._words)
-        form = self.options.format
-        sent = exchange(self.group, words, self.tau, self._counts, gradient, form)
-        self._conclude(sent)
+        form, counts = self.options.format, self._counts
+        self._conclude(exchange(self.group, words, self.tau, counts, gradient, form))
 
     def sum_densely(self, gradient: np.ndarray) -> None:
         """Replace ``gradient`` by its sum over the group: a step of the warm-up."""
@@ -206,7 +202,7 @@ class ThresholdCompression(Compressed):
             threshold.clip(self.residual, options.clip_at * tau)
 
     def _over_shards(self, entries: int) -> int:
-        """Return the sum over the partition group: an all-gather of one int64, p - 1 messages."""
+        """Return the sum over the partition group."""
         if self.partition is None:
             return entries
         return int(small.gathered(self.partition, [entries]).sum())
@@ -214,11 +210,10 @@ class ThresholdCompression(Compressed):
     def statistics(self) -> dict[str, Any]:
         """Return the last step's numbers, plain data; empty before the first.
 
-        ``dense``: whether it was a warm-up step; ``tau`` in the units of the options, named by
-        ``units``; and if it was compressed ``density`` (entries of the group over what they
-        could have been; of all shards with an adaptive threshold), this rank's ``entries``,
-        ``format`` and ``message_bytes``, and ``residual``: max |residual| / tau now.  Costs one
-        pass over the residual.
+        ``dense``: whether it was a warm-up step; ``tau`` in ``units``; and if it was compressed
+        ``density`` (the group's entries over what they could have been; with an adaptive
+        threshold those of all shards), this rank's ``entries``, ``format`` and
+        ``message_bytes``, and ``residual``: max |residual| / tau now.
         """
         if not self._last:
             return {}
@@ -228,7 +223,7 @@ class ThresholdCompression(Compressed):
         return numbers
 
     def told(self) -> dict[str, Any]:
-        """Return steps, entries, message bytes since the last call; now max |residual| / tau."""
+        """Return steps, entries, message bytes since the last call; max |residual| / tau now."""
         told, self._told = self._told, dict.fromkeys(self._told, 0)
         return told | {"residual": threshold.peak(self.residual) / self.tau}
 
@@ -239,7 +234,7 @@ class ThresholdCompression(Compressed):
         return self.statistics() | (means if "density" in means else {})
 
     def warning(self) -> str | None:
-        """Return what is wrong with tau by the first 100 compressed steps, if anything is.
+        """Return what is wrong with tau or the residuals, if anything is.
 
         Call it when these are over (`Guard.watching` turns false), or at the end of a shorter
         run.  The same verdict on all ranks with this shard; the residual in it is this rank's.
@@ -254,13 +249,10 @@ class ThresholdCompression(Compressed):
     def settle(self, memory: np.ndarray) -> np.ndarray | None:
         """Deal with the residuals before models are averaged, as ``--residuals`` says.
 
-        ``keep``: leave them.  ``zero``: forget them.  ``fold``: return their dense sum over the
-        group, and set them to zero; the optimizer takes it as the gradient of one more step.
-        With plain SGD at one rate, without decay and clip, the group has then applied exactly
-        what it computed.  Other optimizers take one step more than there were gradients:
-        momentum moves on, decay is applied again, a clip limits another norm.
-
-        A sum that is zero on all shards is no step; p - 1 small messages ask the others.
+        ``keep``: leave them.  ``zero``: forget them.  ``fold``: set them to zero, and return their
+        dense sum over the group as the gradient of one more step, if it is not zero on all shards.
+        With plain SGD at one rate, without decay and clip, the group has then applied exactly what
+        it computed; momentum, decay and a clip act on this step as on any other.
         """
         policy = self.options.at_sync
         owed = None
