@@ -66,7 +66,8 @@ def run(args: Any) -> int:
             except OSError as error:
                 raise UserError(f"cannot write {args.json}: {error.strerror}") from error
 
-    planned = runs(args, model, comm.size)
+    with together(comm):
+        planned = runs(args, model, comm.size)
     result = compare.compare(comm, model, planned, args.seeds, say, keep)
     say(compare.table_text(result))
     with together(comm):

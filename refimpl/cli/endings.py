@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 
-from refimpl.cli.base import first_rank, several
+from refimpl.cli.base import first_rank, several, started
 from refimpl.world import agree
 
 # How long a rank with a user's error waits for the others to report the same one: so many seconds,
@@ -36,14 +36,23 @@ def refuse(message: str) -> int:
     first = first_rank()
     if first:
         print(f"refimpl: error: {message}", file=sys.stderr, flush=True)
-    if mpi is not None:
-        # Ranks that leave in good order give the launcher nothing to complain about but the code.
-        mpi.Finalize()
+    leave(2)
     if not first:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are leaving, as fast as we can
     elif mpi is not None:
         time.sleep(HEARD)
     return 2 if first else 0
+
+
+def leave(code: int) -> int:
+    """Return the exit code with which all ranks leave.
+
+    They do so in good order: MPI and the launcher have nothing to say but the code.
+    """
+    mpi = started()
+    if mpi is not None and code:
+        mpi.Finalize()
+    return code
 
 
 def interrupted() -> int:
@@ -53,7 +62,7 @@ def interrupted() -> int:
     mpi = several()
     if mpi is not None:
         mpi.COMM_WORLD.Abort(130)
-    return 130
+    return leave(130)
 
 
 def abort() -> int:
@@ -61,7 +70,7 @@ def abort() -> int:
     mpi, report = several(), traceback.format_exc()
     if mpi is None:
         sys.stderr.write(report)
-        return 1
+        return leave(1)
     _last_words(f"{report}refimpl: rank {mpi.COMM_WORLD.rank} failed, the job ends\n")
     mpi.COMM_WORLD.Abort(1)
     return 1

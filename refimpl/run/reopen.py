@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.nn import Sequential
+from refimpl.run import alike
 from refimpl.run.config import Run
 from refimpl.run.folder import CONFIG, RunFolder
 from refimpl.run.modelfile import ModelFile
+from refimpl.state.digest import parameters_digest
 from refimpl.support.errors import UserError
 from refimpl.tasks import table as tasks
 from refimpl.tasks.protocol import Examples
 from refimpl.tasks.scoring import CHUNK
-from refimpl.world.agree import together
+from refimpl.world.agree import same, together
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -51,6 +53,7 @@ class Finished:
             network = model.build(run.seed, task.inputs, task.classes, run.options)
             network.plan(CHUNK, np.dtype(run.dtype))
             _load(network, parameters, np.dtype(run.dtype), path)
+        same(comm, alike.configuration(run) | {f"{path}/model.npz": parameters_digest(parameters)})
         return cls(comm, run, network, task)
 
     def outputs(self, examples: Examples, index: NDArray[np.int64]) -> np.ndarray:
@@ -66,6 +69,7 @@ class Finished:
             folders = self.task.folders(directory)
         for folder in folders:
             self.task.load(self.comm, folder, folder, None)
+            same(self.comm, alike.data(self.task))
             scores[folder] = self.task.evaluate(folder, self.outputs, self.comm)
         return scores
 
