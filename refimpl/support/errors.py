@@ -17,7 +17,13 @@ T = TypeVar("T")
 
 
 class UserError(Exception):
-    """A mistake of the caller's; its text is the one line that the caller sees."""
+    """A mistake of the caller's; its text is the one line that the caller sees.
+
+    Lines of a text that others have written, such as an exception's, are joined.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(filter(None, map(str.strip, message.splitlines()))))
 
 
 class Diverged(UserError):

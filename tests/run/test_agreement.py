@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import idx_files
 import pytest
-from launch import apart, needs_mpiexec
+from launch import apart, launched, needs_mpiexec
 from loopback import spawn
 
 from refimpl.run.compare import compare
@@ -194,3 +194,36 @@ def test_on_an_mpi_it_is_one_line_and_exit_code_2(tmp_path, message):
     assert run.stderr.startswith("refimpl: error: ") and message in run.stderr
     assert run.stderr.count("refimpl: ") == 1 and "Traceback" not in run.stderr
     assert not list(tmp_path.iterdir())
+
+
+ENDS = {
+    "exit 0": "if rank == 1: sys.exit(0)",
+    "exit 3": "sys.exit(3)",
+    "own": "if rank == 0: raise BaseException('mine')",
+    "later": "",
+}
+
+
+@needs_mpiexec
+@pytest.mark.parametrize("end", ENDS)
+def test_a_model_file_that_ends_python_ends_no_run_as_if_it_were_done(tmp_path, end):
+    """On one rank or on all: one line with file and line; in the midst of a step a traceback."""
+    (tmp_path / "net.py").write_text(
+        "import sys\n"
+        "from refimpl import nn\n"
+        "from refimpl.run.config import Recipe\n"
+        "from mpi4py import MPI\n"
+        "rank = MPI.COMM_WORLD.rank\n"
+        f"{ENDS[end]}\n"
+        "class Last(nn.Affine):\n"
+        "    def backward(self, *args, **given): sys.exit(0)\n"
+        "def build(seed, inputs, classes): return nn.Sequential(Last('a', inputs, classes, seed))\n"
+        "def recipe(): return Recipe(task='images', epochs=1, lr=0.1)\n"
+    )
+    run = launched(2, "train", "net.py", "--out", "run", cwd=tmp_path, timeout=60)
+    if end == "later":
+        assert run.returncode == 1 and "SystemExit: 0" in run.stderr
+    else:
+        assert run.returncode == 2 and run.stderr.count("\n") == 1, run.stderr
+        assert run.stderr.startswith("refimpl: error: model file net.py, line 6: ")
+    assert not (tmp_path / "run" / "summary.json").exists()
