@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return endings.leave(0 if args is None else args.run(args))
     except UserError as error:
         return endings.refuse(str(error))
+    except MemoryError as error:
+        return endings.refuse(f"not enough memory: {error or 'give less, or use more ranks'}")
     except KeyboardInterrupt:
         return endings.interrupted()
     except BrokenPipeError:

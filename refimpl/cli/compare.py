@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refimpl.cli.arguments import positive
+from refimpl.cli.arguments import between
 from refimpl.cli.base import say, world
 from refimpl.cli.run_options import add_options, parsed_over, run_of
 from refimpl.methods.strategies import STRATEGIES
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
         help="options for one strategy alone, for example --for 'gtc --lr 0.5 --tau 8'",
     )
     command.add_argument(
-        "--seeds", type=positive, default=1, metavar="N", help="runs of each (default: 1)"
+        "--seeds", type=between(1, 1000), default=1, metavar="N", help="runs of each (default: 1)"
     )
     command.add_argument("--json", metavar="FILE", help="write table and summaries to a file")
     command.add_argument("--plot", metavar="FILE.png", help="write a picture (extra [plot])")

@@ -15,14 +15,20 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
+import resource
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import DTypeLike
+
 from refimpl.nn import Sequential
 from refimpl.support.errors import UserError, listed
+from refimpl.support.text import size
 from refimpl.world.agree import together
 
 if TYPE_CHECKING:
@@ -30,8 +36,8 @@ if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
 
-# What an option of build() may be, either way: more layers or units than any machine has room for.
-MOST = 1_000_000
+# What an option of build() may be, either way: more layers or units than a rank has time for.
+MOST = 100_000
 
 
 def shelf() -> Path:
@@ -150,6 +156,19 @@ class ModelFile:
                 )
         return network
 
+    def plan(self, network: Sequential, rows: int, dtype: DTypeLike, partition: int = 1) -> None:
+        """Plan the network; refuse one for whose p-th part this machine has no room."""
+        parameters = sum(layer.size for layer in network.units)
+        widths = sum(layer.inputs + layer.outputs for layer in network.units)
+        needed = np.dtype(dtype).itemsize * (2 * parameters // partition + rows * widths)
+        if needed > _room():
+            raise UserError(
+                f"model {self.name} has {parameters:,} parameters: with gradients and {rows:,} "
+                f"rows a rank needs {size(needed)}, and there are {size(_room())}: make it "
+                "smaller, or use more ranks and --partition"
+            )
+        network.plan(rows, dtype)
+
     def _chosen(self, name: str, text: str) -> Any:
         """Return what a text says for an option of ``build``, of the type of its default."""
         known = self.options()
@@ -203,6 +222,13 @@ class ModelFile:
             if isinstance(error, Exception) and not ends and _innermost(error) != where:
                 raise
             raise UserError(f"{called}{line}: {kind}: {error}") from error
+
+
+def _room() -> int:
+    """Return the bytes of memory that a process may have here, those of the machine at most."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return machine if allowed == resource.RLIM_INFINITY else min(machine, allowed)
 
 
 def _innermost(error: BaseException) -> str:

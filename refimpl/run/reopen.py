@@ -51,7 +51,7 @@ class Finished:
             source = str(path / "model.py")
             model = ModelFile.parse(Path(run.model).stem, folder.model_text(), source)
             network = model.build(run.seed, task.inputs, task.classes, run.options)
-            network.plan(CHUNK, np.dtype(run.dtype))
+            model.plan(network, CHUNK, run.dtype)
             _load(network, parameters, np.dtype(run.dtype), path)
         same(comm, alike.configuration(run) | {f"{path}/model.npz": parameters_digest(parameters)})
         return cls(comm, run, network, task)

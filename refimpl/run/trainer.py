@@ -87,12 +87,11 @@ class Trainer:
         same(comm, alike.data(self.task))
         examples, micro = self.task.train.count, self.grid.micro_batches(recipe.microsteps)
         self.batches = Batches(examples, recipe.batch, micro, run.seed, multiple)
-        with together(comm):
-            self.network = self.model.build(
-                run.seed, self.task.inputs, self.task.classes, run.options
-            )
         rows, dtype = max(recipe.batch, CHUNK), np.dtype(run.dtype)
-        self.network.plan(rows, dtype)
+        inputs, classes = self.task.inputs, self.task.classes
+        with together(comm):
+            self.network = self.model.build(run.seed, inputs, classes, run.options)
+            self.model.plan(self.network, rows, dtype, self.grid.partition)
         same(comm, alike.network(self.network, dtype))
         family, optimizer = collectives.get(run.collectives), run.optimizer()
         self.replica = Replica(

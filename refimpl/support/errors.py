@@ -38,7 +38,10 @@ def require(condition: bool, message: str) -> None:
 
 def brief(value: Any) -> str:
     """Return a value as it stands in a message: in one line of 80 characters at most."""
-    return " ".join(repr(value).split())[:80]
+    try:
+        return " ".join(repr(value).split())[:80]
+    except ValueError:  # a number whose digits Python declines to count
+        return "a number of thousands of digits"
 
 
 def require_types(values: Any, what: str) -> None:

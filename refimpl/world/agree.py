@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @contextmanager
 def together(comm: Communicator) -> Iterator[None]:
-    """Raise a `UserError` of any rank on all of them.
+    """Raise a `UserError`, or the want of memory, of any rank on all of them.
 
     Every rank of ``comm`` enters and leaves the block; inside it no rank may wait for
     another.  If ranks disagree, the lowest rank's message is the one that all raise.
@@ -38,6 +38,8 @@ def together(comm: Communicator) -> Iterator[None]:
         yield
     except UserError as error:
         mine = str(error)
+    except MemoryError as error:
+        mine = f"not enough memory: {error or 'give less data, or a smaller model'}"
     messages = comm.allgather_object(mine)
     for message in messages:
         if message is not None:

@@ -217,7 +217,8 @@ def test_a_model_file_that_ends_python_ends_no_run_as_if_it_were_done(tmp_path, 
         f"{ENDS[end]}\n"
         "class Last(nn.Affine):\n"
         "    def backward(self, *args, **given): sys.exit(0)\n"
-        "def build(seed, inputs, classes): return nn.Sequential(Last('a', inputs, classes, seed))\n"
+        "def build(seed, inputs, classes):\n"
+        "    return nn.Sequential(Last('a', inputs, classes, seed))\n"
         "def recipe(): return Recipe(task='images', epochs=1, lr=0.1)\n"
     )
     run = launched(2, "train", "net.py", "--out", "run", cwd=tmp_path, timeout=60)
