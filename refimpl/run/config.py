@@ -184,8 +184,8 @@ class Run:
         """Return the run that `to_dict` wrote; what has been edited since is checked by name."""
         known = dict(plain)
         if isinstance(known.get("recipe"), dict):
-            known["recipe"] = typed(Recipe, known["recipe"], "recipe's")
-        run = typed(cls, known, "run's")
+            known["recipe"] = typed(Recipe, known["recipe"], "recipe value")
+        run = typed(cls, known, "run value")
         run.check_values()
         return run
 

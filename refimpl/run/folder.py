@@ -33,6 +33,7 @@ from refimpl.support.errors import Diverged, UserError
 from refimpl.support.files import (
     load_arrays,
     load_state,
+    read_json,
     save_arrays,
     save_state,
     write_json,
@@ -226,7 +227,7 @@ class RunFolder:
 
     def _parsed(self, name: str, text: str) -> dict[str, Any]:
         try:
-            plain = json.loads(text)
+            plain = read_json(text)
         except ValueError as error:
             raise UserError(f"cannot read {self.path / name}: {error}") from error
         if not isinstance(plain, dict):

@@ -82,6 +82,9 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         each = get_args(kind)[0]
         return isinstance(value, (tuple, list)) and all(_fits(one, each) for one in value)
+    if get_origin(kind) is dict and isinstance(value, dict):
+        key, item = get_args(kind)
+        return all(_fits(name, key) and _fits(one, item) for name, one in value.items())
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else get_origin(kind) or kind)

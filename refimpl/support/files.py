@@ -7,12 +7,12 @@ and a rename completes it.
 from __future__ import annotations
 
 import json
+import math
 import os
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile, ZipFile
+from typing import IO, Any
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
@@ -72,12 +72,57 @@ def save_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the named arrays of an npz file; raise `UserError` if it is not whole."""
+    """Return the named arrays of an npz file; raise `UserError` if it is not whole.
+
+    Its members are stored as they are, so that none can be larger than the file.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        with ZipFile(path) as archive:
+            arrays = {}
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                require(
+                    entry.compress_type == ZIP_STORED and name not in arrays,
+                    f"cannot read {path}: {name} is compressed or there twice",
+                )
+                with archive.open(entry) as member:
+                    arrays[name] = read_array(member, entry.file_size)
+            return arrays
+    except UserError:
+        raise
+    except Exception as error:  # whatever a file makes of its reader that nobody has written so
+        raise UserError(f"cannot read {path}: {error or type(error).__name__}") from error
+
+
+def read_array(file: IO[bytes], nbytes: int) -> np.ndarray:
+    """Return the array in an npy file of so many bytes.
+
+    Raises
+    ------
+    ValueError
+        If it holds objects, or more or less than its header claims: before room is made for it.
+    """
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, by_column, dtype = np.lib.format.read_array_header_2_0(file)
+    if dtype.hasobject:
+        raise ValueError("it holds objects, which only pickle can read")
+    claimed, held = math.prod(shape) * dtype.itemsize, nbytes - file.tell()
+    if claimed != held:
+        raise ValueError(f"its header claims {claimed:,} bytes and {held:,} follow")
+    content = bytearray(file.read())
+    array = np.frombuffer(content, dtype) if content else np.empty(0, dtype)
+    return array.reshape(shape, order="F" if by_column else "C")
+
+
+def read_json(text: str) -> Any:
+    """Return what a JSON text holds; raise `ValueError` if it is none, or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -92,6 +137,6 @@ def load_state(path: Path) -> dict[str, Any]:
     """Return what `save_state` wrote."""
     arrays = load_arrays(path)
     try:
-        return {**json.loads(str(arrays.pop("plain"))), **arrays}
+        return {**read_json(str(arrays.pop("plain"))), **arrays}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"cannot read {path}: its plain part is missing or broken") from error
