@@ -8,15 +8,13 @@ communicator; the others never start MPI.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 
 from refimpl import __version__
 from refimpl.cli import endings
 from refimpl.cli.base import Parser, launched
-from refimpl.support.errors import UserError
+from refimpl.support.errors import UserError, refused
 from refimpl.world.agree import same, together
 
 
@@ -59,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; how it ends otherwise is in `endings`."""
     try:
+        endings.occupy()
         args = told(argv)
         return endings.leave(0 if args is None else args.run(args))
     except UserError as error:
@@ -69,8 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return endings.interrupted()
     except BrokenPipeError:
         # Whoever read our output has had enough (`| head`): nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return endings.leave(endings.UNHEARD)
+    except OSError as error:
+        return endings.refuse(str(refused(error)))
     except BaseException:
         return endings.abort()
 

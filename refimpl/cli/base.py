@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from refimpl.support.errors import UserError
+from refimpl.support.errors import UserError, refused
 from refimpl.world import agree
 from refimpl.world.communicator import Communicator
 from refimpl.world.transport import OverMPI
@@ -117,7 +117,12 @@ def _cure(mpi: Any) -> str:
 def say(text: str) -> None:
     """Print on the first rank only."""
     if first_rank():
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise refused(error, "cannot write to standard output") from error
 
 
 def on_first_rank(work: Callable[[], int]) -> int:

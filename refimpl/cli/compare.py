@@ -60,11 +60,8 @@ def run(args: Any) -> int:
 
     def keep(result: dict[str, Any]) -> None:
         with together(comm):
-            try:
-                if args.json and comm.rank == 0:
-                    write_json(Path(args.json), result)
-            except OSError as error:
-                raise UserError(f"cannot write {args.json}: {error.strerror}") from error
+            if args.json and comm.rank == 0:
+                write_json(Path(args.json), result)
 
     with together(comm):
         planned = runs(args, model, comm.size)

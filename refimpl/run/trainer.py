@@ -164,7 +164,8 @@ class Trainer:
                 loss = self._epoch(min(total, self.step + per_epoch) - self.step, folder)
             with self.replica.evaluated():
                 summary = self._summary(loss)
-                summary["parameters_sha256"] = save(folder, self.replica.partition.each())
+                with together(self.comm):
+                    summary["parameters_sha256"] = save(folder, self.replica.partition.each())
             with together(self.comm):
                 if folder is not None:
                     folder.finish(summary, self.task.saved())
@@ -236,8 +237,9 @@ class Trainer:
             "ledger": plain(sent),
             **self._statistics(compression),
         }
-        if folder is not None:
-            folder.log(line)
+        with together(self.comm):
+            if folder is not None:
+                folder.log(line)
         self.say(epoch_text(line))
         return mean
 

@@ -8,12 +8,22 @@ only one rank can know.  What cannot happen is an ``assert``.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+
+# What helps where the system refuses.
+REMEDIES = {
+    errno.ENOSPC: "give another folder, or make room",
+    errno.EDQUOT: "give another folder, or make room",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 
 
 class UserError(Exception):
@@ -42,6 +52,13 @@ def brief(value: Any) -> str:
         return " ".join(repr(value).split())[:80]
     except ValueError:  # a number whose digits Python declines to count
         return "a number of thousands of digits"
+
+
+def refused(error: OSError, what: str = "") -> UserError:
+    """Return what to say where the system refuses something, by default to do with its file."""
+    name = what or (brief(str(error.filename)) if error.filename else "the system refuses")
+    remedy = REMEDIES.get(error.errno or 0, "give another place, or see to its permissions")
+    return UserError(f"{name}: {error.strerror or error}: {remedy}")
 
 
 def require_types(values: Any, what: str) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
-from refimpl.support.errors import UserError, require
+from refimpl.support.errors import UserError, refused, require
 
 
 def partial_of(path: Path) -> Path:
@@ -40,17 +41,50 @@ def check_file(option: str, name: str, ending: str = "") -> None:
     )
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give the name to write under; the file is there whole or not at all, as it was before.
+
+    A pipe or device is written as it is.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written.
+    """
+    as_it_is = os.path.exists(path) and not os.path.isfile(path)
+    partial = path if as_it_is else partial_of(path)
+    try:
+        yield partial
+        if partial != path:
+            os.replace(partial, path)
+    except OSError as error:
+        raise refused(error, f"cannot write {path}") from error
+    finally:
+        if partial != path:
+            with suppress(OSError):
+                partial.unlink()
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all; a pipe or device as it is."""
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    partial = partial_of(path)
-    try:
+    with writing(path) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line, whole or not at all."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            before, content = file.tell(), line.encode() + b"\n"
+            try:
+                while content:
+                    content = content[file.write(content) :]
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise refused(error, f"cannot write {path}") from error
 
 
 def write_json(path: Path, plain: Any) -> None:
@@ -60,15 +94,10 @@ def write_json(path: Path, plain: Any) -> None:
 
 def save_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
     """Write named arrays as an npz file, whole or not at all; holds one array at a time."""
-    partial = partial_of(path)
-    try:
-        with ZipFile(partial, "w") as file:
-            for name, array in arrays:
-                with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path) as partial, ZipFile(partial, "w") as file:
+        for name, array in arrays:
+            with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from refimpl.support.errors import UserError
+from refimpl.support.errors import UserError, refused
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @contextmanager
 def together(comm: Communicator) -> Iterator[None]:
-    """Raise a `UserError`, or the want of memory, of any rank on all of them.
+    """Raise a `UserError`, or what the system refuses, of any rank on all of them.
 
     Every rank of ``comm`` enters and leaves the block; inside it no rank may wait for
     another.  If ranks disagree, the lowest rank's message is the one that all raise.
@@ -38,6 +38,8 @@ def together(comm: Communicator) -> Iterator[None]:
         yield
     except UserError as error:
         mine = str(error)
+    except OSError as error:
+        mine = str(refused(error))
     except MemoryError as error:
         mine = f"not enough memory: {error or 'give less data, or a smaller model'}"
     messages = comm.allgather_object(mine)

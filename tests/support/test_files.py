@@ -3,13 +3,14 @@
 import io
 import resource
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from refimpl.golden import npz
 from refimpl.support.errors import UserError
-from refimpl.support.files import load_arrays, save_arrays
+from refimpl.support.files import append_line, load_arrays, save_arrays, write_whole
 
 
 def an_npy(shape, content=b"", descr="<f4"):
@@ -89,3 +90,20 @@ def test_arrays_come_back_with_their_shapes_and_can_be_changed(tmp_path):
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype and np.array_equal(found[name], array)
         found[name][...] = 0
+
+
+def test_a_line_is_appended_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "lines"
+    append_line(path, "one")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
+    try:
+        with pytest.raises(UserError, match="^cannot write .*lines: File too large: raise"):
+            append_line(path, "two and much more")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert path.read_text() == "one\n"
+    append_line(path, "three")
+    assert path.read_text() == "one\nthree\n"
+    with pytest.raises(UserError, match="/dev/full: No space left on device: give another"):
+        write_whole(Path("/dev/full"), b"x")
