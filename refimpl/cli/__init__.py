@@ -8,15 +8,15 @@ communicator; the others never start MPI.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from importlib import import_module
 
 from refimpl import __version__
 from refimpl.cli import endings
-from refimpl.cli.base import Parser
-from refimpl.support.errors import UserError
+from refimpl.cli.base import Parser, launched
+from refimpl.support.errors import UserError, refused
+from refimpl.world.agree import same, together
 
 COMMANDS = (
     *("train", "compare", "evaluate", "decode", "report"),
@@ -37,15 +37,33 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; how it ends otherwise is in `endings`."""
     try:
-        args = parser().parse_args(argv)
-        return args.run(args)
+        endings.occupy()
+        args = told(argv)
+        return endings.leave(0 if args is None else args.run(args))
     except UserError as error:
         return endings.refuse(str(error))
+    except MemoryError as error:
+        return endings.refuse(f"not enough memory: {error or 'give less, or use more ranks'}")
     except KeyboardInterrupt:
         return endings.interrupted()
     except BrokenPipeError:
         # Whoever read our output has had enough (`| head`): nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception:
+        return endings.leave(endings.UNHEARD)
+    except OSError as error:
+        return endings.refuse(str(refused(error)))
+    except BaseException:
         return endings.abort()
+
+
+def told(argv: Sequence[str] | None) -> argparse.Namespace | None:
+    """Return what the command line says, the same on all ranks; None if it asked for a text."""
+    everyone, args = launched(), None
+    with together(everyone) if everyone else nullcontext(), suppress(SystemExit):
+        args = parser().parse_args(argv)
+    if everyone is not None:
+        plain = {} if args is None else vars(args)
+        command = plain["run"].__module__.rpartition(".")[2] if plain else "--help"
+        same(everyone, {"the command": command})
+        named = plain.get("named", {}).items()
+        same(everyone, {name: plain[key] for key, name in named if key in plain})
+    return args

@@ -6,23 +6,28 @@ import argparse
 import math
 from collections.abc import Callable
 
+MOST = 10**15  # anything that is counted: no formula overflows
+LARGEST = 1e30  # anything that is measured
+RANKS = 50_000  # more than any machine has, and drawn in seconds
 
-def positive(text: str) -> int:
-    """Return the whole number of at least 1 that a text spells."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+
+def between(least: int, most: int) -> Callable[[str], int]:
+    """Return the type of whole numbers from ``least`` to ``most``."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            words = f"of at least {least}" if value < least else f"of at most {most:,}"
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number {words}")
+        return value
+
     return number
 
 
-def whole(text: str) -> int:
-    """Return the whole number of at least 0 that a text spells."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
+positive, whole, ranks = between(1, MOST), between(0, MOST), between(1, RANKS)
 
 
 def number(what: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
@@ -34,13 +39,16 @@ def number(what: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not fits(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what}")
         return value
 
     return spelled
 
 
-positive_number = number("a positive number", lambda x: 0 < x < math.inf)
+positive_number = number(
+    f"a positive number, at most {LARGEST:g} and at least its inverse",
+    lambda x: 1 / LARGEST <= x <= LARGEST,
+)
 
 
 def setting(text: str) -> tuple[str, str]:

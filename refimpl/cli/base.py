@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from refimpl.support.errors import UserError
+from refimpl.support.errors import UserError, refused
 from refimpl.world import agree
 from refimpl.world.communicator import Communicator
+from refimpl.world.transport import OverMPI
 
 # Where launchers tell a process its rank before MPI is started.
 RANK_VARIABLES = (
@@ -21,6 +22,9 @@ RANK_VARIABLES = (
     "PALS_RANKID",
     "ALPS_APP_PE",
 )
+
+# And how many there are; those of a step of SLURM, not those that a job might start.
+SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,6 +38,13 @@ class Parser(argparse.ArgumentParser):
         if first_rank():
             super().print_help(file)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; the namespace's ``named`` says what each of its values is called."""
+        found, rest = super().parse_known_args(args, namespace)
+        names = {one.dest: [one.metavar, *one.option_strings][-1] for one in self._actions}
+        found.named = names | getattr(found, "named", {})
+        return found, rest
+
 
 def started() -> Any:
     """Return mpi4py.MPI if it was started and runs, else None."""
@@ -46,6 +57,20 @@ def several() -> Any:
     """Return mpi4py.MPI if it runs with more than one rank, else None."""
     mpi = started()
     return mpi if mpi is not None and mpi.COMM_WORLD.size > 1 else None
+
+
+def launched() -> Communicator | None:
+    """Return all ranks that a launcher has started, where these are several; starts MPI then.
+
+    They are there to agree, so that their nodes do not matter: all are said to be on one.
+    """
+    sizes = [os.environ[name] for name in SIZE_VARIABLES if name in os.environ]
+    if sizes[0] == "1" if sizes else "PMIX_RANK" not in os.environ:
+        return None
+    from mpi4py import MPI
+
+    size = MPI.COMM_WORLD.size
+    return Communicator.over(OverMPI(MPI.COMM_WORLD), tuple(range(size)), (0,) * size)
 
 
 def first_rank() -> bool:
@@ -90,7 +115,12 @@ def _cure(mpi: Any) -> str:
 def say(text: str) -> None:
     """Print on the first rank only."""
     if first_rank():
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise refused(error, "cannot write to standard output") from error
 
 
 def on_first_rank(work: Callable[[], int]) -> int:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from refimpl.cli.arguments import positive
+from refimpl.cli.arguments import between, ranks
 from refimpl.cli.base import say, world
-from refimpl.support.files import check_file, write_json, writing
-from refimpl.world.agree import on_first_rank, together
 
 
 def add(commands: Any) -> None:
@@ -22,8 +20,8 @@ def add(commands: Any) -> None:
         help="default: %(default)s",
     )
     command.add_argument("--collectives", default="ring", metavar="NAME", help="for step")
-    command.add_argument("--repeats", type=positive, metavar="N", help="rounds to measure")
-    command.add_argument("--ranks-per-node", type=positive, metavar="K", help="virtual nodes")
+    command.add_argument("--repeats", type=between(1, 10**6), metavar="N", help="rounds of it")
+    command.add_argument("--ranks-per-node", type=ranks, metavar="K", help="virtual nodes")
     command.add_argument("--json", metavar="FILE", help="also write the figures to a file")
     command.set_defaults(run=run)
 
@@ -45,6 +43,7 @@ def _step(comm: Any, args: Any) -> tuple[Any, str]:
 def _gtc(comm: Any, args: Any) -> tuple[Any, str]:
     from refimpl.run.bench import gtc
     from refimpl.run.modelfile import ModelFile
+    from refimpl.world.agree import on_first_rank
 
     result = on_first_rank(comm.mpi, lambda: gtc.measure(**_given(repeats=args.repeats)))
     text = gtc.table(result)
@@ -63,6 +62,8 @@ def _given(**options: Any) -> dict[str, Any]:
 
 def run(args: Any) -> int:
     """Measure and print the table."""
+    from refimpl.support.files import check_file, write_json
+    from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)
     with together(comm):
@@ -70,7 +71,7 @@ def run(args: Any) -> int:
             check_file("--json", args.json)
     result, text = KINDS[args.what](comm, args)
     say(text)
-    with together(comm), writing(args.json):
+    with together(comm):
         if args.json and comm.rank == 0:
             write_json(Path(args.json), result)
     return 0

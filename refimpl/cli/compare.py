@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from refimpl.cli.arguments import positive
+from refimpl.cli.arguments import between
 from refimpl.cli.base import say, world
 from refimpl.cli.run_options import add_options, parsed_over, run_of
 from refimpl.methods.strategies import STRATEGIES
-from refimpl.run.config import Run
-from refimpl.run.modelfile import ModelFile
-from refimpl.support.errors import UserError, listed
-from refimpl.support.files import check_file, write_json, writing
-from refimpl.world.agree import together
+
+if TYPE_CHECKING:
+    from refimpl.run.config import Run
+    from refimpl.run.modelfile import ModelFile
 
 DEFAULT = ",".join(row.name for row in STRATEGIES.values() if row.usual)
 
@@ -35,7 +34,7 @@ def add(commands: Any) -> None:
         help="options for one strategy alone, for example --for 'gtc --lr 0.5 --tau 8'",
     )
     command.add_argument(
-        "--seeds", type=positive, default=1, metavar="N", help="runs of each (default: 1)"
+        "--seeds", type=between(1, 1000), default=1, metavar="N", help="runs of each (default: 1)"
     )
     command.add_argument("--json", metavar="FILE", help="write table and summaries to a file")
     command.add_argument("--plot", metavar="FILE.png", help="write a picture (extra [plot])")
@@ -45,6 +44,10 @@ def add(commands: Any) -> None:
 def run(args: Any) -> int:
     """Train them all and print the table; the file is brought up to date after every run."""
     from refimpl.run import compare, picture
+    from refimpl.run.modelfile import ModelFile
+    from refimpl.support.errors import UserError
+    from refimpl.support.files import check_file, write_json
+    from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)
     model = ModelFile.open(args.model, comm)
@@ -56,22 +59,27 @@ def run(args: Any) -> int:
             picture.require_matplotlib()
 
     def keep(result: dict[str, Any]) -> None:
-        with together(comm), writing(args.json):
+        with together(comm):
             if args.json and comm.rank == 0:
                 write_json(Path(args.json), result)
 
-    planned = runs(args, model, comm.size)
+    with together(comm):
+        planned = runs(args, model, comm.size)
     result = compare.compare(comm, model, planned, args.seeds, say, keep)
     say(compare.table_text(result))
-    with together(comm), writing(args.plot):
-        if args.plot and comm.rank == 0:
-            picture.comparison(result, Path(args.plot))
+    with together(comm):
+        try:
+            if args.plot and comm.rank == 0:
+                picture.comparison(result, Path(args.plot))
+        except OSError as error:
+            raise UserError(f"cannot write {args.plot}: {error.strerror}") from error
     return 0
 
 
 def runs(args: Any, model: ModelFile, world: int) -> dict[str, Run]:
     """Return what each strategy is to do: the options for all, and those for it alone."""
     from refimpl.run.compare import check_same, fitted
+    from refimpl.support.errors import UserError, listed
 
     names = [name.strip() for name in args.strategies.split(",") if name.strip()]
     if len(set(names)) < len(names) or not names:

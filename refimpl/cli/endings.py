@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
 import traceback
 
-from refimpl.cli.base import first_rank, several
+from refimpl.cli.base import first_rank, several, started
+from refimpl.support.errors import require
 from refimpl.world import agree
 
 # How long a rank with a user's error waits for the others to report the same one: so many seconds,
@@ -16,6 +18,9 @@ GRACE, GRACE_PER_RANK = 2.0, 0.1
 
 # How long the launcher has to pass on what a rank said before it is told to end the job.
 HEARD = 0.2
+
+# The exit code of a process that nobody listens to any more: 128 + SIGPIPE.
+UNHEARD = 141
 
 
 def refuse(message: str) -> int:
@@ -36,14 +41,42 @@ def refuse(message: str) -> int:
     first = first_rank()
     if first:
         print(f"refimpl: error: {message}", file=sys.stderr, flush=True)
-    if mpi is not None:
-        # Ranks that leave in good order give the launcher nothing to complain about but the code.
-        mpi.Finalize()
+    leave(2)
     if not first:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are leaving, as fast as we can
     elif mpi is not None:
         time.sleep(HEARD)
     return 2 if first else 0
+
+
+def leave(code: int) -> int:
+    """Return the exit code with which all ranks leave.
+
+    They do so in good order: MPI and the launcher have nothing to say but the code.
+    """
+    mpi = started()
+    if mpi is not None and code:
+        mpi.Finalize()
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # nobody hears it, nor what Python would say of that at its own end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def occupy() -> None:
+    """Refuse to work where nobody would hear of it; see that no file of ours takes that place.
+
+    Of standard input, output and error, what is closed would be the number of the next file that
+    anybody opens, and what is printed would go there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    require(sys.stdout is not None, "standard output is closed: give it a file, or /dev/null")
 
 
 def interrupted() -> int:
@@ -53,15 +86,15 @@ def interrupted() -> int:
     mpi = several()
     if mpi is not None:
         mpi.COMM_WORLD.Abort(130)
-    return 130
+    return leave(130)
 
 
 def abort() -> int:
     """Report what should not happen: the traceback, and the end of the whole job."""
     mpi, report = several(), traceback.format_exc()
     if mpi is None:
-        sys.stderr.write(report)
-        return 1
+        print(report, end="", file=sys.stderr)
+        return leave(1)
     _last_words(f"{report}refimpl: rank {mpi.COMM_WORLD.rank} failed, the job ends\n")
     mpi.COMM_WORLD.Abort(1)
     return 1
@@ -73,6 +106,5 @@ def _last_words(text: str) -> None:
     In one piece, and then a moment's wait: a launcher that hears of the abort first drops what it
     has not yet read of the rank's output.
     """
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    print(text, end="", file=sys.stderr, flush=True)
     time.sleep(HEARD)

@@ -8,20 +8,29 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from refimpl.cli.arguments import number, positive, positive_number
+from refimpl.cli.arguments import (
+    LARGEST,
+    MOST,
+    between,
+    number,
+    positive,
+    positive_number,
+    ranks,
+)
 from refimpl.cli.base import say
 from refimpl.support.errors import UserError, require
 from refimpl.support.text import plural
 
+world_size = between(1, 1 << 14)  # a plan takes some milliseconds for each rank
+layers = between(1, 10**7)
 fraction = number("a number from 0 to 1", lambda x: 0 <= x <= 1)
-size = number("a number of at least 0", lambda x: 0 <= x < math.inf)
+size = number("a number of at least 0", lambda x: 0 <= x <= LARGEST)
 
 
 def count(text: str) -> int:
@@ -29,7 +38,7 @@ def count(text: str) -> int:
     value = positive_number(text)
     if value != int(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(value)
+    return between(1, MOST)(str(int(value)))
 
 
 def comma(kind: Callable, length: int | None = None) -> Callable:
@@ -56,16 +65,16 @@ def add(commands: Any) -> None:
 
     preset = command.add_argument_group("a published cluster")
     preset.add_argument("--preset", metavar="NAME", help="p4d-100b for example")
-    preset.add_argument("--ranks", type=comma(positive), metavar="N,N,...", help="world sizes")
+    preset.add_argument("--ranks", type=comma(world_size), metavar="N,N,...", help="world sizes")
 
     model = command.add_argument_group("your model, one of")
     model.add_argument("--parameters", type=count, metavar="P", help="parameters, in all")
     model.add_argument("--widths", type=comma(positive), metavar="W,W,...", help="of an MLP")
-    model.add_argument("--layers", type=positive, metavar="L", help="transformer, with --hidden")
+    model.add_argument("--layers", type=layers, metavar="L", help="transformer, with --hidden")
     model.add_argument("--hidden", type=positive, metavar="H", help="transformer, with --layers")
 
     how = command.add_argument_group("how it is trained")
-    how.add_argument("--units", type=positive, metavar="U", help="of --parameters (default: 1)")
+    how.add_argument("--units", type=layers, metavar="U", help="of --parameters (default: 1)")
     how.add_argument("--batch", type=positive_number, metavar="B", help="rows a rank, micro-step")
     how.add_argument("--microsteps", type=positive, metavar="M", help="default: 1")
     how.add_argument(
@@ -82,8 +91,8 @@ def add(commands: Any) -> None:
     )
 
     cluster = command.add_argument_group("your cluster")
-    cluster.add_argument("-n", type=positive, metavar="RANKS", help="world size")
-    cluster.add_argument("--ranks-per-node", type=positive, metavar="K", help="default: one node")
+    cluster.add_argument("-n", type=world_size, metavar="RANKS", help="world size")
+    cluster.add_argument("--ranks-per-node", type=ranks, metavar="K", help="default: one node")
     cluster.add_argument("--flops", type=positive_number, metavar="F", help="a rank's, per second")
     link = comma(size, 2)
     cluster.add_argument("--intra", type=link, metavar="ALPHA,BETA", help="s/message, s/byte")

@@ -22,13 +22,16 @@ def run(args: Any) -> int:
     """Write the picture, on the first rank only."""
     from refimpl.run import picture
     from refimpl.run.folder import RunFolder
-    from refimpl.support.files import check_file, writing
+    from refimpl.support.errors import UserError
+    from refimpl.support.files import check_file
 
     check_file("--out", args.out, ".png")
     picture.require_matplotlib()
     folders = [RunFolder.finished(Path(path)) for path in args.run_folders]
     if first_rank():
-        with writing(args.out):
+        try:
             picture.runs(folders, Path(args.out))
+        except OSError as error:
+            raise UserError(f"cannot write {args.out}: {error.strerror}") from error
     say(f"wrote {args.out}")
     return 0

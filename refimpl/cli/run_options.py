@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from refimpl.cli.arguments import positive, positive_number, setting, whole
+from refimpl.cli.arguments import positive, positive_number, ranks, setting, whole
 from refimpl.cli.base import Parser
 from refimpl.methods import strategies
 from refimpl.methods.options import Option
@@ -33,7 +33,7 @@ def add_options(command: Any) -> None:
     how = command.add_argument_group("how the ranks work together")
     how.add_argument("--collectives", default="ring", metavar="NAME", help="default: ring")
     how.add_argument("--reduction", default="float", metavar="KIND", help="float or exact")
-    how.add_argument("--ranks-per-node", type=positive, metavar="K", help="draw virtual nodes")
+    how.add_argument("--ranks-per-node", type=ranks, metavar="K", help="draw virtual nodes")
     add_method_options(command, how)
 
     what = command.add_argument_group("the recipe (default: the model's own)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refimpl.cli.arguments import positive
+from refimpl.cli.arguments import positive, ranks
 from refimpl.cli.base import say
 from refimpl.cli.run_options import add_method_options, methods_of
 from refimpl.support.errors import UserError
@@ -22,12 +22,12 @@ NUMBERS: dict[str, Any] = {
 def add(commands: Any) -> None:
     """Declare the command."""
     command = commands.add_parser("topology", help="draw the rank grid (needs no MPI)")
-    command.add_argument("-n", type=positive, required=True, metavar="RANKS", help="world size")
+    command.add_argument("-n", type=ranks, required=True, metavar="RANKS", help="world size")
     command.add_argument(
         "--strategy", metavar="NAME", help="default: the simplest with the lengths that are given"
     )
     command.add_argument(
-        "--ranks-per-node", type=positive, metavar="K", help="ranks of a node (default: one node)"
+        "--ranks-per-node", type=ranks, metavar="K", help="ranks of a node (default: one node)"
     )
     numbers = command.add_argument_group("volumes and memory of one training step")
     numbers.add_argument("--parameters", type=positive, metavar="N", help="of the model")

@@ -38,7 +38,8 @@ def run(args: Any) -> int:
 
     comm = world(args.ranks_per_node)
     model = ModelFile.open(args.model, comm)
-    run = run_of(args, model, args.strategy or simplest(comm.size))
+    with together(comm):
+        run = run_of(args, model, args.strategy or simplest(comm.size))
     with together(comm):
         path = RunFolder.claim(args.out, model.name) if comm.rank == 0 else Path()
     quiet = (lambda text: None) if args.json else say

@@ -82,7 +82,7 @@ class Collectives(Protocol):
     def _call(self, operation: str, comm: Communicator, x: Array, *more: Any) -> Any:
         family = self.family(operation, x.size, comm.nodes, x.itemsize)
         if not family.has(operation):
-            raise UserError(family.refuses(operation, comm.nodes))
+            raise UserError(str(family.refuses(operation, comm.nodes)))
         with comm.events.during("collective", f"{family.name}.{operation}", x, x.nbytes):
             return family.algorithms[operation].run(comm, x, *more)
 

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from refimpl.golden import npz
-from refimpl.support.errors import UserError
+from refimpl.support.errors import UserError, refused
 from refimpl.support.files import write_whole
 
 # Number of the format, and the version of refimpl since which it and its values have been so.
@@ -121,15 +121,16 @@ class Bundle:
         """
         arrays, manifest = self.files(folder)
         try:
-            arrays.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                arrays.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise refused(error, f"cannot write {folder / self.name}") from error
             write_whole(manifest, text_of(self.manifest()).encode("ascii"))
             write_whole(arrays, npz.npz(self.values()))
-        except OSError as error:
+        except UserError:
             with suppress(OSError):  # it is not empty, or not there
                 manifest.parent.rmdir()
-            raise UserError(
-                f"cannot write {folder / self.name}: {error.strerror}: give another folder"
-            ) from None
+            raise
 
     def files(self, folder: Path) -> tuple[Path, Path]:
         """Return where the arrays and the manifest are if the bundle is in this folder."""

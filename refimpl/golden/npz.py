@@ -26,8 +26,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from refimpl.support.files import read_array
+
 DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can hold
 ALIGN = 64
+MOST = 1 << 30  # bytes of all arrays; those of the largest bundle are a hundredth of it
 
 
 class Damaged(Exception):
@@ -83,23 +86,26 @@ def read(path: Path) -> Archive:
     arrays: dict[str, np.ndarray] = {}
     damaged: dict[str, str] = {}
     with archive:
-        for member in archive.namelist():
-            name = member.removesuffix(".npy")
+        members = archive.infolist()
+        held = sum(member.file_size for member in members)
+        if held > MOST:
+            raise Damaged(f"too large: it claims {held:,} bytes, at most {MOST:,} are read")
+        for member in members:
+            name = member.filename.removesuffix(".npy")
             if name in arrays or name in damaged:
                 damaged[name] = "there twice"
                 arrays.pop(name, None)
                 continue
             try:
                 with archive.open(member) as file:
-                    arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
-                    if file.read(1):
-                        raise ValueError("bytes behind its data")
-            except (ValueError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile) as e:
-                arrays.pop(name, None)
-                damaged[name] = f"unreadable: {e}".splitlines()[0]
-            except Exception as error:  # zlib.error and what a broken header makes of it
-                arrays.pop(name, None)
-                damaged[name] = f"unreadable: {type(error).__name__}: {error}".splitlines()[0]
+                    arrays[name] = read_array(file, member.file_size)
+            except Exception as error:  # whatever a broken header or stream makes of its reader
+                what = (
+                    ""
+                    if isinstance(error, (ValueError, zipfile.BadZipFile))
+                    else f"{type(error).__name__}: "
+                )
+                damaged[name] = " ".join(f"unreadable: {what}{error}".split())
     return Archive(arrays, damaged)
 
 

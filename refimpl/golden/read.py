@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from refimpl.golden import npz, schema
 from refimpl.golden.bundle import ARRAYS, FORMAT, MANIFEST, Array, Bundle, Case, Rule, digest
 from refimpl.support.errors import UserError, require
+from refimpl.support.files import read_json
 
 
 def names(folder: Path) -> list[str]:
@@ -75,7 +75,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     """
     file = folder / MANIFEST
     try:
-        told = json.loads(file.read_text("utf-8"))
+        told = read_json(file.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"no golden bundle in {folder}: {MANIFEST}: {error.strerror}") from None
     except ValueError as error:

@@ -2,13 +2,15 @@
 
 ``schema.json`` is the description that others can use with their own tools.  So that refimpl
 needs no such tool, the check of its keywords is here: type, const, enum, pattern, minimum,
-required, properties, additionalProperties, items, minItems, $ref to a definition, if and then.
+maximum, required, properties, additionalProperties, items, minItems, $ref to a definition, if and
+then.  What no schema can say, that names are unique for example, is checked after it.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,8 @@ _TYPES: dict[str, Any] = {
     "number": (int, float),
 }
 KNOWN = {
-    *("type", "const", "enum", "pattern", "minimum", "required", "properties", "if", "then"),
-    *("additionalProperties", "items", "minItems", "$ref", "$defs"),
+    *("type", "const", "enum", "pattern", "minimum", "maximum", "required", "properties"),
+    *("additionalProperties", "items", "minItems", "$ref", "$defs", "if", "then"),
     *("$schema", "$id", "title", "description"),
 }
 
@@ -42,7 +44,25 @@ def mistakes(document: Any) -> Iterator[str]:
     'at the top: bundle is missing'
     """
     whole = schema()
-    return _mistakes(document, whole, whole, "")
+    found = list(_mistakes(document, whole, whole, ""))
+    yield from found or _contradictions(document, whole)
+
+
+def _contradictions(told: dict[str, Any], whole: dict[str, Any]) -> Iterator[str]:
+    """Yield what a manifest that follows the schema cannot mean."""
+    number = whole["properties"]["rung_name"]["enum"].index(told["rung_name"]) + 1
+    if told["rung"] != number:
+        yield f"at rung: {told['rung']} is not the number of {told['rung_name']!r}, {number}"
+    places = [("cases", told["cases"])]
+    places += [(f"cases[{i}].arrays", case["arrays"]) for i, case in enumerate(told["cases"])]
+    for place, entries in places:
+        names = Counter(entry["name"] for entry in entries)
+        for name in [name for name, count in names.items() if count > 1]:
+            yield f"at {place}: the name {name!r} is there twice"
+    try:
+        json.dumps(told, allow_nan=False)
+    except ValueError:
+        yield "at cases: settings hold a number that is not finite"
 
 
 def _mistakes(value: Any, rule: dict[str, Any], whole: dict[str, Any], at: str) -> Iterator[str]:
@@ -55,14 +75,16 @@ def _mistakes(value: Any, rule: dict[str, Any], whole: dict[str, Any], at: str) 
     if kind is not None and not _is(value, kind):
         yield f"at {where}: {value!r:.60} is no {kind}"
         return
-    if "const" in rule and value != rule["const"]:
+    if "const" in rule and not _same(value, rule["const"]):
         yield f"at {where}: {value!r:.60} must be {rule['const']!r}"
-    if "enum" in rule and value not in rule["enum"]:
+    if "enum" in rule and not any(_same(value, one) for one in rule["enum"]):
         yield f"at {where}: {value!r:.60} must be one of {rule['enum']}"
     if "pattern" in rule and isinstance(value, str) and not re.search(rule["pattern"], value):
         yield f"at {where}: {value!r:.60} must match {rule['pattern']}"
     if "minimum" in rule and _is(value, "number") and value < rule["minimum"]:
         yield f"at {where}: {value} must be at least {rule['minimum']}"
+    if "maximum" in rule and _is(value, "number") and value > rule["maximum"]:
+        yield f"at {where}: {value!r:.60} must be at most {rule['maximum']}"
     if isinstance(value, dict):
         yield from _object(value, rule, whole, at)
     if isinstance(value, list):
@@ -87,6 +109,11 @@ def _object(
             yield from _mistakes(item, properties[name], whole, inside)
         elif rule.get("additionalProperties") is False:
             yield f"at {at or 'the top'}: {name} is not known"
+
+
+def _same(value: Any, known: Any) -> bool:
+    """Tell whether two values are one in JSON, too, where true and 1.0 are not 1."""
+    return type(value) is type(known) and value == known
 
 
 def _is(value: Any, kind: str) -> bool:

@@ -14,13 +14,12 @@ meant, however the method is made.  No list of option names stands anywhere else
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from refimpl.support.errors import UserError, listed, require, require_types
+from refimpl.support.errors import UserError, brief, listed, require, require_types
 
 
 class Check(NamedTuple):
@@ -30,13 +29,16 @@ class Check(NamedTuple):
     words: str
 
 
+LARGEST = 1e30
+
+
 @cache
 def least(number: float) -> Check:
     """Return the check of a number of at least this."""
-    return Check(lambda value: number <= value < math.inf, f"at least {number:g}")
+    return Check(lambda value: number <= value <= LARGEST, f"at least {number:g}")
 
 
-POSITIVE = Check(lambda value: 0 < value < math.inf, "a positive, finite number")
+POSITIVE = Check(lambda value: 0 < value <= LARGEST, "a positive, finite number")
 
 
 class Option(NamedTuple):
@@ -70,7 +72,7 @@ class Option(NamedTuple):
             require(value in self.choices.values(), f"{self.flag} {value}: choose one of {names}")
         if self.check is not None:
             holds = self.check.holds(value)
-            require(holds, f"{self.flag} {value}: must be {self.check.words}")
+            require(holds, f"{self.flag} {brief(value)}: must be {self.check.words}")
 
     def value(self, given: Any) -> Any:
         """Return the field's value for what a user, a recipe or a preset gives."""

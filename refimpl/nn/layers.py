@@ -205,9 +205,11 @@ class Sequential:
         self.layers = layers
         self.units = tuple(layer for layer in layers if layer.parameters)
         require(bool(self.units), "a network needs at least one layer with parameters")
-        names = [layer.name for layer in self.units]
-        for name in names:
-            require(names.count(name) == 1, f"two layers are named {name!r}: names are unique")
+        names: set[str] = set()
+        for layer in self.units:
+            name = layer.name
+            require(name not in names, f"two layers are named {name!r}: names are unique")
+            names.add(name)
         self.inputs, self.outputs = self.units[0].inputs, self.units[-1].outputs
         for before, after in zip(self.units, self.units[1:], strict=False):
             require(

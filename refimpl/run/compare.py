@@ -16,12 +16,13 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from refimpl.methods.strategies import strategy
+from refimpl.run import alike
 from refimpl.run.config import Run
 from refimpl.run.modelfile import ModelFile
 from refimpl.run.trainer import Say, Trainer
 from refimpl.support.errors import Diverged, UserError
 from refimpl.support.text import table
-from refimpl.world.agree import on_first_rank
+from refimpl.world.agree import on_first_rank, same
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -102,7 +103,9 @@ def compare(
     UserError
         If any of the runs cannot be; before the first one starts.
     """
+    same(comm, {"--strategies": [*runs], "--seeds": seeds})
     for name, run in runs.items():
+        same(comm, alike.configuration(run))
         run.check(ranks_of(name, comm.size))
     recipes = {name: asdict(run.recipe) for name, run in runs.items()}
     result: dict[str, Any] = {"model": model.name, "recipes": recipes, "runs": {}, "table": []}

@@ -17,11 +17,12 @@ from refimpl.methods.step import StepOptions
 from refimpl.methods.strategies import Methods, Strategy, strategy
 from refimpl.nn.flat import Layout
 from refimpl.optim import Optimizer
-from refimpl.support.errors import UserError, listed, require_types
+from refimpl.support.errors import UserError, brief, listed, require_types, typed
 from refimpl.world.topology import Grid, Nodes
 
 REDUCTIONS = ("float", "exact")
 DTYPES = ("float32", "float64")
+LARGEST = 1e30  # of numbers that are measured, not counted
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ class Run:
     steps: int | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require_types(self, "run's")
+
     @property
     def row(self) -> Strategy:
         """The strategy's row of the table."""
@@ -113,6 +117,10 @@ class Run:
             For the first value that is wrong; the same on every rank.
         """
         self.grid(world)
+        self.check_values()
+
+    def check_values(self) -> None:
+        """Refuse values that no number of ranks could run with."""
         recipe = self.recipe
         known = strategies.options()
         for key in recipe.methods:
@@ -123,30 +131,32 @@ class Run:
             ("--reduction", self.reduction, REDUCTIONS),
             ("--dtype", self.dtype, DTYPES),
         ):
-            self._check_name(name, value, names)
-        for name, number, least in (
-            ("--batch", recipe.batch, 1),
-            ("--microsteps", recipe.microsteps, 1),
-            ("--epochs", recipe.epochs, 1),
-            ("--steps", self.steps, 1),
-            ("--ranks-per-node", self.ranks_per_node, 1),
+            if value not in names:
+                raise UserError(f"{name} {value}: choose one of {listed(names)}")
+        for name, number, least, most in (
+            ("--batch", recipe.batch, 1, 10**9),
+            ("--microsteps", recipe.microsteps, 1, 10**9),
+            ("--epochs", recipe.epochs, 1, 10**5),
+            ("--steps", self.steps, 1, 10**15),
+            ("--ranks-per-node", self.ranks_per_node, 1, 10**9),
+            ("--seed", self.seed, 0, 10**15),
         ):
-            if number is not None and number < least:
-                raise UserError(f"{name} {number}: must be at least {least}")
+            if number is not None and not least <= number <= most:
+                raise UserError(f"{name} {brief(number)}: give {least} to {most:,}")
         for name, size in (("--lr", recipe.lr), ("--clip", recipe.clip)):
-            if size is not None and not 0 < size < float("inf"):
-                raise UserError(f"{name} {size}: must be a positive number")
+            if size is not None and not 0 < size <= LARGEST:
+                raise UserError(f"{name} {brief(size)}: must be a positive number")
+        for name in ("momentum", "weight_decay", "warmup", "decay"):
+            size = getattr(recipe, name)
+            if size is not None and not abs(size) <= LARGEST:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} {brief(size)}: must be a finite number")
         if self.reduction == "exact" and self.dtype == "float64":
             raise UserError(
                 "--reduction exact adds multiples of 2^-40, to which --dtype float64 brings "
                 "digits that would be lost: use float32, or --reduction float"
             )
         self.optimizer(), self.schedule()
-
-    @staticmethod
-    def _check_name(option: str, value: str, known: tuple[str, ...]) -> None:
-        if value not in known:
-            raise UserError(f"{option} {value}: choose one of {listed(known)}")
 
     def step_options(self) -> StepOptions:
         """Return what one step needs to know of this run."""
@@ -176,10 +186,12 @@ class Run:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Run:
-        """Return the run that `to_dict` wrote; its types are checked, as is ``dtype``."""
-        run = cls(**dict(plain, recipe=Recipe(**plain["recipe"])))
-        require_types(run, "run's")
-        run._check_name("--dtype", run.dtype, DTYPES)
+        """Return the run that `to_dict` wrote; what has been edited since is checked by name."""
+        known = dict(plain)
+        if isinstance(known.get("recipe"), dict):
+            known["recipe"] = typed(Recipe, known["recipe"], "recipe value")
+        run = typed(cls, known, "run value")
+        run.check_values()
         return run
 
 

@@ -31,8 +31,10 @@ import numpy as np
 from refimpl.state.digest import Digest
 from refimpl.support.errors import Diverged, UserError
 from refimpl.support.files import (
+    append_line,
     load_arrays,
     load_state,
+    read_json,
     save_arrays,
     save_state,
     write_json,
@@ -77,6 +79,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._failed: UserError | None = None
 
     def __enter__(self) -> RunFolder:
         return self
@@ -84,7 +87,7 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
         if kind is not None:
             why = " ".join(str(error).split())
-            with suppress(OSError):  # of a full disk we are here
+            with suppress(UserError):  # of a full disk we are here
                 self._set("failed", why=why if kind is Diverged else f"{kind.__name__}: {why}")
 
     def _set(self, state: str, **more: Any) -> None:
@@ -170,16 +173,21 @@ class RunFolder:
         return f"is not finished: it still runs (process {process})"
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl; say, too, if one of steps.jsonl failed."""
+        if self._failed:
+            raise self._failed
         self._append(METRICS, line)
 
     def log_step(self, line: dict[str, Any]) -> None:
-        """Append one line to steps.jsonl."""
-        self._append(STEPS, line)
+        """Append one line to steps.jsonl; no other rank is here to hear of a failure."""
+        try:
+            if not self._failed:
+                self._append(STEPS, line)
+        except UserError as error:
+            self._failed = error
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.path / name, json.dumps(line))
 
     def save_model(self, parameters: Iterable[tuple[str, np.ndarray]]) -> None:
         """Write the model, one parameter after the other."""
@@ -226,7 +234,7 @@ class RunFolder:
 
     def _parsed(self, name: str, text: str) -> dict[str, Any]:
         try:
-            plain = json.loads(text)
+            plain = read_json(text)
         except ValueError as error:
             raise UserError(f"cannot read {self.path / name}: {error}") from error
         if not isinstance(plain, dict):
@@ -241,10 +249,12 @@ def save(folder: RunFolder | None, parameters: Iterable[tuple[str, np.ndarray]])
     """
     digest = Digest()
     passing = digest.over(parameters)
-    if folder is not None:
-        folder.save_model(passing)
-    for _ in passing:
-        pass
+    try:
+        if folder is not None:
+            folder.save_model(passing)
+    finally:
+        for _ in passing:  # where the disk is full, too: others wait for their gathers
+            pass
     return digest.text()
 
 

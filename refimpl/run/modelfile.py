@@ -15,19 +15,29 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
+import resource
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import DTypeLike
+
 from refimpl.nn import Sequential
 from refimpl.support.errors import UserError, listed
+from refimpl.support.text import size
 from refimpl.world.agree import together
 
 if TYPE_CHECKING:
     from refimpl.run.config import Recipe
     from refimpl.world.communicator import Communicator
+
+
+# What an option of build() may be, either way: more layers or units than a rank has time for.
+MOST = 100_000
 
 
 def shelf() -> Path:
@@ -89,7 +99,9 @@ class ModelFile:
         module = importlib.util.module_from_spec(spec)
         try:
             exec(compile(text, where, "exec"), module.__dict__)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the end of Python, too: only we say when a run is over
             line = _line_in(error, where)
             raise UserError(
                 f"model file {where}{line}: {type(error).__name__}: {error}"
@@ -116,31 +128,17 @@ class ModelFile:
 
     def options(self) -> dict[str, Any]:
         """Return the further options of ``build``, with their defaults."""
-        signature = inspect.signature(self.module.build)
-        _, *others = signature.parameters.items()  # the seed is given by its place
+        parameters = self._signature("build", 0, inputs=1, classes=1).parameters.items()
         return {
             name: parameter.default
-            for name, parameter in others
+            for name, parameter in list(parameters)[1:]  # the seed is given by its place
             if name not in ("inputs", "classes")
+            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         }
 
     def build(self, seed: int, inputs: int, classes: int, options: dict[str, str]) -> Sequential:
         """Return the network for so many inputs and classes; options as text, by name."""
-        known = self.options()
-        chosen = {}
-        for name, text in options.items():
-            if name not in known:
-                raise UserError(
-                    f"model {self.name} has no option {name!r}: it has {listed(known) or 'none'}"
-                )
-            kind = type(known[name])
-            try:
-                chosen[name] = kind(text)
-            except ValueError:
-                raise UserError(
-                    f"option {name}={text} of model {self.name} is not of type {kind.__name__} "
-                    f"(its default is {known[name]!r})"
-                ) from None
+        chosen = {name: self._chosen(name, text) for name, text in options.items()}
         network = self._call("build", seed, inputs=inputs, classes=classes, **chosen)
         if not isinstance(network, Sequential):
             raise UserError(
@@ -158,34 +156,82 @@ class ModelFile:
                 )
         return network
 
+    def plan(self, network: Sequential, rows: int, dtype: DTypeLike, partition: int = 1) -> None:
+        """Plan the network; refuse one for whose p-th part this machine has no room."""
+        parameters = sum(layer.size for layer in network.units)
+        widths = sum(layer.inputs + layer.outputs for layer in network.units)
+        needed = np.dtype(dtype).itemsize * (2 * parameters // partition + rows * widths)
+        if needed > _room():
+            raise UserError(
+                f"model {self.name} has {parameters:,} parameters: with gradients and {rows:,} "
+                f"rows a rank needs {size(needed)}, and there are {size(_room())}: make it "
+                "smaller, or use more ranks and --partition"
+            )
+        network.plan(rows, dtype)
+
+    def _chosen(self, name: str, text: str) -> Any:
+        """Return what a text says for an option of ``build``, of the type of its default."""
+        known = self.options()
+        if name not in known:
+            raise UserError(
+                f"model {self.name} has no option {name!r}: it has {listed(known) or 'none'}"
+            )
+        kind, option = type(known[name]), f"option {name}={text} of model {self.name}"
+        try:
+            value = {"True": True, "False": False}[text] if kind is bool else kind(text)
+        except (KeyError, ValueError, TypeError):
+            raise UserError(
+                f"{option} is not of type {kind.__name__} (its default is {known[name]!r})"
+            ) from None
+        if isinstance(value, (int, float)) and not abs(value) <= MOST:
+            raise UserError(f"{option}: give a number of at most {MOST:,}")
+        return value
+
+    def _signature(self, name: str, *args: Any, **given: Any) -> inspect.Signature:
+        """Return the signature of a function of the model file, which takes these arguments."""
+        try:
+            signature = inspect.signature(getattr(self.module, name))
+            signature.bind(*args, **given)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{name}() of model {self.name} cannot be called: {error}; a model file needs "
+                "build(seed, inputs, classes) and recipe(), further arguments with defaults"
+            ) from error
+        return signature
+
     def _call(self, name: str, *args: Any, **given: Any) -> Any:
         """Call a function of the model file; a mistake in the file is a `UserError` with its line.
 
-        What is raised deeper, in a function that the file calls, stays what it is.
+        So is the end of Python, of its stack or of the memory, wherever it comes up.  What else
+        is raised deeper, in a function that the file calls, stays what it is.
         """
+        self._signature(name, *args, **given)
         function, spec = getattr(self.module, name), self.module.__spec__
         assert spec is not None and spec.origin is not None
         where = spec.origin
         called = f"{name}() of model {self.name}"
         try:
-            inspect.signature(function).bind(*args, **given)
-        except TypeError as error:
-            raise UserError(
-                f"{called} cannot be called: {error}; a model file needs build(seed, inputs, "
-                "classes) and recipe(), further arguments with defaults"
-            ) from error
-        try:
             return function(*args, **given)
-        except UserError as error:
-            raise UserError(f"{called}{_line_in(error, where)}: {error}") from error
-        except Exception as error:
-            if _innermost(error) != where:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            line, kind = _line_in(error, where), type(error).__name__
+            if isinstance(error, UserError):
+                raise UserError(f"{called}{line}: {error}") from error
+            ends = isinstance(error, (RecursionError, MemoryError))
+            if isinstance(error, Exception) and not ends and _innermost(error) != where:
                 raise
-            kind = type(error).__name__
-            raise UserError(f"{called}{_line_in(error, where)}: {kind}: {error}") from error
+            raise UserError(f"{called}{line}: {kind}: {error}") from error
 
 
-def _innermost(error: Exception) -> str:
+def _room() -> int:
+    """Return the bytes of memory that a process may have here, those of the machine at most."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return machine if allowed == resource.RLIM_INFINITY else min(machine, allowed)
+
+
+def _innermost(error: BaseException) -> str:
     """Return the file in which an error came up."""
     trace = error.__traceback__
     assert trace is not None
@@ -194,7 +240,7 @@ def _innermost(error: Exception) -> str:
     return trace.tb_frame.f_code.co_filename
 
 
-def _line_in(error: Exception, where: str) -> str:
+def _line_in(error: BaseException, where: str) -> str:
     """Return ``, line N`` for the line of the model file where an error came up."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"

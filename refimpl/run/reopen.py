@@ -12,14 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.nn import Sequential
+from refimpl.nn.flat import Layout
+from refimpl.run import alike
 from refimpl.run.config import Run
 from refimpl.run.folder import CONFIG, RunFolder
 from refimpl.run.modelfile import ModelFile
-from refimpl.support.errors import UserError
+from refimpl.state.digest import parameters_digest
+from refimpl.support.errors import UserError, require
 from refimpl.tasks import table as tasks
 from refimpl.tasks.protocol import Examples
 from refimpl.tasks.scoring import CHUNK
-from refimpl.world.agree import together
+from refimpl.world.agree import same, together
+
+MODEL = "model.npz"
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -49,8 +54,9 @@ class Finished:
             source = str(path / "model.py")
             model = ModelFile.parse(Path(run.model).stem, folder.model_text(), source)
             network = model.build(run.seed, task.inputs, task.classes, run.options)
-            network.plan(CHUNK, np.dtype(run.dtype))
+            model.plan(network, CHUNK, run.dtype)
             _load(network, parameters, np.dtype(run.dtype), path)
+        same(comm, alike.configuration(run) | {f"{path / MODEL}": parameters_digest(parameters)})
         return cls(comm, run, network, task)
 
     def outputs(self, examples: Examples, index: NDArray[np.int64]) -> np.ndarray:
@@ -66,6 +72,7 @@ class Finished:
             folders = self.task.folders(directory)
         for folder in folders:
             self.task.load(self.comm, folder, folder, None)
+            same(self.comm, alike.data(self.task))
             scores[folder] = self.task.evaluate(folder, self.outputs, self.comm)
         return scores
 
@@ -91,13 +98,19 @@ def _reading(file: Path) -> Iterator[None]:
 
 
 def _load(network: Sequential, named: dict[str, np.ndarray], dtype: np.dtype, path: Path) -> None:
-    """Bind the network to the parameters of a run."""
-    from refimpl.nn.flat import Layout
-
-    for layer, unit in zip(network.units, Layout(network.units).units, strict=True):
+    """Bind the network to the parameters of a run, which are what it takes and finite."""
+    layout = Layout(network.units)
+    for name in named:
+        require(name in layout.parameters, f"{path / MODEL}: no layer has a parameter {name!r}")
+    for layer, unit in zip(network.units, layout.units, strict=True):
         memory = np.zeros(unit.size, dtype)
         for name, place, shape in unit.tensors:
-            if name not in named or named[name].shape != tuple(shape):
-                raise UserError(f"run {path}: model.npz has no {name} of shape {tuple(shape)}")
-            memory[place] = named[name].ravel()
+            value = named.get(name, np.empty(0))
+            for has, needs in ((value.shape, tuple(shape)), (value.dtype, dtype)):
+                require(has == needs, f"{path / MODEL} has no {name} of {needs}: train again")
+            require(
+                bool(np.isfinite(value).all()),
+                f"{path / MODEL}: {name} holds a number that is not finite: train again",
+            )
+            memory[place] = value.ravel()
         layer.bind(memory, None)

@@ -16,6 +16,7 @@ from refimpl.methods import traffic
 from refimpl.methods.step import Loss, Replica
 from refimpl.nn.flat import one_unit
 from refimpl.optim.schedule import Newbob
+from refimpl.run import alike
 from refimpl.run.config import Run
 from refimpl.run.folder import RunFolder, save
 from refimpl.run.meeting import Meeting
@@ -37,7 +38,7 @@ from refimpl.tasks import table as tasks
 from refimpl.tasks.batches import Batches
 from refimpl.tasks.protocol import Examples
 from refimpl.tasks.scoring import CHUNK
-from refimpl.world.agree import together
+from refimpl.world.agree import same, together
 from refimpl.world.communicator import Communicator
 from refimpl.world.groups import Groups
 from refimpl.world.ledger import LINKS, Count
@@ -62,6 +63,7 @@ class Trainer:
         log_every: int = 0,
         multiple: int = 1,
     ) -> None:
+        same(comm, alike.configuration(run))
         run.check(comm.size)
         self.comm, self.run, self.model = comm, run, model
         self.say: Say = say if comm.rank == 0 else lambda text: None
@@ -82,14 +84,15 @@ class Trainer:
         """Make what is trained, on what, and how."""
         comm, run, recipe = self.comm, self.run, self.recipe
         self.task = tasks.prepare(comm, recipe.task, recipe.settings, run.data, self.say)
+        same(comm, alike.data(self.task))
         examples, micro = self.task.train.count, self.grid.micro_batches(recipe.microsteps)
         self.batches = Batches(examples, recipe.batch, micro, run.seed, multiple)
-        with together(comm):
-            self.network = self.model.build(
-                run.seed, self.task.inputs, self.task.classes, run.options
-            )
         rows, dtype = max(recipe.batch, CHUNK), np.dtype(run.dtype)
-        self.network.plan(rows, dtype)
+        inputs, classes = self.task.inputs, self.task.classes
+        with together(comm):
+            self.network = self.model.build(run.seed, inputs, classes, run.options)
+            self.model.plan(self.network, rows, dtype, self.grid.partition)
+        same(comm, alike.network(self.network, dtype))
         family, optimizer = collectives.get(run.collectives), run.optimizer()
         self.replica = Replica(
             self.network, self.groups, family, optimizer, self.methods, run.step_options()
@@ -161,7 +164,8 @@ class Trainer:
                 loss = self._epoch(min(total, self.step + per_epoch) - self.step, folder)
             with self.replica.evaluated():
                 summary = self._summary(loss)
-                summary["parameters_sha256"] = save(folder, self.replica.partition.each())
+                with together(self.comm):
+                    summary["parameters_sha256"] = save(folder, self.replica.partition.each())
             with together(self.comm):
                 if folder is not None:
                     folder.finish(summary, self.task.saved())
@@ -233,8 +237,9 @@ class Trainer:
             "ledger": plain(sent),
             **self._statistics(compression),
         }
-        if folder is not None:
-            folder.log(line)
+        with together(self.comm):
+            if folder is not None:
+                folder.log(line)
         self.say(epoch_text(line))
         return mean
 

@@ -27,3 +27,11 @@ class Digest:
     def text(self) -> str:
         """Return the digest of what has passed, in hexadecimal."""
         return self._sha256.hexdigest()
+
+
+def parameters_digest(parameters: dict[str, np.ndarray]) -> str:
+    """Return the `Digest` of a whole model."""
+    digest = Digest()
+    for _ in digest.over(parameters.items()):
+        pass
+    return digest.text()

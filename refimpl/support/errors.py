@@ -8,6 +8,7 @@ only one rank can know.  What cannot happen is an ``assert``.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from types import UnionType
@@ -15,9 +16,24 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
+# What helps where the system refuses.
+REMEDIES = {
+    errno.ENOSPC: "give another folder, or make room",
+    errno.EDQUOT: "give another folder, or make room",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
+
 
 class UserError(Exception):
-    """A mistake of the caller's; its text is the one line that the caller sees."""
+    """A mistake of the caller's; its text is the one line that the caller sees.
+
+    Lines of a text that others have written, such as an exception's, are joined.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(filter(None, map(str.strip, message.splitlines()))))
 
 
 class Diverged(UserError):
@@ -32,7 +48,17 @@ def require(condition: bool, message: str) -> None:
 
 def brief(value: Any) -> str:
     """Return a value as it stands in a message: in one line of 80 characters at most."""
-    return " ".join(repr(value).split())[:80]
+    try:
+        return " ".join(repr(value).split())[:80]
+    except ValueError:  # a number whose digits Python declines to count
+        return "a number of thousands of digits"
+
+
+def refused(error: OSError, what: str = "") -> UserError:
+    """Return what to say where the system refuses something, by default to do with its file."""
+    name = what or (brief(str(error.filename)) if error.filename else "the system refuses")
+    remedy = REMEDIES.get(error.errno or 0, "give another place, or see to its permissions")
+    return UserError(f"{name}: {error.strerror or error}: {remedy}")
 
 
 def require_types(values: Any, what: str) -> None:
@@ -73,6 +99,9 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         each = get_args(kind)[0]
         return isinstance(value, (tuple, list)) and all(_fits(one, each) for one in value)
+    if get_origin(kind) is dict and isinstance(value, dict):
+        key, item = get_args(kind)
+        return all(_fits(name, key) and _fits(one, item) for name, one in value.items())
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else get_origin(kind) or kind)

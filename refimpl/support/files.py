@@ -7,17 +7,17 @@ and a rename completes it.
 from __future__ import annotations
 
 import json
+import math
 import os
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile, ZipFile
+from typing import IO, Any
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
-from refimpl.support.errors import UserError, require
+from refimpl.support.errors import UserError, refused, require
 
 
 def partial_of(path: Path) -> Path:
@@ -42,25 +42,49 @@ def check_file(option: str, name: str, ending: str = "") -> None:
 
 
 @contextmanager
-def writing(name: str) -> Iterator[None]:
-    """Make a `UserError` of what keeps the file of this name from being written."""
+def writing(path: Path) -> Iterator[Path]:
+    """Give the name to write under; the file is there whole or not at all, as it was before.
+
+    A pipe or device is written as it is.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written.
+    """
+    as_it_is = os.path.exists(path) and not os.path.isfile(path)
+    partial = path if as_it_is else partial_of(path)
     try:
-        yield
+        yield partial
+        if partial != path:
+            os.replace(partial, path)
     except OSError as error:
-        raise UserError(f"cannot write {name}: {error.strerror}") from error
+        raise refused(error, f"cannot write {path}") from error
+    finally:
+        if partial != path:
+            with suppress(OSError):
+                partial.unlink()
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all; a pipe or device as it is."""
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    partial = partial_of(path)
-    try:
+    with writing(path) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line, whole or not at all."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            before, content = file.tell(), line.encode() + b"\n"
+            try:
+                while content:
+                    content = content[file.write(content) :]
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise refused(error, f"cannot write {path}") from error
 
 
 def write_json(path: Path, plain: Any) -> None:
@@ -70,24 +94,64 @@ def write_json(path: Path, plain: Any) -> None:
 
 def save_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
     """Write named arrays as an npz file, whole or not at all; holds one array at a time."""
-    partial = partial_of(path)
-    try:
-        with ZipFile(partial, "w") as file:
-            for name, array in arrays:
-                with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path) as partial, ZipFile(partial, "w") as file:
+        for name, array in arrays:
+            with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the named arrays of an npz file; raise `UserError` if it is not whole."""
+    """Return the named arrays of an npz file; raise `UserError` if it is not whole.
+
+    Its members are stored as they are, so that none can be larger than the file.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        with ZipFile(path) as archive:
+            arrays = {}
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                require(
+                    entry.compress_type == ZIP_STORED and name not in arrays,
+                    f"cannot read {path}: {name} is compressed or there twice",
+                )
+                with archive.open(entry) as member:
+                    arrays[name] = read_array(member, entry.file_size)
+            return arrays
+    except UserError:
+        raise
+    except Exception as error:  # whatever a file makes of its reader that nobody has written so
+        raise UserError(f"cannot read {path}: {error or type(error).__name__}") from error
+
+
+def read_array(file: IO[bytes], nbytes: int) -> np.ndarray:
+    """Return the array in an npy file of so many bytes.
+
+    Raises
+    ------
+    ValueError
+        If it holds objects, or more or less than its header claims: before room is made for it.
+    """
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, by_column, dtype = np.lib.format.read_array_header_2_0(file)
+    if dtype.hasobject:
+        raise ValueError("it holds objects, which only pickle can read")
+    claimed, held = math.prod(shape) * dtype.itemsize, nbytes - file.tell()
+    if claimed != held:
+        raise ValueError(f"its header claims {claimed:,} bytes and {held:,} follow")
+    content = bytearray(file.read())
+    array = np.frombuffer(content, dtype) if content else np.empty(0, dtype)
+    return array.reshape(shape, order="F" if by_column else "C")
+
+
+def read_json(text: str) -> Any:
+    """Return what a JSON text holds; raise `ValueError` if it is none, or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -102,6 +166,6 @@ def load_state(path: Path) -> dict[str, Any]:
     """Return what `save_state` wrote."""
     arrays = load_arrays(path)
     try:
-        return {**json.loads(str(arrays.pop("plain"))), **arrays}
+        return {**read_json(str(arrays.pop("plain"))), **arrays}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"cannot read {path}: its plain part is missing or broken") from error

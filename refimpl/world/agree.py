@@ -1,20 +1,21 @@
-"""Ranks that agree: one error on all of them, work that one does for all, a meeting.
+"""Ranks that agree: one error on all of them, equal values, work that one does for all, a meeting.
 
 A `UserError` must be raised on every rank, so that none is left waiting for one that has gone.
-`together` sees to that where only one rank can know (a file that is missing on one node),
-`on_first_rank` where only one has work.  What is said here is control traffic, which the ledger
-does not count.
+`together` sees to that where only one rank can know (a file that is missing on one node), `same`
+where each was told for itself, `on_first_rank` where only one has work.  What is said here is
+control traffic, which the ledger does not count.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from refimpl.support.errors import UserError
+from refimpl.support.errors import UserError, refused
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 @contextmanager
 def together(comm: Communicator) -> Iterator[None]:
-    """Raise a `UserError` of any rank on all of them.
+    """Raise a `UserError`, or what the system refuses, of any rank on all of them.
 
     Every rank of ``comm`` enters and leaves the block; inside it no rank may wait for
     another.  If ranks disagree, the lowest rank's message is the one that all raise.
@@ -37,10 +38,49 @@ def together(comm: Communicator) -> Iterator[None]:
         yield
     except UserError as error:
         mine = str(error)
+    except OSError as error:
+        mine = str(refused(error))
+    except MemoryError as error:
+        mine = f"not enough memory: {error or 'give less data, or a smaller model'}"
     messages = comm.allgather_object(mine)
     for message in messages:
         if message is not None:
             raise UserError(message)
+
+
+def same(comm: Communicator, values: Mapping[str, Any]) -> None:
+    """Raise a `UserError` on all ranks unless each of these values is the same on all of them.
+
+    It names what differs, both values and the ranks.  Values are plain data, and equal if they
+    are written alike.  Costs two small control messages per rank at most, as a rule one.
+    """
+    mine = {name: repr(value) for name, value in values.items()}
+    digest = hashlib.sha256(repr(sorted(mine.items())).encode()).digest()
+    if len(set(comm.allgather_object(digest))) == 1:
+        return
+    everyones = comm.allgather_object(mine)
+    odd = []
+    for name in dict.fromkeys(name for one in everyones for name in one):
+        texts = [one.get(name, "not there") for one in everyones]
+        other = next((text for text in texts if text != texts[0]), None)
+        if other is not None:
+            (ours, theirs) = (
+                f"{text[:60]} on {_ranks([r for r, one in enumerate(texts) if one == text])}"
+                for text in (texts[0], other)
+            )
+            odd.append(f"{name} is {ours} but {theirs}")
+    more = f"; and {len(odd) - 3} more" if len(odd) > 3 else ""
+    raise UserError(f"ranks differ: {'; '.join(odd[:3])}{more}: give the same to all ranks")
+
+
+def _ranks(ranks: list[int]) -> str:
+    """Return ranks in words.
+
+    >>> _ranks([1]), _ranks([1, 2]), _ranks(list(range(1, 9)))
+    ('rank 1', 'ranks 1, 2', 'ranks 1, 2, 3, 4 and 4 more')
+    """
+    more = f" and {len(ranks) - 4} more" if len(ranks) > 4 else ""
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks[:4]))}{more}"
 
 
 def on_first_rank(comm: MPI.Comm, work: Callable[[], T]) -> T:

@@ -140,6 +140,7 @@ class Grid:
             "partition": range(0, self.world, self.partition),
             "gradient": [self.rank(b, 0, s) for b in range(self.blocks) for s in shards],
             "block": shards,
+            "replication": shards,
         }[axis]
         group_of = getattr(self, f"{axis}_group")
         return [group_of(first) for first in firsts]
@@ -240,20 +241,18 @@ def drawing(grid: Grid, nodes: Nodes) -> str:
         on = f"node {where[0]}" if len(where) == 1 else f"nodes {where[0]}-{where[-1]}"
         lines.append(f"{label} member {member:<3}{cells}   {on}")
     lines.append("")
-    for title, group_of, use in (
-        ("partition", grid.partition_group, "parameters, gradients: every micro-step"),
-        ("gradient", grid.gradient_group, "gradients of one shard: every step"),
-        ("block", grid.block_group, "models, representatives only: every block"),
-        ("replication", grid.replication_group, "all ranks with the same shard"),
+    for title, use in (
+        ("partition", "parameters, gradients: every micro-step"),
+        ("gradient", "gradients of one shard: every step"),
+        ("block", "models, representatives only: every block"),
+        ("replication", "all ranks with the same shard"),
     ):
-        # Only the representatives' block groups carry messages.
-        ranks = [r for r in range(grid.world) if title != "block" or grid.place(r).member == 0]
-        groups = sorted({tuple(group_of(rank)) for rank in ranks})
+        groups = grid.groups(title)
         size, number = len(groups[0]), len(groups)
         if size == 1:
             lines.append(f"{title + ' groups':<19}none ({title} axis of length 1)")
             continue
-        crossing = sum(nodes.spanned(list(members)) > 1 for members in groups)
+        crossing = sum(nodes.spanned(members) > 1 for members in groups)
         lines.append(
             f"{title + ' groups':<19}{number} of {size} ranks, {crossing} across nodes; {use}"
         )

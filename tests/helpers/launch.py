@@ -15,6 +15,8 @@ MPIEXEC = shlex.split(os.environ.get("REFIMPL_TEST_MPIEXEC", "")) or [
     shutil.which("mpiexec", path=BESIDE_PYTHON)
 ]
 
+REFIMPL = [sys.executable, "-m", "mpi4py", "-m", "refimpl"]
+
 # What run_mpi.sh sets; here for a pytest that it did not start.
 SURROUNDINGS = {
     "OMP_NUM_THREADS": "1",
@@ -26,9 +28,22 @@ SURROUNDINGS = {
 }
 
 
-def launched(ranks, *arguments, cwd=None, timeout=120):
+def launched(ranks, *arguments, **how):
     """Run refimpl on so many ranks (1: without a launcher) in a process of its own."""
-    one = [sys.executable, "-m", "mpi4py", "-m", "refimpl", *map(str, arguments)]
+    one = [*REFIMPL, *map(str, arguments)]
+    return ran(one if ranks == 1 else [*MPIEXEC, "-n", str(ranks), *one], **how)
+
+
+def apart(*ranks, **how):
+    """Run refimpl on as many ranks as there are lists of arguments, each with its own."""
+    command = []
+    for arguments in ranks:
+        command += [":", "-n", "1", *REFIMPL, *map(str, arguments)]
+    return ran([*MPIEXEC, *command[1:]], **how)
+
+
+def ran(command, cwd=None, timeout=120):
+    """Run a command in the surroundings that run_mpi.sh makes; return how it ended."""
     environment = SURROUNDINGS | os.environ
     environment["PYTHONPATH"] = os.pathsep.join(
         [
@@ -36,7 +51,6 @@ def launched(ranks, *arguments, cwd=None, timeout=120):
             os.environ.get("PYTHONPATH", ""),
         ]
     )
-    command = one if ranks == 1 else [*MPIEXEC, "-n", str(ranks), *one]
     return subprocess.run(
         command, capture_output=True, text=True, cwd=cwd, timeout=timeout, env=environment
     )

@@ -1,7 +1,9 @@
 """`refimpl golden`: what it writes, refuses and exits with, on one rank and on many."""
 
 import errno
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,6 +85,54 @@ def test_a_damaged_bundle_is_written_again(theirs):
     manifest.write_bytes(b"{")
     assert cli.main(["golden", "write", "--cases", "blocks.bmuf", str(theirs)]) == 0
     assert manifest.read_bytes() == right
+
+
+def first(told):
+    return told["cases"][0]["arrays"]
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda told: told.update(format=True), "manifest.json: at format: True must be 1"),
+        (lambda told: told.update(format=1.0), "at format: 1.0 must be 1"),
+        (lambda told: told.update(format=2), "has format 2, this refimpl reads 1"),
+        (lambda told: told.update(rung=99), "at rung: 99 must be at most 8"),
+        (lambda told: told.update(rung=1), "at rung: 1 is not the number of 'blocks', 3"),
+        (lambda told: told.update(rung_name="x"), "at rung_name: 'x' must be one of"),
+        (lambda told: told.update(place=10**400), "at place: 1000.* must be at most 1000000"),
+        (lambda told: told["cases"].append(told["cases"][0]), "at cases: the name .* twice"),
+        (
+            lambda told: first(told).append(first(told)[0]),
+            r"at cases\[0\].arrays: the name .* twice",
+        ),
+        (lambda told: first(told)[-1].update(ulp=10**400), r"ulp: 1000.* must be at most 1000000"),
+        (
+            lambda told: first(told)[0].update(shape=[10**30]),
+            r"shape\[0\]: 1000.* must be at most",
+        ),
+        (
+            lambda told: told["cases"][0]["settings"].update(x=float("nan")),
+            "a number .* not finite",
+        ),
+        (lambda told: told["cases"][0]["settings"].update(x=-float("inf")), "that is not finite"),
+        (lambda told: told.update(cases={}), "at cases: {} is no array"),
+    ],
+)
+def test_a_manifest_that_was_edited_is_refused_by_the_place_in_it(theirs, capsys, change, said):
+    manifest = theirs / "blocks.bmuf" / bundle.MANIFEST
+    told = json.loads(manifest.read_text())
+    change(told)
+    manifest.write_text(json.dumps(told))
+    assert cli.main(["golden", "check", str(theirs), "--against", str(theirs)]) == 2
+    error = capsys.readouterr().err
+    assert re.search(said, error) and error.count("\n") == 1 and len(error) < 500, error
+
+
+def test_a_manifest_without_end_is_refused(theirs, capsys):
+    (theirs / "blocks.bmuf" / bundle.MANIFEST).write_text("[" * 10**6)
+    assert cli.main(["golden", "check", str(theirs), "--against", str(theirs)]) == 2
+    assert "manifest.json is no JSON: it is nested too deeply" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fits", [0, 1])

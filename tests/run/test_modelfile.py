@@ -9,7 +9,7 @@ from refimpl.support.errors import UserError
 GOOD = """
 from refimpl.run.config import Recipe
 from refimpl import nn
-def build(seed, inputs=4, classes=3, hidden=5, slope=0.5):
+def build(seed, inputs=4, classes=3, hidden=5, slope=0.5, wide=False, norm=None):
     return nn.Sequential(nn.Affine("a", inputs, hidden, seed), nn.Relu(),
                          nn.Affine("b", hidden, classes, seed))
 def recipe():
@@ -32,7 +32,8 @@ def test_every_shipped_model_builds_and_has_a_recipe():
 
 def test_a_models_own_options_can_be_set_and_keep_their_type():
     model = parse(GOOD)
-    assert model.options() == {"hidden": 5, "slope": 0.5}
+    assert model.options() == {"hidden": 5, "slope": 0.5, "wide": False, "norm": None}
+    assert model._chosen("wide", "False") is False and model._chosen("wide", "True") is True
     network = model.build(0, 4, 3, {"hidden": "9"})
     assert [layer.size for layer in network.units] == [4 * 9 + 9, 9 * 3 + 3]
 
@@ -40,8 +41,15 @@ def test_a_models_own_options_can_be_set_and_keep_their_type():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"width": "9"}, "has no option 'width': it has hidden, slope"),
+        ({"width": "9"}, "has no option 'width': it has hidden, norm, slope, wide"),
         ({"hidden": "big"}, "hidden=big of model net is not of type int"),
+        ({"hidden": "9" * 5000}, "of model net is not of type int"),
+        ({"hidden": "1000000000000"}, "^option hidden=1000000000000 .* at most 100,000$"),
+        ({"hidden": "-1000000000000"}, "give a number of at most"),
+        ({"slope": "nan"}, "option slope=nan of model net: give a number of at most"),
+        ({"slope": "-inf"}, "option slope=-inf of model net: give a number of at most"),
+        ({"wide": "no"}, "wide=no of model net is not of type bool .its default is False"),
+        ({"norm": "x"}, "norm=x of model net is not of type NoneType"),
     ],
 )
 def test_an_unknown_or_ill_typed_option_is_refused(options, message):
@@ -56,6 +64,12 @@ def test_an_unknown_or_ill_typed_option_is_refused(options, message):
         ("\n1/0", "net.py, line 2: ZeroDivisionError: division by zero"),
         ("x = 1", r"defines no function build\(\)"),
         ("def build(seed): pass", r"defines no function recipe\(\)"),
+        ("import sys\nsys.exit(0)", "^model file net.py, line 2: SystemExit: 0$"),
+        ("raise SystemExit", "^model file net.py, line 1: SystemExit:$"),
+        ("class Own(BaseException): pass\nraise Own('x')", "net.py, line 2: Own: x"),
+        ("def f(): f()\nf()", "net.py, line 1: RecursionError: maximum recursion depth"),
+        ("x = " + "(" * 10000, "net.py.*: (SyntaxError|MemoryError|RecursionError): "),
+        ("raise ValueError('one\\n  two\\u2028three')", "ValueError: one two three$"),
     ],
 )
 def test_a_broken_model_file_is_named_with_its_line(text, message):
@@ -74,6 +88,13 @@ def test_a_broken_model_file_is_named_with_its_line(text, message):
         ("classes=3, ", "", r"build\(\) of model net cannot be called: .*'classes'; a model file"),
         ("return nn.Sequential", "return print", r"build\(\) of model net returns NoneType: it"),
         ("nn.Relu()", "nn.Relo()", r"build\(\) of model net, line 5: AttributeError: .*Relo"),
+        ("return nn.S", "import sys; sys.exit(0); nn.S", r"build\(\) .*, line 5: SystemExit: 0"),
+        ("return nn.S", "exit(3); nn.S", r"build\(\) of model net, line 5: SystemExit: 3"),
+        ("return nn.S", "build(seed); nn.S", r"build\(\) .*, line 5: RecursionError: maximum"),
+        ("return R", "raise BaseException('a\\nb'); R", "line 8: BaseException: a b$"),
+        ("return R", "int('x' * 4); open('/'); R", "line 8: ValueError: invalid literal"),
+        ("def build(seed, ", "build = dict\ndef _(", r"build\(\) of .* cannot be called: no sig"),
+        ("def build(seed, inputs=4, classes=3, ", "def build(", "cannot be called: got an unexp"),
         ('"b", hidden', '"b", 7', r"build\(\) of model net, line 5: layer 'b' takes 7 inputs"),
     ],
 )

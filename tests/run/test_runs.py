@@ -140,7 +140,7 @@ def test_a_failed_write_leaves_neither_half_a_file_nor_remains(tmp_path, monkeyp
         raise OSError("no space left on device")
 
     monkeypatch.setattr(np.lib.format, "write_array", disk_full)
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="^cannot write .*file: no space left on device: give"):
         runs.save_arrays(tmp_path / "file", [("a", np.ones(3))])
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"old")]
 

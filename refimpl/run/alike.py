@@ -1,0 +1,74 @@
+"""What must be the same on all ranks, by name: what they were told, have read and have built.
+
+Ranks are processes of their own, perhaps on machines of their own; `refimpl.world.agree.same`
+compares these before the first step, and whoever differs is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+import refimpl
+from refimpl.methods import strategies
+from refimpl.nn import Sequential
+from refimpl.run.config import Run
+
+EXAMPLES = 64  # of a split that are compared, spread over it
+
+
+def configuration(run: Run) -> dict[str, Any]:
+    """Return all that a run was told, by option, and the versions that compute it."""
+    plain = run.to_dict()
+    recipe, known = plain.pop("recipe"), strategies.options()
+    told = {f"--set {name}": value for name, value in plain.pop("options").items()}
+    told |= {known[key].flag: value for key, value in plain.pop("methods").items()}
+    for inner in ("methods", "settings"):
+        told |= {f"the recipe's {name}": value for name, value in recipe.pop(inner).items()}
+    told["MODEL"] = plain.pop("model")
+    told |= {f"the recipe's {name}": recipe.pop(name) for name in ("task", "warmup", "decay")}
+    told |= {"--" + name.replace("_", "-"): value for name, value in (plain | recipe).items()}
+    return told | {"the version of refimpl": refimpl.__version__, "that of NumPy": np.__version__}
+
+
+def data(task: Any) -> dict[str, Any]:
+    """Return the number of examples in each split, and digests of names and of some examples."""
+    found = {}
+    for name, split in task.splits.items():
+        examples = getattr(split, "frames", split)
+        found[f"the number of {task.words.examples} in {name}"] = examples.count
+        index = np.linspace(0, examples.count - 1, min(EXAMPLES, examples.count)).astype(np.int64)
+        x, y = np.zeros((index.size, examples.inputs), np.float32), np.zeros_like(index)
+        examples.take(index, x, y)
+        found[f"the digest of {task.words.examples} in {name}"] = _digest(x)
+        found[f"the digest of labels in {name}"] = _digest(y)
+        names = "\n".join(one.name for one in getattr(split, "utterances", ()))
+        found[f"the digest of names in {name}"] = _digest(names.encode())
+    return found
+
+
+def network(net: Sequential, dtype: DTypeLike) -> dict[str, Any]:
+    """Return every layer's kind, its numbers and the digest of its initial values.
+
+    Takes the time to draw them, and the memory of the largest unit while it does.
+    """
+    found: dict[str, Any] = {}
+    for number, layer in enumerate(net.layers):
+        found[f"layer {number}"] = type(layer).__name__
+        for name, value in vars(layer).items():
+            if isinstance(value, (bool, int, float, str)) and not name.startswith("_"):
+                found[f"{name} of layer {number}"] = value
+        if layer.parameters:
+            shapes = {one.name: one.shape for one in layer.parameters}
+            found[f"the shapes of layer {number}"] = shapes
+            initial = np.zeros(layer.size, dtype)
+            layer.initialise(initial)
+            found[f"the digest of layer {number}'s initial values"] = _digest(initial)
+    return found
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

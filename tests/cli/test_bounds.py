@@ -1,0 +1,60 @@
+"""Numbers that nobody can mean are refused before they take memory or time."""
+
+import re
+
+import pytest
+
+from refimpl import cli
+
+PLAN = ["plan", "--flops", "1e14", "-n", "4"]
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["topology", "-n", "1000000000"], "-n: '1000000000' is not .* at most 50,000"),
+        (["topology", "-n", "9" * 5000], "argument -n: '9{40}' is not a whole number"),
+        (["topology", "-n", "4", "--ranks-per-node", "10" * 20], "--ranks-per-node: .* at most"),
+        (["topology", "-n", "4", "--parameters", "10" * 200], "--parameters: .* at most 1,000,0"),
+        (["topology", "-n", "4", "--parameters", "9", "--density", "nan"], "density nan: must be"),
+        (["topology", "-n", "4", "--parameters", "9", "--microsteps", "9" * 20], "at most"),
+        (["explain", "ring", "-p", "1000000000"], "1000000000"),
+        (["explain", "hierarchical", "-k", "1000000000000000000000"], "-k: .* at most"),
+        ([*PLAN, "-n", "1000000000", "--parameters", "9"], "-n: .* at most 16,384"),
+        ([*PLAN, "--parameters", "1e400"], "--parameters: '1e400' is not a positive"),
+        ([*PLAN, "--parameters", "1e29"], "--parameters: .* at most 1,000,000,000,000"),
+        ([*PLAN, "--parameters", "1e14", "--units", "1000000000"], "at most 10,000,000"),
+        ([*PLAN, "--layers", "1000000000", "--hidden", "8"], "--layers: .* 10,000,000"),
+        (
+            [*PLAN, "--parameters", "9", "--call", "inf"],
+            "--call: 'inf' is not a number",
+        ),
+        ([*PLAN, "--parameters", "9", "--memory", "nan"], "--memory: 'nan' is not a"),
+        (
+            ["plan", "-n", "4", "--parameters", "9", "--flops", "1e-300"],
+            "--flops: '1e-300' is not",
+        ),
+        (
+            ["plan", "--preset", "p4d-100b", "--ranks", "8,1000000000"],
+            "--ranks: .* most 16,384",
+        ),
+        (["train", "mlp", "--batch", "1" + "0" * 400], "--batch: .* at most 1,000,000,000"),
+        (["train", "mlp", "--seed", "1" + "0" * 400], "--seed: .* at most 1,000,000,000"),
+        (["train", "mlp", "--lr", "1e300"], "--lr: '1e300' is not a positive number, at most"),
+        (["compare", "mlp", "--seeds", "1000000000"], "--seeds: .* at most 1,000"),
+        (["bench", "--repeats", "1000000000"], "--repeats: .* at most 1,000,000"),
+        (["data", "synth", "x", "--seed", "9" * 99], "--seed: .* at most"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_number_beyond_its_bound_is_refused_by_name(capsys, arguments, said):
+    assert cli.main(arguments) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1 and len(error) < 300
+    assert re.search(said, error), error
+
+
+def test_the_largest_grid_is_drawn_with_its_formulas(capsys):
+    sizes = ["--strategy", "mics", "--partition", "8", "--ranks-per-node", "8"]
+    assert cli.main(["topology", "-n", "50000", *sizes, "--parameters", "1" + "0" * 15]) == 0
+    assert "50000 ranks = 6250 members x 8 shards" in capsys.readouterr().out
