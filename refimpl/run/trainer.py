@@ -72,8 +72,7 @@ class Trainer:
         on_paper = run.setting(self.nodes, one_unit(1, self.grid.partition))
         traffic.check(self.methods, on_paper)
         self.schedule = run.schedule()
-        self.stopped = self.warned = False
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.stopped, self.warned = 0, 0.0, False, False
         self.traffic = {link: Count() for link in LINKS}
         self.groups = Groups.split(comm, self.grid)
         with self._freed_by_error():
@@ -93,20 +92,20 @@ class Trainer:
             self.network = self.model.build(run.seed, inputs, classes, run.options)
             self.model.plan(self.network, rows, dtype, self.grid.partition)
         same(comm, alike.network(self.network, dtype))
-        family, optimizer = collectives.get(run.collectives), run.optimizer()
-        self.replica = Replica(
-            self.network, self.groups, family, optimizer, self.methods, run.step_options()
+        family, rule, options = (
+            collectives.get(run.collectives),
+            run.optimizer(),
+            run.step_options(),
         )
+        self.replica = Replica(self.network, self.groups, family, rule, self.methods, options)
         self.meeting = Meeting(comm, self.replica.faults, recipe.lr)
         if isinstance(family, collectives.Auto):
             setting = run.setting(self.nodes, self.replica.context.layout)
-            for line in traffic.choices(self.methods, setting):
-                self.say(line)
-        self._x = np.zeros((rows, self.task.inputs), dtype)
-        self._y = np.zeros(rows, np.int64)
+            self.say("\n".join(traffic.choices(self.methods, setting)))
+        self._x, self._y = np.zeros((rows, inputs), dtype), np.zeros(rows, np.int64)
         every = log_every if comm.rank == 0 else 0  # only rank 0 writes
-        own = recipe.batch * recipe.microsteps
-        self.steplog = StepLog(every, self.replica.gradient, comm.ledger, own)
+        frames = recipe.batch * recipe.microsteps
+        self.steplog = StepLog(every, self.replica.gradient, comm.ledger, frames)
 
     def close(self) -> None:
         """Give the communicators of the axes back; MPI has some thousand only.  Collective."""
