@@ -92,12 +92,9 @@ class Trainer:
             self.network = self.model.build(run.seed, inputs, classes, run.options)
             self.model.plan(self.network, rows, dtype, self.grid.partition)
         same(comm, alike.network(self.network, dtype))
-        family, rule, options = (
-            collectives.get(run.collectives),
-            run.optimizer(),
-            run.step_options(),
-        )
-        self.replica = Replica(self.network, self.groups, family, rule, self.methods, options)
+        family, options = collectives.get(run.collectives), run.step_options()
+        chosen = family, run.optimizer(), self.methods, options
+        self.replica = Replica(self.network, self.groups, *chosen)
         self.meeting = Meeting(comm, self.replica.faults, recipe.lr)
         if isinstance(family, collectives.Auto):
             setting = run.setting(self.nodes, self.replica.context.layout)
