@@ -328,3 +328,12 @@ def test_a_mistake_on_all_ranks_is_one_line_and_the_exit_code_is_rank_0s_alone(t
     assert run.stderr.count("\n") == 1 or "prterun" in run.stderr
     assert codes.read_text().split()[-1] == "2"
     assert sorted(codes.read_text().split()) == ["0"] * (ranks - 1) + ["2"]
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=needs_mpiexec)])
+def test_a_mistake_after_mpi_has_started_is_one_line_and_nothing_of_mpis_own(tmp_path, ranks):
+    """Also where somebody's exception has several lines."""
+    (tmp_path / "net.py").write_text("raise ValueError('one\\n\\n  two\\r\\nthree')\n")
+    run = launched(ranks, "train", "net.py", cwd=tmp_path, timeout=60)
+    said = "refimpl: error: model file net.py, line 1: ValueError: one two three\n"
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", said)
