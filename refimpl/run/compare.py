@@ -19,9 +19,10 @@ from refimpl.methods.strategies import strategy
 from refimpl.run import alike
 from refimpl.run.config import Run
 from refimpl.run.modelfile import ModelFile
-from refimpl.run.trainer import Say, Trainer
+from refimpl.run.trainer import Trainer
 from refimpl.support.errors import Diverged, UserError
 from refimpl.support.text import table
+from refimpl.tasks.protocol import Say
 from refimpl.world.agree import on_first_rank, same
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,15 +36,13 @@ from refimpl.support.errors import UserError
 from refimpl.support.progress import Progress
 from refimpl.tasks import table as tasks
 from refimpl.tasks.batches import Batches
-from refimpl.tasks.protocol import Examples
+from refimpl.tasks.protocol import Examples, Say
 from refimpl.tasks.scoring import CHUNK
 from refimpl.world.agree import same, together
 from refimpl.world.communicator import Communicator
 from refimpl.world.groups import Groups
 from refimpl.world.ledger import LINKS, Count
 from refimpl.world.topology import Nodes
-
-Say = Callable[[str], None]
 
 
 class Trainer:
@@ -242,13 +240,11 @@ class Trainer:
     def _statistics(self, compression: dict[str, Any]) -> dict[str, Any]:
         """Return what the gradient and block axes have to say of an epoch; warn if need be."""
         block = self.replica.block
-        found = {"compression": compression}
+        found = {"compression": compression, "blocks": block.statistics() if block else {}}
         warning = self.replica.faults.noticed or self.replica.gradient.warning()
         if warning and not self.warned:
             self.say(f"warning: {warning}")
             self.warned = True
-        if block is not None:
-            found["blocks"] = block.statistics()
         return {name: numbers for name, numbers in found.items() if numbers}
 
     def _summary(self, loss: float) -> dict[str, Any]:
@@ -256,7 +252,6 @@ class Trainer:
         scores = {s: self.task.evaluate(s, self.outputs, self.comm) for s in ("dev", "test")}
         for split, score in scores.items():
             self.meeting.require_finite(score, split, self.step)
-        memory = self.comm.allgather_object(self.replica.state_bytes)
         return {
             "model": self.model.name,
             **identity(self.run, self.grid),
@@ -268,7 +263,7 @@ class Trainer:
             **error_rates(scores),
             "parameters": self.network.size,
             "ledger": plain(self.traffic),
-            "max_state_bytes_per_rank": max(memory),
+            "max_state_bytes_per_rank": max(self.comm.allgather_object(self.replica.state_bytes)),
             "max_resident_bytes_per_rank": max(self.comm.allgather_object(peak_resident())),
         }
 
