@@ -9,6 +9,9 @@ an array or a plain value.  What a rank holds of it says its *placement*::
     own      a shard, of a vector that every worker has         GTC's residual
     chunk    this rank's chunk of the gradient group's shard    what an owner of one bit owes
 
+A value that is no vector and not ``whole`` is each block's (a threshold of GTC that adapts), or
+the rank's own (what its guard has counted of this shard).
+
 A shard is cut and padded as `refimpl.nn.flat.Layout` says; so from the shards of a partition
 group the whole vector follows (`join`), and from it the shards of any other group (`cut`).
 

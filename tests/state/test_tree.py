@@ -114,3 +114,43 @@ def test_a_replica_that_goes_back_to_its_state_repeats_its_steps_to_the_bit(case
     assert len(set(map(tuple, names))) == 1
     for rank, seen in enumerate(spawn(ranks, again)):
         assert len(seen) == 3 and seen == after[rank][4:], rank
+
+
+def kept(value):
+    """Return a leaf's value as something to compare."""
+    return value.tobytes() if isinstance(value, np.ndarray) else value
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_a_leaf_is_where_its_placement_says(case):
+    """While a block is open: what should be equal is, and what is a rank's own has its length."""
+    trees, grid = {}, case.grid
+
+    def body(comm):
+        options = {"grid": case.grid, "methods": case.methods, "micro_batches": 2 * case.world}
+        replica = trained(comm, steps=5, end=False, **options).replica
+        trees[comm.rank] = tree.copied(replica.state())
+        return replica.context.layout.shard
+
+    shard = spawn((0,) * case.world, body)[0]
+    for path, leaf in trees[0].items():
+        values = {rank: trees[rank][path].value for rank in trees}
+        vector = isinstance(leaf.value, np.ndarray)
+        found = {}
+        for rank, value in values.items():
+            block, member, part = grid.place(rank)
+            same = {
+                "whole": (),
+                "shard": (part,),
+                "block": (block, part) if vector else (block,),
+                "own": (block, member, part),
+                "chunk": (block, member, part),
+            }[leaf.placement]
+            found.setdefault(same, set()).add(str(kept(value)))
+        assert {len(different) for different in found.values()} == {1}, path
+        if vector and leaf.placement == "chunk":
+            for group in grid.groups("gradient"):
+                assert sum(values[rank].size for rank in group) == shard, path
+        elif vector:
+            assert leaf.placement != "whole", path
+            assert {value.shape for value in values.values()} == {(shard,)}, path

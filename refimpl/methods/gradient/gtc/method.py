@@ -268,13 +268,13 @@ class ThresholdCompression(Compressed):
         return owed
 
     def state(self) -> Tree:
-        """Return the residual, this worker's own, and what all ranks with this shard agree on."""
+        """Return the residual, this worker's own, the block's threshold, and what was counted."""
         return {
             "residual": Leaf(self.residual, "own"),
-            "tau": Leaf(self.tau),
+            "tau": Leaf(self.tau, "block"),
             "step": Leaf(self.step),
             "compressed": Leaf(self.compressed),
-            "guard": Leaf([self.guard.steps, self.guard.entries]),
+            "guard": Leaf([self.guard.steps, self.guard.entries], "own"),
         }
 
     def load(self, tree: Tree) -> None:
