@@ -36,18 +36,20 @@ def step_calls(
     yield from _norm_calls(setting)
 
 
-def sync_calls(methods: Methods, setting: Setting) -> Iterator[Call]:
+def sync_calls(methods: Methods, setting: Setting, owed: bool = True) -> Iterator[Call]:
     """Yield what all ranks send when a block ends: for a step that is owed, and for models.
 
-    Where a step could be owed and none is, its norm and its parameters are not sent.
+    ``owed``: whether the step that settling could make is made; else its norm and its parameters
+    are not sent.
     """
     if methods.block is None or setting.grid.blocks == 1:
         return
-    owed = methods.gradient.settling(setting)
-    if owed is not None:
-        yield from owed
-        yield from _norm_calls(setting)
-        yield from methods.partition.publishing(setting)
+    settling = methods.gradient.settling(setting)
+    if settling is not None:
+        yield from settling
+        if owed:
+            yield from _norm_calls(setting)
+            yield from methods.partition.publishing(setting)
     yield from methods.block.traffic(setting)
     yield from methods.partition.publishing(setting)
 
