@@ -184,7 +184,7 @@ def test_on_ranks_of_an_mpi_a_mistake_is_told_once_and_what_is_wrong_fails_all(t
     "pattern, codes", [("nothing", [2, 0]), ("layers", [1, 1]), ("blocks.*", [0, 0])]
 )
 def test_every_rank_ends_with_what_came_of_the_check_on_the_first(tmp_path, pattern, codes):
-    """After a mistake of the user's only rank 0 brings the job its code; the others leave first."""
+    """After a user's mistake only rank 0 brings the job its code; the others leave first."""
     (tmp_path / "layers").mkdir()
     shutil.copytree(GOLDEN / "blocks.bmuf", tmp_path / "blocks.bmuf")
     program = (
