@@ -293,14 +293,20 @@ def test_a_run_that_diverges_is_a_row_and_the_others_follow(rate, options, capsy
     assert "diverged" in said.splitlines()[-2] and "%" in said.splitlines()[-1]
 
     out = tmp_path / "run"
-    assert cli.main(["train", *common, *rate.split(), "--out", str(out)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("refimpl: error: training diverged") and error.count("\n") == 1
-    for command in (["evaluate", str(out), "--data", "x"], ["decode", str(out), "x.wav"]):
-        assert cli.main(command) == 2
-        assert "has failed (training diverged" in capsys.readouterr().err
+    run = launched(1, "train", *common, *rate.split(), "--out", out)
+    assert run.returncode == 2 and run.stderr.count("\n") == 1
+    assert run.stderr.startswith("refimpl: error: training diverged")
     with pytest.raises(UserError, match="has failed .training diverged"):
         RunFolder.finished(out)
+
+
+def test_commands_that_read_a_run_say_that_it_has_failed(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Diverged), RunFolder.create(out, {}, ""):
+        raise Diverged("in step 3")
+    for command in (["evaluate", out, "--data", "x"], ["decode", out, "x.wav"]):
+        run = launched(1, *command)
+        assert run.returncode == 2 and "has failed (in step 3)" in run.stderr
 
 
 @pytest.mark.parametrize("size, warned", [(1e-14, True), (1e-9, False)])
