@@ -2,18 +2,15 @@
 
 import sys
 
-from refimpl.cli import main
-from refimpl.cli.base import started
+from refimpl import cli
+from refimpl.cli.endings import leave
 
 
-def leave(code: int) -> int:
-    """Return the exit code; one rank alone leaves MPI first, or its code would be an abort's."""
-    mpi = started()
-    if code and mpi is not None and mpi.COMM_WORLD.size == 1:
-        mpi.Finalize()
-    return code
+def main() -> int:
+    """Run one command and leave with its exit code."""
+    return leave(cli.main())
 
 
 if __name__ == "__main__":
     sys.path.append("")  # last: model files may import what lies in the folder one works in
-    raise SystemExit(leave(main()))
+    raise SystemExit(main())

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         endings.occupy()
         args = told(argv)
-        return endings.leave(0 if args is None else args.run(args))
+        return 0 if args is None else args.run(args)
     except UserError as error:
         return endings.refuse(str(error))
     except MemoryError as error:
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return endings.interrupted()
     except BrokenPipeError:
         # Whoever read our output has had enough (`| head`): nothing is left to say.
-        return endings.leave(endings.UNHEARD)
+        return endings.UNHEARD
     except OSError as error:
         return endings.refuse(str(refused(error)))
     except BaseException:

@@ -41,22 +41,22 @@ def refuse(message: str) -> int:
     first = first_rank()
     if first:
         print(f"refimpl: error: {message}", file=sys.stderr, flush=True)
-    leave(2)
-    if not first:
+    else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are leaving, as fast as we can
-    elif mpi is not None:
-        time.sleep(HEARD)
     return 2 if first else 0
 
 
 def leave(code: int) -> int:
-    """Return the exit code with which all ranks leave.
+    """Return the exit code with which this process leaves, for good: MPI is over then.
 
-    They do so in good order: MPI and the launcher have nothing to say but the code.
+    All ranks do so in good order: MPI and the launcher have nothing to say but the code.  Whoever
+    brings one that is not 0 comes last.
     """
-    mpi = started()
+    mpi, others = started(), several() is not None
     if mpi is not None and code:
         mpi.Finalize()
+        if others:
+            time.sleep(HEARD)
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -86,7 +86,7 @@ def interrupted() -> int:
     mpi = several()
     if mpi is not None:
         mpi.COMM_WORLD.Abort(130)
-    return leave(130)
+    return 130
 
 
 def abort() -> int:
@@ -94,7 +94,7 @@ def abort() -> int:
     mpi, report = several(), traceback.format_exc()
     if mpi is None:
         print(report, end="", file=sys.stderr)
-        return leave(1)
+        return 1
     _last_words(f"{report}refimpl: rank {mpi.COMM_WORLD.rank} failed, the job ends\n")
     mpi.COMM_WORLD.Abort(1)
     return 1
