@@ -17,8 +17,10 @@ from refimpl import collectives
 from refimpl.methods import traffic
 from refimpl.methods.protocol import Setting
 from refimpl.nn import Layout
+from refimpl.optim import clip
 from refimpl.state import tree
 from refimpl.world import events
+from refimpl.world.events import Listener
 from refimpl.world.topology import Nodes
 
 WORLDS = (1, 2, 4, 6, 8)
@@ -28,7 +30,7 @@ def digests(ranks):
     return {rank.trained.digest for rank in ranks}
 
 
-@pytest.mark.parametrize("case", [case for n in WORLDS for case in cuts(n)], ids=str)
+@pytest.mark.parametrize("case", [case for n in WORLDS for case in cuts(n)] + ALL, ids=str)
 def test_a_row_trains_as_serial_or_as_its_twin_without_shards(case):
     """All ranks end with one model; it is serial's if sums are all that is done to gradients."""
     one = digests(run(case))
@@ -37,7 +39,7 @@ def test_a_row_trains_as_serial_or_as_its_twin_without_shards(case):
     want = serial(steps=STEPS, **share).digest
     if case.exact:
         assert one == {want}
-    elif case.world > 1:
+    elif case.world > 1 and case in EVERY:
         assert one != {want}, "an example that shows nothing of the method"
     if case.twin is not None and case.methods.gradient.sharding_keeps_bits:
         assert one == digests(rows.ran(*case.twin, **share))
@@ -74,6 +76,48 @@ def test_what_blocks_average_is_the_model_and_training_goes_on_from_their_start(
         named = [value.ravel() for value in one.parameters.values()]
         assert np.concatenate(named).tobytes() == model.tobytes()
         assert pieces(one.replica) == one.replica.block.start().tobytes()
+
+
+@pytest.mark.parametrize("case", EVERY, ids=str)
+def test_what_is_clipped_is_the_norm_of_the_mean_gradient_of_a_block(case, monkeypatch):
+    norms, coefficient = [], clip.coefficient
+    monkeypatch.setattr(
+        clip, "coefficient", lambda x, most: norms.append(x) or coefficient(x, most)
+    )
+    combined = {}
+
+    class Kept(Listener):
+        kinds = frozenset({"value"})
+
+        def __init__(self, rank):
+            self.rank = rank
+
+        def begin(self, event):
+            if event.name == "combined":
+                combined[self.rank] = event.value.astype(float)
+
+    def body(comm):
+        with comm.events.listen(Kept(comm.rank)):
+            options = {"grid": case.grid, "methods": case.methods, "clip": 1e9, "end": False}
+            tiny.trained(comm, micro_batches=2 * case.world, steps=1, **options)
+
+    spawn((0,) * case.world, body)
+    frames = tiny.BATCH * 2 * case.grid.partition * case.grid.gradient
+    want = []
+    for rank in range(case.world):
+        shards = [combined[other] for other in case.grid.partition_group(rank)]
+        want.append(float(np.linalg.norm(np.concatenate(shards))) / frames)
+    np.testing.assert_allclose(sorted(norms), sorted(want), rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_bytes_of_state_are_those_of_all_axes_and_of_the_gradients_that_are_kept(case):
+    for one in run(case):
+        replica = one.trained.replica
+        states = replica.partition
+        kept = states.stage in (1, 2) and states.whole.nbytes - states.weights().nbytes
+        want = tree.nbytes(replica.state()) + states.accumulator.nbytes + kept
+        assert replica.state_bytes == want
 
 
 def sends_what_it_says(case, per_node=None, family="ring", **options):

@@ -14,6 +14,7 @@ from refimpl.collectives import chunks
 from refimpl.collectives.families import RING
 from refimpl.methods import traffic
 from refimpl.methods.partition.stages import Sharded, Whole
+from refimpl.methods.partition.zero import ModelStates
 from refimpl.methods.protocol import Setting
 from refimpl.methods.strategies import Methods
 from refimpl.nn.flat import one_unit
@@ -189,6 +190,13 @@ def test_stage_3_binds_no_memory_that_holds_more_than_the_largest_unit():
             assert len(memory) == 1 + prefetch
             assert all(seat.base.size == largest for seat in states.seats)
             assert states.whole is None and states.shard.size == states.layout.shard
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_a_unit_that_is_gathered_over_one_in_use_is_noticed(prefetch, monkeypatch):
+    monkeypatch.setattr(ModelStates, "free", lambda self, layer: None)
+    with pytest.raises(AssertionError, match="was not freed"):
+        everywhere(2, partition=2, stage=3, steps=1, prefetch=prefetch)
 
 
 @pytest.mark.parametrize("every", [False, True])
