@@ -268,7 +268,9 @@ def verdicts(tmp_path_factory):
 def test_every_test_of_rows_runs_on_a_new_one_and_a_right_one_passes(verdicts):
     text = (TOP / "tests/methods/test_rows.py").read_text(encoding="utf-8")
     tests = {*re.findall(r"^def (test_\w+)", text, re.M), *WRONG["vote_forgetful"][-1]}
-    assert verdicts["majority"] == dict.fromkeys(tests, True)
+    tests -= set(re.findall(r"blocks > 1.*\ndef (test_\w+)", text))  # the new row has none
+    assert tests <= set(verdicts["majority"])
+    assert all(verdicts["majority"].values()), verdicts["majority"]
 
 
 @pytest.mark.parametrize("name", WRONG)
