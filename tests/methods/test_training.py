@@ -8,6 +8,7 @@ import pytest
 import tiny
 from checks import everywhere, replicas_equal, sends_the_formula, serial, serials_bits
 from families import doing
+from loopback import spawn
 
 from refimpl import collectives
 from refimpl.collectives import chunks
@@ -20,6 +21,7 @@ from refimpl.methods.strategies import Methods
 from refimpl.nn.flat import one_unit
 from refimpl.optim import clip
 from refimpl.support.errors import UserError
+from refimpl.world.events import Listener
 from refimpl.world.topology import Grid, Nodes, divisors
 
 WORLDS = (1, 2, 3, 4, 6, 8)
@@ -101,6 +103,35 @@ def test_prefetching_changes_neither_bits_nor_messages(n, exact):
         plain = everywhere(n, **options)
         serials_bits(plain[0].digest, n, prefetch=True, **options)
         sends_the_formula(n, prefetch=True, **options)
+
+
+def test_prefetching_sends_the_next_unit_while_one_computes():
+    """On 3 ranks a gather has two messages: one leaves before, one after the computation."""
+    counts = {"start": [], "gradients": []}
+
+    class Order(Listener):
+        kinds = frozenset({"compute", "send"})
+        sent = reduced = 0
+
+        def begin(self, event):
+            if event.kind == "compute" and "layer" in event.name:
+                counts["start"].append(self.sent)
+            self.sent += event.kind == "send" and event.purpose == "parameters"
+            if event.purpose == "gradients" and len(counts["gradients"]) < self.reduced:
+                counts["gradients"].append(self.sent)
+
+        def end(self, event):
+            self.reduced += event.kind == "compute" and event.name.startswith("backward layer")
+
+    def body(comm):
+        if comm.rank == 0:
+            comm.events.add(Order())
+        options = {"partition": 3, "stage": 3, "prefetch": True, "micro_batches": 3, "steps": 1}
+        tiny.trained(comm, **options)
+
+    spawn((0,) * 3, body)
+    assert counts["start"] == [3, 5, 6, 6 + 3, 6 + 5, 6 + 6]
+    assert counts["gradients"] == [6 + 4, 6 + 6, 6 + 6]
 
 
 @pytest.mark.parametrize("most", [None, tiny.CLIP])

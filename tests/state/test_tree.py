@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback import spawn
-from rows import FEW, pieces
+from rows import EVERY, FEW, pieces
 from tiny import Bare, trained
 
 from refimpl import nn
@@ -148,6 +148,9 @@ def test_a_leaf_is_where_its_placement_says(case):
             }[leaf.placement]
             found.setdefault(same, set()).add(str(kept(value)))
         assert {len(different) for different in found.values()} == {1}, path
+        if vector and leaf.placement in ("block", "own") and case in EVERY:
+            members = grid.blocks if leaf.placement == "block" else grid.gradient
+            assert (len(set().union(*found.values())) > grid.partition) == (members > 1), path
         if vector and leaf.placement == "chunk":
             for group in grid.groups("gradient"):
                 assert sum(values[rank].size for rank in group) == shard, path
