@@ -170,6 +170,21 @@ def test_the_sum_over_ranks_is_the_definition_computed_alone(p, n):
         assert sent == {link: count + count + count for link, count in cost.items()}
 
 
+def test_statistics_say_what_a_rank_sent_for_its_gradient():
+    def body(comm):
+        axis = OneBit(warmup=1).build(context(7, gradient=comm))
+        said = []
+        for _ in range(2):
+            comm.ledger.clear()
+            axis.combine(np.ones(7, np.float32))
+            said.append(axis.statistics())
+        return said, comm.ledger.total().bytes
+
+    for said, sent in spawn((0,) * 3, body):
+        assert said[0] == {"dense": True}
+        assert said[1] == {"dense": False, "message_bytes": sent, "residual": 0, "owned": 0}
+
+
 def test_a_rank_keeps_what_its_own_chunk_is_long():
     def body(comm):
         return OneBit().build(context(7, gradient=comm)).owned.size

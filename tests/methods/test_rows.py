@@ -16,6 +16,7 @@ from rows import ALL, EVERY, FEW, STEPS, cuts, nonzero, pieces, refused, run, su
 from refimpl import collectives
 from refimpl.methods import traffic
 from refimpl.methods.protocol import Setting
+from refimpl.methods.strategies import STRATEGIES, Methods, Strategy
 from refimpl.nn import Layout
 from refimpl.optim import clip
 from refimpl.state import tree
@@ -158,6 +159,24 @@ def sends_what_it_says(case, per_node=None, family="ring", **options):
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_the_ledgers_of_all_ranks_are_the_formula(case):
     sends_what_it_says(case)
+
+
+KINDS = {axis: {getattr(row, axis) for row in STRATEGIES.values()} for axis in Methods._fields}
+
+
+@pytest.mark.parametrize("block", sorted(filter(None, KINDS["block"]), key=str))
+@pytest.mark.parametrize("gradient", sorted(KINDS["gradient"], key=str))
+def test_ledgers_are_the_formula_for_methods_that_no_row_composes(gradient, block, monkeypatch):
+    """All partition methods, with their options alone and all options together, on all axes."""
+    for partition in KINDS["partition"]:
+        if partition is STRATEGIES[rows.SERIAL.name].partition:
+            continue
+        row = Strategy("composed", "P G n", partition, gradient, block, {}, "")
+        monkeypatch.setitem(STRATEGIES, "composed", row)
+        mine = partition.options()
+        for case in rows.variants(row):
+            if len(case.given) != 3 or case.given[-1][0] in mine:
+                sends_what_it_says(case)
 
 
 @pytest.mark.parametrize(

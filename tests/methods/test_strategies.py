@@ -55,19 +55,20 @@ def test_one_block_is_gtc_to_the_bit_and_one_group_of_one_is_serial():
     assert digests(everywhere(4)) == digests(serial) != digests(gtc)
 
 
+@pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.parametrize("eta", [0.0, None])
-def test_after_a_block_the_plain_average_is_evaluated_and_saved(eta):
+def test_after_a_block_the_plain_average_is_evaluated_and_saved(eta, n):
     """With zeta = 1 that holds for any block momentum, since W and not the look-ahead is saved."""
     options = DATA | {"steps": 6, "clip": None, "gtc_group": 1}
     short = {"steps": 3}
     block = Bmuf(steps=3, eta=eta)
-    averaged = spawn((0, 0), lambda comm: tiny.trained(comm, block=block, **options | short))
+    averaged = spawn((0,) * n, lambda comm: tiny.trained(comm, block=block, **options | short))
     workers = spawn(
-        (0, 0),
+        (0,) * n,
         lambda comm: tiny.trained(comm, block=Bmuf(steps=99), end=False, **options | short),
     )
     for name, value in averaged[0].parameters.items():
-        mean = (workers[0].parameters[name] + workers[1].parameters[name]) / 2
+        mean = sum(worker.parameters[name] for worker in workers) / n
         np.testing.assert_allclose(value, mean, rtol=1e-5, atol=1e-7)
     ahead = averaged[0].replica.partition.whole
     saved = averaged[0].replica.block.model

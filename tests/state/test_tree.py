@@ -95,7 +95,7 @@ def test_a_replica_that_goes_back_to_its_state_repeats_its_steps_to_the_bit(case
 
         first = trained(comm, after=watch, steps=7, **options).replica
         assert {leaf.placement for leaf in first.state().values()} <= set(PLACEMENTS)
-        return first.state().keys()
+        return first.state()
 
     def again(comm):
         seen = []
@@ -106,14 +106,16 @@ def test_a_replica_that_goes_back_to_its_state_repeats_its_steps_to_the_bit(case
         def watch(replica):
             seen.append(pieces(replica))
 
-        trained(comm, before=start, after=watch, first=4, steps=7, **options)
-        return seen
+        second = trained(comm, before=start, after=watch, first=4, steps=7, **options).replica
+        return seen, second.state()
 
     ranks = (0,) * case.world
-    names = spawn(ranks, body)
-    assert len(set(map(tuple, names))) == 1
-    for rank, seen in enumerate(spawn(ranks, again)):
+    ends = spawn(ranks, body)
+    for rank, (seen, end) in enumerate(spawn(ranks, again)):
         assert len(seen) == 3 and seen == after[rank][4:], rank
+        assert list(end) == list(ends[0])
+        for path, leaf in end.items():
+            assert kept(leaf.value) == kept(ends[rank][path].value), path
 
 
 def kept(value):
