@@ -298,6 +298,13 @@ def test_an_adaptive_tau_stays_a_threshold_when_nothing_is_ever_sent():
     assert compressor.tau == np.finfo(np.float32).tiny
 
 
+def test_the_residual_is_clipped_at_so_many_of_the_tau_that_was_sent():
+    """Not of the one that adapted meanwhile."""
+    gtc = alone(3, 1.0, target=0.1, clip_every=1, clip_at=2.0)
+    gtc.combine(np.array([9.0, -9.0, 0.5], np.float32))
+    assert gtc.tau > 1 and gtc.residual.tolist() == [2.0, -2.0, 0.5]
+
+
 def test_the_residual_is_clipped_every_so_many_steps():
     compressor, g = alone(2, tau=1.0, clip_every=3, clip_at=2.0), np.zeros(2, np.float32)
     seen = []

@@ -41,10 +41,20 @@ def test_sharding_does_not_change_the_numbers_of_gtc_and_bmuf(p, g, b, optimizer
 
 
 def test_the_adaptive_threshold_counts_the_entries_of_all_shards():
-    options = {"gradient": Threshold(tau=0.5, target=0.05)}
-    assert digests(everywhere(4, partition=2, stage=3, **options)) == digests(
-        everywhere(2, **options)
-    )
+    """And the values of all shards but no padding; it rises in some steps, and falls in others."""
+    seen = {2: [], 8: []}
+
+    def watch(replica):
+        numbers = replica.gradient.statistics()
+        if replica.groups.world.rank == 0:
+            seen[replica.groups.world.size].append((numbers["tau"], numbers["density"]))
+
+    options = {"gradient": Threshold(tau=2.0, target=0.3), "after": watch}
+    twin, sharded = everywhere(2, **options), everywhere(8, partition=4, stage=3, **options)
+    assert sharded[0].replica.context.layout.padded > twin[0].replica.context.layout.size
+    assert digests(sharded) == digests(twin) and seen[8] == seen[2]
+    steps = np.diff([tau for tau, _ in seen[2]])
+    assert (steps > 0).any() and (steps < 0).any()
 
 
 def test_one_block_is_gtc_to_the_bit_and_one_group_of_one_is_serial():

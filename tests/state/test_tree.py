@@ -90,10 +90,10 @@ def test_a_replica_that_goes_back_to_its_state_repeats_its_steps_to_the_bit(case
         def watch(replica):
             seen = after.setdefault(comm.rank, [])
             seen.append(pieces(replica))
-            if len(seen) == 4:  # a block is open
+            if len(seen) == 5:  # a block is open
                 saved[comm.rank] = tree.copied(replica.state())
 
-        first = trained(comm, after=watch, steps=7, **options).replica
+        first = trained(comm, after=watch, steps=8, **options).replica
         assert {leaf.placement for leaf in first.state().values()} <= set(PLACEMENTS)
         return first.state()
 
@@ -106,13 +106,13 @@ def test_a_replica_that_goes_back_to_its_state_repeats_its_steps_to_the_bit(case
         def watch(replica):
             seen.append(pieces(replica))
 
-        second = trained(comm, before=start, after=watch, first=4, steps=7, **options).replica
+        second = trained(comm, before=start, after=watch, first=5, steps=8, **options).replica
         return seen, second.state()
 
     ranks = (0,) * case.world
     ends = spawn(ranks, body)
     for rank, (seen, end) in enumerate(spawn(ranks, again)):
-        assert len(seen) == 3 and seen == after[rank][4:], rank
+        assert len(seen) == 3 and seen == after[rank][5:], rank
         assert list(end) == list(ends[0])
         for path, leaf in end.items():
             assert kept(leaf.value) == kept(ends[rank][path].value), path
