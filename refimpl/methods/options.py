@@ -91,7 +91,7 @@ class Option(NamedTuple):
             If the text spells no such value.
         """
         try:
-            given = text if self.choices or self.kind is str else self.kind(text)
+            given = text if self.choices else self.kind(text)
         except ValueError:
             what = "a whole number" if self.kind is int else "a number"
             words = f", {self.check.words}" if self.check else ""

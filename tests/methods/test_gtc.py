@@ -315,6 +315,17 @@ def test_the_residual_is_clipped_every_so_many_steps():
     assert seen == [[2, -2], [4, -4], [2, -2], [4, -4], [6, -6], [2, -2]]
 
 
+def test_clipping_goes_on_where_the_state_was_taken():
+    def stepped(compressor):
+        compressor.combine(np.array([3.0, -3.0], np.float32))
+        return compressor.residual.tolist()
+
+    first, second = (alone(2, tau=1.0, clip_every=2, clip_at=1.0) for _ in range(2))
+    stepped(first)
+    second.load(first.state())
+    assert stepped(second) == stepped(first) == [1, -1]
+
+
 @pytest.mark.parametrize(
     "wrong, match",
     [
