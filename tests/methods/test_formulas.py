@@ -83,6 +83,17 @@ def test_rows_are_the_published_formulas(n, p, k, s, stage):
     assert rows["stage 3"] == (2 + m) * v // p
 
 
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("p", [1, 4])
+def test_the_formula_of_a_stage_gives_the_number_beside_it(p, exact):
+    text = table(Grid(1, 4 // p, p), Nodes.of(4), 1000, 3 if p > 1 else 0, states=2, exact=exact)
+    found = re.findall(r"^  stage (\d) +(V .*?)  +([\d,]+) bytes", text, re.M)
+    assert [stage for stage, *_ in found] == (["0"] if p == 1 else ["1", "2", "3"])
+    for _, formula, number in found:
+        values = {"V": 4000, "m": 2, "p": p}
+        assert eval(formula.replace("V ", "V * "), values) == int(number.replace(",", ""))
+
+
 def test_two_nodes_of_two_receive_a_half_instead_of_three_quarters():
     text = table(Grid(1, 1, 4), Nodes.of(4, 2), 1000, 3)
     assert re.search(r"flat ring .* 3,000 bytes = 3/4 V\n", text)

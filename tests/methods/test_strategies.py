@@ -57,6 +57,14 @@ def test_the_adaptive_threshold_counts_the_entries_of_all_shards():
     assert (steps > 0).any() and (steps < 0).any()
 
 
+def test_every_block_adapts_a_threshold_of_its_own():
+    options = {"gradient": Threshold(tau=2.0, target=0.15), "gtc_group": 2, "end": False}
+    leaves = [rank.replica.state()["gradient/tau"] for rank in everywhere(4, **options, **BMUF)]
+    assert {leaf.placement for leaf in leaves} == {"block"}
+    taus = [leaf.value for leaf in leaves]
+    assert taus[0] == taus[1] != taus[2] == taus[3]
+
+
 def test_one_block_is_gtc_to_the_bit_and_one_group_of_one_is_serial():
     gtc = everywhere(4, **GTC)
     assert digests(everywhere(4, gtc_group=4, **GTC, **BMUF)) == digests(gtc)

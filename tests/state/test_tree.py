@@ -95,7 +95,11 @@ def test_a_replica_that_goes_back_to_its_state_repeats_its_steps_to_the_bit(case
 
         first = trained(comm, after=watch, steps=8, **options).replica
         assert {leaf.placement for leaf in first.state().values()} <= set(PLACEMENTS)
-        return first.state()
+        return first.state(), said(first)
+
+    def said(replica):
+        axes = [replica.gradient, *filter(None, [replica.block])]
+        return [axis.statistics() for axis in axes]
 
     def again(comm):
         seen = []
@@ -107,15 +111,15 @@ def test_a_replica_that_goes_back_to_its_state_repeats_its_steps_to_the_bit(case
             seen.append(pieces(replica))
 
         second = trained(comm, before=start, after=watch, first=5, steps=8, **options).replica
-        return seen, second.state()
+        return seen, (second.state(), said(second))
 
     ranks = (0,) * case.world
     ends = spawn(ranks, body)
-    for rank, (seen, end) in enumerate(spawn(ranks, again)):
+    for rank, (seen, (end, numbers)) in enumerate(spawn(ranks, again)):
         assert len(seen) == 3 and seen == after[rank][5:], rank
-        assert list(end) == list(ends[0])
+        assert list(end) == list(ends[0][0]) and numbers == ends[rank][1]
         for path, leaf in end.items():
-            assert kept(leaf.value) == kept(ends[rank][path].value), path
+            assert kept(leaf.value) == kept(ends[rank][0][path].value), path
 
 
 def kept(value):
