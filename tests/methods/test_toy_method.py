@@ -230,7 +230,8 @@ def pytest_collection_modifyitems(items):
         item
         for item in items
         for name, tests in wanted.items()
-        if f"[{{name}} 4 partition=2" in item.name and (not tests or item.originalname in tests)
+        if f"[{{name}} 4 partition=2" in item.name or f"[{{name}}-" in item.name
+        if not tests or item.originalname in tests
     ]
 """
 
