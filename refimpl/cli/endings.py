@@ -23,8 +23,12 @@ HEARD = 0.2
 UNHEARD = 141
 
 
-def refuse(message: str) -> int:
-    """Report a user's mistake: one line from rank 0, and its exit code 2 for the job.
+# The exit code of a run that a signal has ended and that can go on: BSD's EX_TEMPFAIL.
+STOPPED = 75
+
+
+def refuse(message: str, code: int = 2) -> int:
+    """Report a user's mistake: one line from rank 0, and its exit code for the job.
 
     Mistakes are raised on every rank, so the ranks meet in a barrier and rank 0 speaks.  Should
     one rank be alone with its error, nobody comes: it speaks for itself and ends the job.
@@ -37,13 +41,14 @@ def refuse(message: str) -> int:
         mpi.COMM_WORLD, GRACE + GRACE_PER_RANK * mpi.COMM_WORLD.size
     ):
         _last_words(f"refimpl: error on rank {mpi.COMM_WORLD.rank}: {message}\n")
-        mpi.COMM_WORLD.Abort(2)
+        mpi.COMM_WORLD.Abort(code)
     first = first_rank()
     if first:
-        print(f"refimpl: error: {message}", file=sys.stderr, flush=True)
+        kind = "" if code == STOPPED else "error: "
+        print(f"refimpl: {kind}{message}", file=sys.stderr, flush=True)
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are leaving, as fast as we can
-    return 2 if first else 0
+    return code if first else 0
 
 
 def leave(code: int) -> int:

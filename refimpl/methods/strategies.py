@@ -215,6 +215,12 @@ def options() -> dict[str, Option]:
     return found
 
 
+def grid_options() -> dict[str, Option]:
+    """Return the options by which a run is cut, by key: with exact sums they change no bits."""
+    cutting = [one for one in methods() if one is Lengths or issubclass(one, PartitionMethod)]
+    return {key: known for one in cutting for key, known in one.options().items()}
+
+
 def simplest(world: int, given: Mapping[str, Any] | None = None) -> str:
     """Return the first row, for so many ranks, that has just the lengths that are given.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from refimpl.run.folder import METRICS, SUMMARY, RunFolder
+from refimpl.run.claim import SUMMARY
+from refimpl.run.folder import METRICS, RunFolder
 from refimpl.support.errors import UserError
 
 

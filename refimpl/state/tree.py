@@ -87,7 +87,7 @@ def nbytes(tree: Mapping[str, Leaf]) -> int:
 
 
 def recut(new: Layout, rank: int, old: Layout, shards: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the shard (shard,) of rank ``rank`` in layout ``new`` of the vector with these shards.
+    """Return the shard (shard,) of a rank in layout ``new``, of the vector with these shards.
 
     ``shards``: those of ranks 0 .. p-1 in layout ``old``, of the same units; only what is needed
     of them is read.  Padding is zero.

@@ -40,6 +40,10 @@ class Diverged(UserError):
     """A run whose loss is not finite any more; raised on all ranks."""
 
 
+class Stopped(UserError):
+    """A run that was asked to end early, by a signal, and has saved itself; on all ranks."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise `UserError` with this message unless the condition holds."""
     if not condition:

@@ -50,10 +50,13 @@ def test_the_chapter_on_topology_has_the_table_of_strategies():
 
 # ------------------------------------------------------------------------------------ the state
 
+STATES = TEXTS["checkpoints.md"].partition("## A checkpoint")[0]
 STATE = {
     path: placement
     for paths, placement in re.findall(
-        r"^\| ((?:`[\w/*]+`(?:, )?)+) \| `(\w+)` \| [^|]+ \|$", TEXTS["training.md"], re.MULTILINE
+        r"^\| ((?:`[\w/*]+`(?:, )?)+) \| `(\w+)` \| [^|]+ \|$",
+        STATES,
+        re.MULTILINE,
     )
     for path in re.findall(r"`([\w/*]+)`", paths)
 }
@@ -89,6 +92,7 @@ def trees():
 
 def test_the_table_of_states_has_all_that_runs_have_with_its_placement(trees):
     for path, leaf in (item for tree in trees for item in tree.items()):
+        path = path.replace("epoch/saved/", "replica/")
         rows = [placement for row, placement in STATE.items() if fnmatch(path, row)]
         assert leaf.placement in rows, path
         assert len(rows) == 1 or path in STATE, path
@@ -96,12 +100,13 @@ def test_the_table_of_states_has_all_that_runs_have_with_its_placement(trees):
 
 def test_the_table_of_states_has_nothing_else(trees):
     paths = {path for tree in trees for path in tree}
+    assert any(path.startswith("epoch/saved/") for path in paths)
     unmet = {row for row in STATE if not any(fnmatch(path, row) for path in paths)}
     assert unmet == {"task/*"}  # images have nothing that changes
 
 
 def test_every_placement_is_told():
-    told = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", TEXTS["training.md"], re.MULTILINE)
+    told = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", STATES, re.MULTILINE)
     assert tuple(told) == PLACEMENTS
 
 

@@ -69,13 +69,13 @@ def run_of(strategy, given=None, steps=6, **changes):
     return Run("net", recipe, strategy=strategy, methods=given or {}, steps=steps, **changes)
 
 
-def trained(run, ranks, path=None, **faulty):
+def trained(run, ranks, **faulty):
     """Train on ranks that are threads; return what each of them ends with."""
 
     def body(comm):
         try:
             with Trainer(comm, run, model(comm.rank, **faulty), lambda text: None) as trainer:
-                return trainer.train(path)
+                return trainer.train()
         except Diverged as error:
             return str(error)
 

@@ -150,6 +150,7 @@ def test_a_leaf_is_where_its_placement_says(case):
                 "block": (block, part) if vector else (block,),
                 "own": (block, member, part),
                 "chunk": (block, member, part),
+                "part": (block, member, part),
             }[leaf.placement]
             found.setdefault(same, set()).add(str(kept(value)))
         assert {len(different) for different in found.values()} == {1}, path
