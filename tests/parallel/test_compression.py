@@ -219,7 +219,7 @@ def test_any_cut_into_shards_takes_the_same_steps_to_the_bit(world, target):
     The last values' gradients are 20 times the first ones', so that shards by themselves would
     steer an adaptive threshold in different ways.
     """
-    n, steps = 24 * 7, 12
+    n, steps = 3 * 4 * 5 * 7, 12  # shards of one length on up to 7 ranks
     sizes = np.linspace(0.1, 2, n)
     options = Threshold(0.9, target=target, warmup=1, clip_every=2, clip_at=1.0)
 
