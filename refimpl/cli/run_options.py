@@ -14,6 +14,8 @@ from refimpl.run.config import Run, override
 from refimpl.run.modelfile import ModelFile
 from refimpl.support.errors import UserError
 
+MAP_HELP = "fill the grid by-rank (default), or by-node: ranks of a node are neighbours"
+
 
 def add_options(command: Any) -> None:
     """Declare them, in groups as a person looks for them."""
@@ -34,6 +36,7 @@ def add_options(command: Any) -> None:
     how.add_argument("--collectives", default="ring", metavar="NAME", help="default: ring")
     how.add_argument("--reduction", default="float", metavar="KIND", help="float or exact")
     how.add_argument("--ranks-per-node", type=ranks, metavar="K", help="draw virtual nodes")
+    how.add_argument("--map", default="by-rank", metavar="ORDER", help=MAP_HELP)
     add_method_options(command, how)
 
     what = command.add_argument_group("the recipe (default: the model's own)")
@@ -119,6 +122,7 @@ def run_of(args: Any, model: ModelFile, strategy: str, **changes: Any) -> Run:
         "reduction": args.reduction,
         "dtype": args.dtype,
         "ranks_per_node": args.ranks_per_node,
+        "map": args.map,
         "steps": args.steps,
         "seed": args.seed,
     }

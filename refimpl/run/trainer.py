@@ -63,6 +63,7 @@ class Trainer:
     ) -> None:
         same(comm, alike.configuration(run))
         run.check(comm.size)
+        comm = comm.by_node() if run.map == "by-node" else comm
         self.comm, self.run, self.model = comm, run, model
         self.say: Say = say if comm.rank == 0 else lambda text: None
         self.recipe, self.grid = run.recipe, run.grid(comm.size)
