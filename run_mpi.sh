@@ -332,6 +332,9 @@ local_surroundings() {
     fi
 }
 
+# Compile refimpl once: many ranks would each do so, where nothing has kept it compiled.
+compile() { (CDPATH='' cd -- "$here" && "$python" -m compileall -q refimpl </dev/null >/dev/null 2>&1) || :; }
+
 # --- launch ----------------------------------------------------------------------------------
 
 case $command in
@@ -342,6 +345,7 @@ case $command in
         cd -- "$here"
         ranks=8
         local_surroundings
+        compile # the tests start hundreds of processes
         exec "$python" -m pytest "$@" </dev/null
         ;;
 esac
@@ -436,8 +440,7 @@ elif [ "$launcher" = "$mpiexec" ] && [ -z "$job" ]; then
     local_surroundings
 fi
 
-# Many ranks would each compile refimpl, where nothing has kept it compiled.
-[ "$ranks" -lt 16 ] || (CDPATH='' cd -- "$here" && "$python" -m compileall -q refimpl </dev/null >/dev/null 2>&1) || :
+[ "$ranks" -lt 16 ] || compile
 
 # A launcher keeps some files open for every rank.
 files=$((64 + ranks * 8))

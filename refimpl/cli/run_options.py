@@ -14,6 +14,8 @@ from refimpl.run.config import Run, override
 from refimpl.run.modelfile import ModelFile
 from refimpl.support.errors import UserError
 
+MAP_HELP = "fill the grid by-rank (default), or by-node: ranks of a node are neighbours"
+
 
 def add_options(command: Any, resumes: bool = False) -> None:
     """Declare them, in groups as a person looks for them; who resumes a run needs no model."""
@@ -38,6 +40,7 @@ def add_options(command: Any, resumes: bool = False) -> None:
     how.add_argument("--collectives", metavar="NAME", help="default: ring")
     how.add_argument("--reduction", metavar="KIND", help="float (default) or exact")
     how.add_argument("--ranks-per-node", type=ranks, metavar="K", help="draw virtual nodes")
+    how.add_argument("--map", metavar="ORDER", help=MAP_HELP)
     add_method_options(command, how)
 
     what = command.add_argument_group("the recipe (default: the model's own)")
@@ -110,8 +113,8 @@ def methods_of(args: Any) -> dict[str, Any]:
 
 def given(args: Any) -> dict[str, Any]:
     """Return the fields of a `Run` that were given, and of its recipe under ``recipe``."""
-    named = ("data", "strategy", "collectives", "reduction", "dtype", "ranks_per_node")
-    fields = {name: getattr(args, name, None) for name in (*named, "model", "steps", "seed")}
+    named = ("model", "data", "strategy", "collectives", "reduction", "dtype", "steps", "seed")
+    fields = {name: getattr(args, name, None) for name in (*named, "ranks_per_node", "map")}
     found = {name: value for name, value in fields.items() if value is not None}
     recipe = {name: getattr(args, name) for name in RECIPE_OPTIONS}
     found["recipe"] = {name: value for name, value in recipe.items() if value is not None}

@@ -6,8 +6,8 @@ from typing import Any
 
 from refimpl.cli.arguments import positive, ranks
 from refimpl.cli.base import say
-from refimpl.cli.run_options import add_method_options, methods_of
-from refimpl.support.errors import UserError
+from refimpl.cli.run_options import MAP_HELP, add_method_options, methods_of
+from refimpl.support.errors import UserError, listed, require
 
 # Of no meaning without --parameters; with it, these defaults.
 NUMBERS: dict[str, Any] = {
@@ -29,6 +29,13 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--ranks-per-node", type=ranks, metavar="K", help="ranks of a node (default: one node)"
     )
+    command.add_argument(
+        "--placement",
+        choices=("block", "cyclic"),
+        default="block",
+        help="node after node (default), or dealt out in turn",
+    )
+    command.add_argument("--map", default="by-rank", metavar="ORDER", help=MAP_HELP)
     numbers = command.add_argument_group("volumes and memory of one training step")
     numbers.add_argument("--parameters", type=positive, metavar="N", help="of the model")
     numbers.add_argument("--microsteps", type=positive, metavar="S", help="default: 1")
@@ -46,13 +53,22 @@ def run(args: Any) -> int:
     """Print the drawing; with ``--parameters`` the formulas and their numbers, too."""
     from refimpl.methods import strategies
     from refimpl.methods.strategies import strategy
+    from refimpl.run.config import MAPS
+    from refimpl.run.report import scattered_text
     from refimpl.world.topology import Nodes, drawing
 
     given = methods_of(args)
     row = strategy(args.strategy or strategies.simplest(args.n, given))
     row.check(given)
     grid, nodes = row.grid(args.n, given), Nodes.of(args.n, args.ranks_per_node)
+    require(args.map in MAPS, f"--map {args.map}: choose one of {listed(MAPS)}")
+    if args.placement == "cyclic":
+        require(args.ranks_per_node is not None, "--placement cyclic needs --ranks-per-node K")
+        nodes = Nodes.dealt(args.n, args.ranks_per_node)
+    nodes = nodes.ordered() if args.map == "by-node" else nodes
     text = drawing(grid, nodes)
+    if warning := scattered_text(grid, nodes, {}):
+        text += f"\n\nwarning: {warning}"
     if args.parameters is None:
         for name in NUMBERS:
             if getattr(args, name) is not None:

@@ -76,6 +76,7 @@ def check_same(name: str, run: Run, base: Run) -> None:
         ("--steps", run.steps, base.steps),
         ("--seed", run.seed, base.seed),
         ("--ranks-per-node", run.ranks_per_node, base.ranks_per_node),
+        ("--map", run.map, base.map),
     ):
         if mine != theirs:
             raise UserError(

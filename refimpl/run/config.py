@@ -21,6 +21,7 @@ from refimpl.support.errors import UserError, brief, listed, require_types, type
 from refimpl.world.topology import Grid, Nodes
 
 REDUCTIONS = ("float", "exact")
+MAPS = ("by-rank", "by-node")
 DTYPES = ("float32", "float64")
 LARGEST = 1e30  # of numbers that are measured, not counted
 
@@ -62,7 +63,8 @@ class Run:
     """Everything that decides what a run computes, and where it writes.
 
     ``methods`` is what was given of the methods' options, by the names of their flags
-    (``gtc_group``, ``block_steps``); ``steps`` ends a run before its epochs do.
+    (``gtc_group``, ``block_steps``); ``steps`` ends a run before its epochs do.  ``map`` says in
+    which order ranks fill the grid: the launcher's, or node by node.
     """
 
     model: str
@@ -75,6 +77,7 @@ class Run:
     reduction: str = "float"
     dtype: str = "float32"
     ranks_per_node: int | None = None
+    map: str = "by-rank"
     steps: int | None = None
     seed: int = 0
 
@@ -130,6 +133,7 @@ class Run:
         for name, value, names in (
             ("--reduction", self.reduction, REDUCTIONS),
             ("--dtype", self.dtype, DTYPES),
+            ("--map", self.map, MAPS),
         ):
             if value not in names:
                 raise UserError(f"{name} {value}: choose one of {listed(names)}")

@@ -56,6 +56,7 @@ class Ready:
     ) -> None:
         same(comm, alike.configuration(run))
         run.check(comm.size)
+        comm = comm.by_node() if run.map == "by-node" else comm
         self.comm, self.run, self.model, self.step = comm, run, model, 0
         self.say: Say = say if comm.rank == 0 else lambda text: None
         self.recipe, self.grid = run.recipe, run.grid(comm.size)

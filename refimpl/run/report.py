@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from refimpl.methods.strategies import Methods
 from refimpl.run.config import Run
 from refimpl.support.text import size
 from refimpl.world.ledger import Count
-from refimpl.world.topology import Grid
+from refimpl.world.topology import Grid, Nodes, scattered
 
 
 def plain(counts: dict[str, Count]) -> dict[str, dict[str, int]]:
@@ -22,14 +24,42 @@ def plain(counts: dict[str, Count]) -> dict[str, dict[str, int]]:
 
 
 def announcement(run: Run, methods: Methods, setting: Setting) -> str:
-    """Return what will happen, in one line."""
+    """Return what will happen, in one line; in another what is wrong with how ranks are placed."""
     recipe, nodes = run.recipe, setting.nodes.count
     where = f" on {nodes} nodes" if nodes > 1 else ""
+    where += ", ranks renumbered by node" if where and run.map == "by-node" else ""
     steps = f" x {recipe.microsteps} micro-steps" if recipe.microsteps > 1 else ""
     ahead = ", next unit prefetched" if getattr(methods.partition, "prefetch", False) else ""
-    return (
+    line = (
         f"{setting.grid.sentence()}{where} ({run.strategy}), {_ways(run, methods, setting)}, "
         f"{run.reduction} reduction, {recipe.batch} frames per rank{steps}{ahead}"
+    )
+    warning = scattered_text(setting.grid, setting.nodes, os.environ)
+    return f"{line}\nwarning: {warning}" if warning else line
+
+
+def scattered_text(grid: Grid, nodes: Nodes, launcher: Mapping[str, str]) -> str:
+    """Return a line on groups that are on more nodes than they need be, and its remedy; or "".
+
+    ``launcher``: the environment, by which the launcher is known.
+    """
+    axis, groups = scattered(grid, nodes)
+    if not groups:
+        return ""
+    first = ", ".join(map(str, groups[0][:4])) + (", ..." if len(groups[0]) > 4 else "")
+    each = max(map(nodes.node.count, nodes.node))
+    if "OMPI_COMM_WORLD_RANK" in launcher:
+        remedy = "mpiexec --map-by slot"
+    elif "MPI_LOCALNRANKS" in launcher:  # hydra's: MPICH, Intel MPI
+        remedy = f"mpiexec -ppn {each}"
+    elif "SLURM_STEP_ID" in launcher:
+        remedy = "SLURM_DISTRIBUTION=block (srun --distribution=block)"
+    else:
+        remedy = "the launcher's block placement"
+    return (
+        f"{len(groups)} of {len(grid.groups(axis))} {axis} groups are on more nodes than need be, "
+        f"{{{first}}} on {nodes.spanned(groups[0])}, and what they send goes between nodes: "
+        f"give {remedy}, or --map by-node"
     )
 
 

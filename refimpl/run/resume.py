@@ -26,7 +26,7 @@ from refimpl.world.communicator import Communicator
 
 # What may be told anew: where a run ends, where its data are, and the ranks that it has.
 ANEW = frozenset(
-    ("--epochs", "--steps", "--data", "--strategy", "--collectives", "--ranks-per-node")
+    ("--epochs", "--steps", "--data", "--strategy", "--collectives", "--ranks-per-node", "--map")
 )
 
 
@@ -117,7 +117,7 @@ class Job:
                 layout = trainer.replica.context.layout
                 head = {"config": config, "grid": asdict(trainer.grid)}
                 checkpoints = saving(
-                    comm, trainer.grid, layout, self.path, head, self.habits, trainer.say
+                    trainer.comm, trainer.grid, layout, self.path, head, self.habits, trainer.say
                 )
                 checkpoints.saved = None if self.saved is None else trainer.step
             return trainer.train(folder, checkpoints)

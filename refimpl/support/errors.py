@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -70,13 +71,19 @@ def require_types(values: Any, what: str) -> None:
 
     An int counts as a float, a list as a tuple, and a bool as nothing but a bool.
     """
-    hints = get_type_hints(type(values))
+    hints = _hints(type(values))  # type: ignore[arg-type]  # a class has a hash
     for field in fields(values):
         value = getattr(values, field.name)
         require(
             _fits(value, hints[field.name]),
             f"{what} {field.name} is {brief(value)}: its type must be {field.type}",
         )
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Return the annotations of a class, evaluated once."""
+    return get_type_hints(kind)
 
 
 def typed(kind: type[T], plain: dict[str, Any], what: str) -> T:

@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from refimpl.world.events import Event, Events
 from refimpl.world.ledger import Ledger
 from refimpl.world.library import Library
-from refimpl.world.topology import node_members
+from refimpl.world.topology import Nodes, node_members
 from refimpl.world.transport import OverMPI, Pending, Request, Transport, nodes_of
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class Communicator(Library):
         self._link = tuple("intra" if node == nodes[self.rank] else "inter" for node in nodes)
         self._slots: dict[int, NDArray[np.uint8]] = {}
         self._levels: tuple[Communicator, Communicator] | None = None
+        self._ordered: Communicator | None = None
 
     def __repr__(self) -> str:
         return f"<Communicator rank {self.rank} of {self.size}, nodes {self.nodes}>"
@@ -251,10 +252,23 @@ class Communicator(Library):
             self._levels = within, across
         return self._levels
 
+    def by_node(self) -> Communicator:
+        """Return these ranks renumbered node by node (`Nodes.order`); this one, if they are so.
+
+        Rank 0 stays rank 0.  Collective the first time.
+        """
+        order = Nodes(self.nodes).order()
+        if order == list(range(self.size)):
+            return self
+        if self._ordered is None:
+            self._ordered = self.split(0, key=order.index(self.rank))
+            assert self._ordered is not None
+        return self._ordered
+
     def free(self) -> None:
-        """Give back the communicators made by `levels`, and this one if it came from `split`."""
-        for level in self._levels or ():
-            level.free()
-        self._levels = None
+        """Give back what `levels` and `by_node` made, and this one if it came from `split`."""
+        for made in (*(self._levels or ()), *filter(None, [self._ordered])):
+            made.free()
+        self._levels = self._ordered = None
         self._slots.clear()
         self._transport.free()

@@ -210,6 +210,52 @@ class Nodes:
         """Return how many nodes a group of ranks touches."""
         return len(set(self.nodes_of(ranks)))
 
+    @classmethod
+    def dealt(cls, world: int, ranks_per_node: int) -> Nodes:
+        """Deal ranks out in turn to as many nodes as `of` has: cyclic placement.
+
+        >>> Nodes.dealt(6, ranks_per_node=4).node
+        (0, 1, 0, 1, 0, 1)
+        """
+        nodes = cls.of(world, ranks_per_node).count
+        return cls(tuple(rank % nodes for rank in range(world)))
+
+    def order(self) -> list[int]:
+        """Return the ranks node by node, nodes in order of their lowest rank.
+
+        >>> Nodes((0, 1, 0, 1)).order()
+        [0, 2, 1, 3]
+        """
+        return sorted(
+            range(len(self.node)), key=lambda rank: (self.node.index(self.node[rank]), rank)
+        )
+
+    def ordered(self) -> Nodes:
+        """Return the nodes of the ranks in that order."""
+        return Nodes(self.nodes_of(self.order()))
+
+
+def scattered(grid: Grid, nodes: Nodes) -> tuple[str, list[list[int]]]:
+    """Return the axis whose groups talk most, and those of its groups that are torn apart.
+
+    That axis is the innermost one: partition groups, or where there are none gradient groups.  Its
+    groups are torn apart if all of them together would touch fewer nodes with ranks placed node
+    by node; then those are returned that touch more nodes than one of them would.
+
+    >>> scattered(Grid(1, 2, 2), Nodes((0, 1, 0, 1)))
+    ('partition', [[0, 1], [2, 3]])
+    >>> scattered(Grid(1, 2, 2), Nodes((0, 0, 1, 1)))
+    ('partition', [])
+    >>> scattered(Grid(1, 2, 4), Nodes((0, 0, 1, 1, 2, 2, 3, 3)))  # no node holds four
+    ('partition', [])
+    """
+    axis = "partition" if grid.partition > 1 else "gradient"
+    groups, better = grid.groups(axis), nodes.ordered()
+    least = [better.spanned(group) for group in groups]
+    if sum(map(nodes.spanned, groups)) <= sum(least):
+        return axis, []
+    return axis, [group for group in groups if nodes.spanned(group) > min(least)]
+
 
 def node_members(nodes: tuple[int, ...]) -> list[list[int]]:
     """Return the ranks on each node, nodes in order of their numbers.

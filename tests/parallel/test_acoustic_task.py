@@ -41,14 +41,6 @@ def changed(world, corpus, folder, change):
     return copy
 
 
-def part_of_a_larger(world):
-    """Whether these are not all ranks.
-
-    Tests of what does not depend on the world stop there: once for each mpiexec is enough.
-    """
-    return world.size < MPI.COMM_WORLD.size
-
-
 def alone(world):
     """This rank as a world of its own."""
     return world.split(world.rank)
@@ -69,7 +61,13 @@ def everything(task, comm):
     return scores, moved, labels, table, task.transcribe(wavs, outputs, comm)
 
 
-@pytest.mark.parametrize("settings", [FLAT, AcousticSettings()], ids=["flat", "exact"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(FLAT, id="flat"),
+        pytest.param(AcousticSettings(), id="exact", marks=pytest.mark.once),
+    ],
+)
 def test_every_world_size_finds_the_same_bits(world, corpus, settings):
     single = alone(world)
     many = AcousticTask.read(world, corpus, settings, None)
@@ -100,9 +98,8 @@ def test_outputs_is_called_equally_often_on_all_ranks(world, corpus):
     assert called == 2 * task.train.count + task.splits["dev"].frames.count
 
 
+@pytest.mark.once
 def test_cached_features_are_the_computed_ones(world, corpus, folder):
-    if part_of_a_larger(world):
-        return
     cache = folder / "cache"
     computed = AcousticTask.read(world, corpus, FLAT, cache).train.features
     world.barrier()
@@ -113,10 +110,9 @@ def test_cached_features_are_the_computed_ones(world, corpus, folder):
     assert found.tobytes() == computed.tobytes()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
 def test_a_damaged_cache_file_is_found_out_and_replaced(world, corpus, folder, damage):
-    if part_of_a_larger(world):
-        return
     directory, cache = corpus / "dev", folder / "cache"
     utterances = read_data_directory(directory)
     want = log_mel_features(world, utterances, FLAT, cache)[2].copy()
@@ -133,9 +129,8 @@ def test_a_damaged_cache_file_is_found_out_and_replaced(world, corpus, folder, d
         assert file.read_bytes() == sound
 
 
+@pytest.mark.once
 def test_a_recording_that_changes_is_not_taken_from_the_cache(world, corpus, folder):
-    if part_of_a_larger(world):
-        return
     directory = changed(world, corpus, folder, lambda copy: None) / "dev"
     cache = folder / "cache"
     utterances = read_data_directory(directory)
@@ -148,27 +143,24 @@ def test_a_recording_that_changes_is_not_taken_from_the_cache(world, corpus, fol
     assert before.shape == after.shape and before.tobytes() != after.tobytes()
 
 
+@pytest.mark.once
 def test_a_cache_that_cannot_be_written_is_done_without(world, corpus, folder):
-    if part_of_a_larger(world):
-        return
     if world.rank == 0:
         (folder / "cache").write_text("a file, not a folder")
     world.barrier()
     AcousticTask.read(world, corpus, FLAT, folder / "cache")
 
 
+@pytest.mark.once
 def test_inputs_have_mean_zero_and_variance_one_in_training(world, corpus):
-    if part_of_a_larger(world):
-        return
     features = AcousticTask.read(world, corpus, FLAT, None).train.features
     np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(features.std(axis=0), 1, rtol=1e-3)
 
 
+@pytest.mark.once
 def test_realignment_finds_the_boundaries_that_a_flat_start_misses(world, folder):
     """Train a linear classifier, re-align, and again: nearly all frames end in their phone."""
-    if part_of_a_larger(world):
-        return
     if world.rank == 0:
         beeps(folder / "larger", {"train": 30, "dev": 1, "test": 10})
     world.barrier()
@@ -191,9 +183,8 @@ def test_realignment_finds_the_boundaries_that_a_flat_start_misses(world, folder
     assert score["wer"] < 0.2, score
 
 
+@pytest.mark.once
 def test_the_linear_discriminant_improves_on_a_flat_start(world, corpus):
-    if part_of_a_larger(world):
-        return
     agreement = []
     for passes in (0, 4):
         settings = AcousticSettings(alignment="flat", flat_passes=passes)
@@ -202,9 +193,8 @@ def test_the_linear_discriminant_improves_on_a_flat_start(world, corpus):
     assert agreement[0] < 0.8 and agreement[1] > 0.9, agreement
 
 
+@pytest.mark.once
 def test_a_restored_task_scores_and_transcribes_alike(world, corpus):
-    if part_of_a_larger(world):
-        return
     task = AcousticTask.read(world, corpus, FLAT, None)
     outputs = linear(task)
     task.realign(outputs, world)
@@ -298,10 +288,9 @@ MISTAKES = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_named_on_every_rank(world, corpus, folder, mistake):
-    if part_of_a_larger(world):
-        return
     spoil, message = MISTAKES[mistake]
     spoiled = changed(world, corpus, folder, spoil)
     with pytest.raises(UserError, match=message) as error:
@@ -310,9 +299,8 @@ def test_a_mistake_is_named_on_every_rank(world, corpus, folder, mistake):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.once
 def test_exact_alignment_without_one_is_refused(world, corpus, folder):
-    if part_of_a_larger(world):
-        return
     copy = changed(world, corpus, folder, lambda c: (c / "train" / "ctm").unlink())
     with pytest.raises(UserError, match="has no ctm: exact alignment needs one"):
         AcousticTask.read(world, copy, AcousticSettings(alignment="exact"), None)
@@ -326,9 +314,8 @@ def test_a_setting_of_another_type_is_refused(name, value):
         AcousticSettings(**{name: value})
 
 
+@pytest.mark.once
 def test_recordings_to_transcribe_must_have_the_rate_of_training(world, corpus, folder):
-    if part_of_a_larger(world):
-        return
     task = AcousticTask.read(world, corpus, AcousticSettings(), None)
     wav = folder / "a.wav"
     if world.rank == 0:

@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
+
 from refimpl.run.bench import collectives, links
 from refimpl.world.communicator import Communicator
 
 
+@pytest.mark.once
 def test_rows_are_equal_on_all_ranks_and_plain_data(world):
     sizes = [0, 1024]
     rows = collectives.measure(world, sizes, repeats=1)

@@ -26,6 +26,7 @@ def run_all(family, comm, n, dtype):
     }
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("name", collectives.NAMES)
 def test_all_families_agree_on_integers(world, name):
     comm = Communicator(world.mpi, ranks_per_node=2 - world.size % 2)

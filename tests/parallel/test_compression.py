@@ -212,6 +212,7 @@ def test_warm_up_is_the_dense_sum(world, fixed):
     assert gtc.statistics() == {"dense": True, "tau": 1.0, "units": "sum"}
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("target", [None, 0.3])
 def test_any_cut_into_shards_takes_the_same_steps_to_the_bit(world, target):
     """Each partition of the world against one worker per group of p ranks, computed alone.
@@ -219,7 +220,7 @@ def test_any_cut_into_shards_takes_the_same_steps_to_the_bit(world, target):
     The last values' gradients are 20 times the first ones', so that shards by themselves would
     steer an adaptive threshold in different ways.
     """
-    n, steps = 24 * 7, 12
+    n, steps = 3 * 5 * 7 * 8, 12  # shards of one length on up to 8 ranks
     sizes = np.linspace(0.1, 2, n)
     options = Threshold(0.9, target=target, warmup=1, clip_every=2, clip_at=1.0)
 
@@ -343,6 +344,7 @@ def grids(size):
                 yield Grid(size // (p * g), g, p)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("nesterov", [True, False], ids=["nbm", "cbm"])
 def test_blocks_on_every_grid_are_the_equations_computed_alone(world, nesterov):
     n, options = 120, Bmuf(steps=4, zeta=0.8, nesterov=nesterov)

@@ -24,6 +24,7 @@ def cases(pattern):
     return [case for one in check.chosen(LADDER, pattern) for case in one.cases]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("family", ["ring", "halving-doubling", "tree", "hierarchical"])
 def test_collectives_give_the_golden_values(world, family):
     wrong = []
@@ -48,7 +49,13 @@ def test_collectives_give_the_golden_values(world, family):
     assert not wrong
 
 
-@pytest.mark.parametrize("rung", ["one-step", "ten-steps"])
+@pytest.mark.parametrize(
+    "rung",
+    [
+        pytest.param("one-step", marks=pytest.mark.wide),
+        pytest.param("ten-steps", marks=pytest.mark.once),
+    ],
+)
 def test_every_strategy_takes_the_golden_steps(world, rung):
     tried, wrong = 0, []
     for case in cases(f"{rung}.*"):
