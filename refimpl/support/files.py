@@ -100,11 +100,32 @@ def save_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
                 np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
+def check_is_file(path: Path) -> None:
+    """Refuse a pipe, which may never say anything, and a folder; what is not there passes."""
+    require(
+        path.is_file() or not path.exists(),
+        f"cannot read {path}: it is not a file: write what it holds to one, and give that",
+    )
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file; raise `UserError` if it cannot be read, or is no UTF-8.
+
+    A byte order mark is passed over.
+    """
+    check_is_file(path)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the named arrays of an npz file; raise `UserError` if it is not whole.
 
     Its members are stored as they are, so that none can be larger than the file.
     """
+    check_is_file(path)
     try:
         with ZipFile(path) as archive:
             arrays = {}
