@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from refimpl.cli.arguments import positive, positive_number, ranks, setting, whole
+from refimpl.cli.arguments import filename, positive, positive_number, ranks, setting, whole
 from refimpl.cli.base import Parser
 from refimpl.methods import strategies
 from refimpl.methods.options import Option
@@ -17,9 +17,14 @@ from refimpl.support.errors import UserError
 
 def add_options(command: Any) -> None:
     """Declare them, in groups as a person looks for them."""
-    command.add_argument("model", metavar="MODEL", help="a shipped model's name, or a .py file")
     command.add_argument(
-        "--data", metavar="DIR", help="training data (default: built-in, made on first use)"
+        "model", type=filename, metavar="MODEL", help="a shipped model's name, or a .py file"
+    )
+    command.add_argument(
+        "--data",
+        type=filename,
+        metavar="DIR",
+        help="training data (default: built-in, made on first use)",
     )
     command.add_argument(
         "--set",

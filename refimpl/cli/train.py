@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from refimpl.cli.arguments import whole
+from refimpl.cli.arguments import filename, whole
 from refimpl.cli.base import say, world
 from refimpl.cli.run_options import add_options, run_of
 
@@ -19,7 +19,9 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--strategy", metavar="NAME", help="a row of the table (default: the simplest)"
     )
-    command.add_argument("--out", metavar="DIR", help="run folder (default: runs/NAME-TIME)")
+    command.add_argument(
+        "--out", type=filename, metavar="DIR", help="run folder (default: runs/NAME-TIME)"
+    )
     command.add_argument(
         "--log-every", type=whole, default=0, metavar="N", help="also log every Nth step of rank 0"
     )
