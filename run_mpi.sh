@@ -54,7 +54,10 @@ while [ $# -gt 0 ]; do
             ;;
         -n?*) ranks=${1#-n} && shift ;;
         --hostfile=*) hostfile=${1#*=} && shift ;;
-        -h | --help) usage && exit 0 ;;
+        -h | --help)
+            usage 2>/dev/null || refuse "cannot write to standard output"
+            exit 0
+            ;;
         --) shift && break ;;
         -*) refuse "unknown option $1: before the command stand -n RANKS, --hostfile FILE or -h; a command's own options follow it" ;;
         *) break ;;
@@ -64,7 +67,7 @@ case $ranks in
     unsaid) ranks= ;;
     '' | *[!0-9]* | 0*) refuse "-n ${ranks:-''} is not a number of ranks: give 1 or more, e.g. -n 4" ;;
 esac
-[ -z "$hostfile" ] || { [ -r "$hostfile" ] && [ ! -d "$hostfile" ]; } || refuse "cannot read the host file $hostfile: give a file with one machine per line"
+[ -z "$hostfile" ] || { [ -r "$hostfile" ] && [ -f "$hostfile" ]; } || refuse "cannot read the host file $hostfile: give a file with one machine per line"
 case ${PYTHON:-} in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
 case ${REFIMPL_MPI:-} in
     '' | mpich | openmpi) ;;
@@ -313,6 +316,10 @@ export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" # the checkout's refimpl, i
 [ ! -t 2 ] || export REFIMPL_TERMINAL="${REFIMPL_TERMINAL:-1}" # ranks see a pipe, not the terminal
 PATH=$(dirname "$python"):$PATH
 
+is_open_mpi() {
+    case $("$@" --version 2>&1 </dev/null) in *"Open MPI"* | *OpenRTE* | *prte*) ;; *) return 1 ;; esac
+}
+
 # Kilobytes that are free in /dev/shm; nothing where there is none (macOS).
 free_shared_memory() { df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }'; }
 
@@ -329,6 +336,9 @@ local_surroundings() {
         export UCX_TLS="${UCX_TLS:-self,tcp}"
         export OMPI_MCA_btl_sm_backing_directory="${OMPI_MCA_btl_sm_backing_directory:-${TMPDIR:-/tmp}}"
         export OMPI_MCA_btl_vader_backing_directory="${OMPI_MCA_btl_vader_backing_directory:-${TMPDIR:-/tmp}}"
+        least_shared=$((1024 * (ranks + 1))) # all that MPICH still needs then
+        [ "$shared" -ge $least_shared ] || is_open_mpi "$mpiexec" ||
+            refuse "$shared KB are free in /dev/shm, and $ranks ranks need $least_shared: remove what fills it, or give the container more, e.g. docker run --shm-size=1g"
     fi
 }
 
@@ -382,10 +392,6 @@ if [ -z "$ranks" ]; then
     [ -z "$job" ] || ranks=$(ranks_of_job)
     [ -n "$ranks" ] || refuse "job $job does not say how many ranks it is for: give them, e.g. -n 4"
 fi
-
-is_open_mpi() {
-    case $("$@" --version 2>&1 </dev/null) in *"Open MPI"* | *OpenRTE* | *prte*) ;; *) return 1 ;; esac
-}
 
 export REFIMPL_RANKS="$ranks" # so that a launcher of another MPI, which starts worlds of one, is found out
 

@@ -38,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; how it ends otherwise is in `endings`."""
     try:
         endings.occupy()
-        args = told(argv)
-        return 0 if args is None else args.run(args)
+        with endings.staying():
+            args = told(argv)
+            return 0 if args is None else args.run(args)
     except Stopped as error:
         return endings.refuse(str(error), endings.STOPPED)
     except UserError as error:

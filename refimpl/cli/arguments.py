@@ -64,6 +64,13 @@ def period(text: str) -> tuple[int | None, float | None]:
         ) from None
 
 
+def filename(text: str) -> str:
+    """Return a file's or a folder's name; an empty one is a variable that was never set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty: name a file or a folder")
+    return text
+
+
 def setting(text: str) -> tuple[str, str]:
     """Return (NAME, VALUE) of a text ``NAME=VALUE``."""
     name, equals, value = text.partition("=")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from refimpl.cli.arguments import filename
 from refimpl.cli.base import on_first_rank, say
 from refimpl.state.checkpoint import Checkpoint, parameters, steps
 from refimpl.support import text
@@ -23,11 +24,16 @@ def add(commands: Any) -> None:
     ):
         action = actions.add_parser(name, help=words)
         action.add_argument(
-            "where", metavar="RUN", help="a run's folder, or one of its checkpoints (step-...)"
+            "where",
+            type=filename,
+            metavar="RUN",
+            help="a run's folder, or one of its checkpoints (step-...)",
         )
         action.set_defaults(run=run, action=name)
         if name == "convert":
-            action.add_argument("out", metavar="FILE", help="a .npz or .safetensors file")
+            action.add_argument(
+                "out", type=filename, metavar="FILE", help="a .npz or .safetensors file"
+            )
 
 
 def run(args: Any) -> int:

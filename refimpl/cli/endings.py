@@ -7,6 +7,9 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 from refimpl.cli.base import first_rank, several, started
 from refimpl.support.errors import require
@@ -82,6 +85,27 @@ def occupy() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     require(sys.stdout is not None, "standard output is closed: give it a file, or /dev/null")
+
+
+@contextmanager
+def staying() -> Iterator[None]:
+    """Have os._exit raise `SystemExit` inside: nobody leaves whom the others wait for.
+
+    A model file could end its rank with it, and with exit code 0 for what was never finished.
+    Children of this process leave by it as ever.
+    """
+    leave, ours = os._exit, os.getpid()
+
+    def stay(status: int) -> NoReturn:
+        if os.getpid() != ours:
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = stay
+    try:
+        yield
+    finally:
+        os._exit = leave
 
 
 def interrupted() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from refimpl.cli.arguments import positive, positive_number, ranks, setting, whole
+from refimpl.cli.arguments import filename, positive, positive_number, ranks, setting, whole
 from refimpl.cli.base import Parser
 from refimpl.methods import strategies
 from refimpl.methods.options import Option
@@ -20,12 +20,15 @@ MAP_HELP = "fill the grid by-rank (default), or by-node: ranks of a node are nei
 def add_options(command: Any, resumes: bool = False) -> None:
     """Declare them, in groups as a person looks for them; who resumes a run needs no model."""
     model = command.add_argument(
-        "model", metavar="MODEL", help="a shipped model's name, or a .py file"
+        "model", type=filename, metavar="MODEL", help="a shipped model's name, or a .py file"
     )
     if resumes:
         model.nargs = "?"
     command.add_argument(
-        "--data", metavar="DIR", help="training data (default: built-in, made on first use)"
+        "--data",
+        type=filename,
+        metavar="DIR",
+        help="training data (default: built-in, made on first use)",
     )
     command.add_argument(
         "--set",

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from refimpl.cli.arguments import period, positive, whole
+from refimpl.cli.arguments import filename, period, positive, whole
 from refimpl.cli.base import say, world
 from refimpl.cli.run_options import add_options, given, run_of
 from refimpl.support.errors import require
@@ -22,7 +22,9 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--strategy", metavar="NAME", help="a row of the table (default: the simplest)"
     )
-    command.add_argument("--out", metavar="DIR", help="run folder (default: runs/NAME-TIME)")
+    command.add_argument(
+        "--out", type=filename, metavar="DIR", help="run folder (default: runs/NAME-TIME)"
+    )
     command.add_argument(
         "--log-every", type=whole, metavar="N", help="also log every Nth step of rank 0"
     )
@@ -43,7 +45,9 @@ def add(commands: Any) -> None:
         metavar="WHAT",
         help="continue (default) or end, should one not be written",
     )
-    saving.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
+    saving.add_argument(
+        "--resume", type=filename, metavar="RUN", help="go on with the run in this folder"
+    )
     command.set_defaults(run=run)
 
 

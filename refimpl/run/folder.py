@@ -34,6 +34,7 @@ from refimpl.support.files import (
     load_arrays,
     load_state,
     read_json,
+    read_text,
     save_arrays,
     save_state,
     write_json,
@@ -237,10 +238,7 @@ class RunFolder:
         return self._parsed(name, self._text(name))
 
     def _text(self, name: str) -> str:
-        try:
-            return (self.path / name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read {self.path / name}: {error}") from error
+        return read_text(self.path / name)
 
     def _parsed(self, name: str, text: str) -> dict[str, Any]:
         try:

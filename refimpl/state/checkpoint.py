@@ -26,7 +26,7 @@ from refimpl import __version__
 from refimpl.nn.flat import Layout
 from refimpl.state.tree import Leaf, Tree
 from refimpl.support.errors import UserError, require, require_types
-from refimpl.support.files import mapped_arrays, read_json, save_arrays, write_json
+from refimpl.support.files import mapped_arrays, read_json, read_text, save_arrays, write_json
 from refimpl.world.topology import Grid, Place
 
 FORMAT, MANIFEST = 1, "manifest.json"
@@ -143,7 +143,7 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            told = read_json((folder / MANIFEST).read_text(encoding="utf-8"))
+            told = read_json(read_text(folder / MANIFEST))
             stated = told.pop("sha256")
             require(told.get("format") == FORMAT, f"its format is not {FORMAT}")
             require(stated == _digest(told), "it was changed since it was written")

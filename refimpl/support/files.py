@@ -121,6 +121,26 @@ def save_arrays(
                 np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
+def check_is_file(path: Path) -> None:
+    """Refuse a pipe, which may never say anything, and a folder; what is not there passes."""
+    require(
+        path.is_file() or not path.exists(),
+        f"cannot read {path}: it is not a file: write what it holds to one, and give that",
+    )
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file; raise `UserError` if it cannot be read, or is no UTF-8.
+
+    A byte order mark is passed over.
+    """
+    check_is_file(path)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
 def save_safetensors(
     path: Path, shapes: Mapping[str, tuple[int, ...]], arrays: Iterable[tuple[str, np.ndarray]]
 ) -> None:
@@ -182,6 +202,7 @@ def mapped_arrays(path: Path) -> dict[str, np.ndarray]:
 @contextmanager
 def _members(path: Path) -> Iterator[tuple[ZipFile, dict[str, ZipInfo]]]:
     """Give the members of an npz file by their arrays' names; an error names the file."""
+    check_is_file(path)
     try:
         with ZipFile(path) as archive:
             members: dict[str, ZipInfo] = {}

@@ -156,6 +156,7 @@ def test_help_says_how_to_call(place):
         (["-n", "four"], "four", "1 or more"),
         (["-n", "-2", "train"], "-2", "1 or more"),
         (["--hostfile", "nosuch"], "nosuch", "one machine per line"),
+        (["--hostfile", "/dev/null"], "/dev/null", "one machine per line"),
     ],
 )
 def test_wrong_option_is_one_line_with_culprit_and_remedy(place, words, culprit, remedy):
@@ -165,6 +166,37 @@ def test_wrong_option_is_one_line_with_culprit_and_remedy(place, words, culprit,
     (line,) = done.stderr.splitlines()
     assert culprit in line
     assert remedy in line
+
+
+def test_a_help_that_nobody_can_read_ends(place):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [place.checkout / "run_mpi.sh", "-h"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=20,
+        )
+    assert done.returncode == 2 and done.stderr == "run_mpi.sh: cannot write to standard output\n"
+
+
+@pytest.mark.parametrize(
+    "free, version, refused",
+    [(64, "HYDRA", True), (3071, "HYDRA", True), (3072, "HYDRA", False), (64, "Open MPI", False)],
+)
+def test_shared_memory_that_mpich_cannot_start_in_is_refused(existing, free, version, refused):
+    place, run = existing
+    place.launcher("mpiexec", version=version)
+    place.command("df", f"echo head; echo 'shm 99999 0 {free} 0% /dev/shm'")
+    done = run("-n", "2", "train", "mlp")
+    if refused:
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert f"{free} KB are free in /dev/shm, and 2 ranks need 3072: remove" in line
+    else:
+        assert done.returncode == 0 and place.surroundings()["UCX_TLS"] == "self,tcp"
 
 
 @pytest.mark.parametrize(
