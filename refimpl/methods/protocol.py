@@ -240,12 +240,14 @@ class PartitionMethod(Method):
 class GradientMethod(Method):
     """A method of the gradient axis.
 
-    ``every_microstep``: it is asked after each of them, too.  ``sharding_keeps_bits``: with
-    ``--reduction exact`` any cut into shards gives the same.
+    ``every_microstep``: it is asked after each of them, too.
     """
 
     every_microstep = False
-    sharding_keeps_bits = True
+
+    def keeps_bits(self, layout: Layout) -> bool:
+        """Return whether, with ``--reduction exact``, these shards take the whole's steps."""
+        return True
 
     def settling(self, setting: Setting) -> Iterator[Call] | None:
         """Return what `GradientAxis.settle` sends, if it makes one more step; else None."""
