@@ -37,7 +37,11 @@ class Lengths(Options):
         "--partition", None, "the ranks of one replica", least(1), metavar="P"
     )
     gtc_group: int | None = option(
-        "--gtc-group", None, "the workers of one GTC group", least(1), metavar="G"
+        "--gtc-group",
+        None,
+        "the workers of one gradient group (a GTC group)",
+        least(1),
+        metavar="G",
     )
 
 
