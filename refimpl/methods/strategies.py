@@ -22,6 +22,7 @@ from refimpl.methods.block.bmuf import Bmuf
 from refimpl.methods.gradient.exact import Exact
 from refimpl.methods.gradient.gtc.method import Threshold
 from refimpl.methods.gradient.onebit.method import OneBit
+from refimpl.methods.gradient.topk.method import TopK
 from refimpl.methods.options import Option, Options, least, misplaced, option
 from refimpl.methods.partition.stages import Sharded, Whole
 from refimpl.methods.protocol import BlockMethod, GradientMethod, Method, PartitionMethod
@@ -191,6 +192,14 @@ ROWS = (
              "BMUF between sharded workers"),
     Strategy("mics-gtc-bmuf", "P G n", Sharded, Threshold, Bmuf, {"zero_stage": 3},
              "all three axes"),
+    Strategy("topk",          "1 n 1", Whole,   TopK,      None, {},
+             "gradients as the largest values of every chunk"),
+    Strategy("topk-bmuf",     "1 G n", Whole,   TopK,      Bmuf, {},
+             "top-k inside groups, BMUF between them"),
+    Strategy("mics-topk",     "P n 1", Sharded, TopK,      None, {"zero_stage": 3},
+             "top-k between sharded workers"),
+    Strategy("mics-topk-bmuf", "P G n", Sharded, TopK,     Bmuf, {"zero_stage": 3},
+             "top-k on all three axes"),
 )
 # fmt: on
 

@@ -5,6 +5,7 @@ ask.py           (how a case is put together)
 truth.py         (values with many digits, the same everywhere)
 collectives.py   1 collectives                                    what every rank sends and gets
 compression.py   2 compression                                    GTC's and one-bit's bytes
+topk.py          2 compression                                    the bytes of chunked top-k
 bmuf.py          3 blocks                                         the block filter
 layers.py        4 layers                                         forward and backward
 optimizers.py    5 optimizers                                     steps, clipping, rates
@@ -30,6 +31,7 @@ from refimpl.golden.cases import (
     layers,
     network,
     optimizers,
+    topk,
     training,
 )
 from refimpl.golden.cases.ask import Operation
@@ -37,6 +39,7 @@ from refimpl.golden.cases.ask import Operation
 MODULES: tuple[ModuleType, ...] = (
     collectives,
     compression,
+    topk,
     bmuf,
     layers,
     optimizers,
@@ -58,6 +61,7 @@ OPERATIONS: tuple[Operation, ...] = (
     compression.gtc_adapt,
     compression.onebit_encode,
     compression.onebit_allreduce,
+    topk.topk_exchange,
     bmuf.bmuf,
     layers.affine,
     layers.relu,
