@@ -133,6 +133,16 @@ class Strategy:
         block = None if self.block is None else self.block.of(values)
         return Methods(self.partition.of(values), self.gradient.of(values), block)
 
+    def example(self, method: Method, models: int, steps: int) -> dict[str, Any]:
+        """Return `Method.example`, in which what the name settles stays as it is."""
+        settled = {
+            one.field: one.value(self.preset[key])
+            for key, one in method.options().items()
+            if key in self.preset
+        }
+        example = method.example(models, steps)
+        return {field: settled.get(field, value) for field, value in example.items()}
+
     def grid(self, world: int, given: Mapping[str, Any] | None = None) -> Grid:
         """Return the grid that this strategy cuts a world of n ranks into.
 

@@ -57,7 +57,7 @@ class Case(NamedTuple):
         """What is given, and what the examples have beside it, by key, as a user gives it."""
         found = dict(self.given)
         for method in self.methods.each():
-            example = method.example(self.grid.blocks, STEPS)
+            example = self.row.example(method, self.grid.blocks, STEPS)
             for key, one in method.options().items():
                 if key in self.row.options() and one.field in example:
                     names = {value: name for name, value in one.choices.items()}
@@ -66,7 +66,7 @@ class Case(NamedTuple):
 
     def _shown(self, method, given):
         told = {option.field for key, option in method.options().items() if key in given}
-        example = method.example(self.grid.blocks, STEPS)
+        example = self.row.example(method, self.grid.blocks, STEPS)
         return replace(method, **{key: v for key, v in example.items() if key not in told})
 
     @property

@@ -204,7 +204,7 @@ def _case(
         "exact": exact,
     }
     for method in methods.each():
-        example = method.example(grid.blocks, steps)
+        example = row.example(method, grid.blocks, steps)
         if example:
             settings[method.name] = example
     takes = [[grid.micro_batch(r, m, microsteps) for m in range(microsteps)] for r in range(world)]
