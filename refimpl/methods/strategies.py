@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from refimpl.collectives import Collectives
 from refimpl.methods.block.bmuf import Bmuf
+from refimpl.methods.block.diloco import DiLoCo
 from refimpl.methods.gradient.exact import Exact
 from refimpl.methods.gradient.gtc.method import Threshold
 from refimpl.methods.gradient.onebit.method import OneBit
@@ -210,6 +211,13 @@ ROWS = (
              "top-k between sharded workers"),
     Strategy("mics-topk-bmuf", "P G n", Sharded, TopK,     Bmuf, {"zero_stage": 3},
              "top-k on all three axes"),
+    Strategy("diloco",        "1 1 n", Whole,   Exact,     DiLoCo, {},
+             "local training, an outer optimizer every block"),
+    Strategy("mics-diloco",   "P 1 n", Sharded, Exact,     DiLoCo, {"zero_stage": 3},
+             "DiLoCo between sharded workers"),
+    Strategy("local-sgd",     "1 1 n", Whole,   Exact,     DiLoCo,
+             {"outer_lr": 1.0, "outer_momentum": 0.0},
+             "local training, models averaged every block"),
 )
 # fmt: on
 

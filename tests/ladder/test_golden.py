@@ -272,7 +272,7 @@ def test_what_is_wrong_is_said(theirs, changed, said):
 
 def test_a_bundle_that_nobody_knows_is_extra(theirs):
     shutil.copytree(theirs / "blocks.bmuf", theirs / "blocks.sbmuf")
-    found = [str(line) for line in lines(theirs, pattern="blocks.*") if not line.right]
+    found = [str(line) for line in lines(theirs, pattern="blocks.*bmuf") if not line.right]
     assert found == ["WRONG blocks.sbmuf: extra: there is no such bundle"]
 
 

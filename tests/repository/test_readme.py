@@ -8,6 +8,7 @@ import tiny
 from loopback import spawn
 
 from refimpl.methods.block.bmuf import Bmuf
+from refimpl.methods.block.diloco import DiLoCo
 from refimpl.methods.gradient.exact import Exact
 from refimpl.methods.gradient.gtc.method import Threshold
 from refimpl.methods.gradient.onebit.method import OneBit
@@ -34,6 +35,7 @@ OTHER = {
     "bmuf": {"gtc_group": 1, **BMUF},
     "gtc-bmuf": {"gtc_group": 2, **GTC, **BMUF},
     "topk": {"gradient": TopK(most=2, length=8)},
+    "diloco": {"gtc_group": 1, "block": DiLoCo(steps=2)},
 }
 
 
@@ -108,4 +110,5 @@ def test_a_row_names_the_methods_of_the_strategy(name):
     words = {Exact: "" if alone else "exact", Threshold: "GTC", OneBit: "one bit", TopK: "top-k"}
     word = words[row.gradient]
     assert gradient.startswith(word) and bool(word) == bool(gradient)
-    assert block == ("" if row.block is None else "BMUF")
+    assert block.startswith({None: "", Bmuf: "BMUF", DiLoCo: "DiLoCo"}[row.block])
+    assert bool(block) == (row.block is not None)

@@ -7,6 +7,7 @@ collectives.py   1 collectives                                    what every ran
 compression.py   2 compression                                    GTC's and one-bit's bytes
 topk.py          2 compression                                    the bytes of chunked top-k
 bmuf.py          3 blocks                                         the block filter
+diloco.py        3 blocks                                         DiLoCo's outer optimizer
 layers.py        4 layers                                         forward and backward
 optimizers.py    5 optimizers                                     steps, clipping, rates
 acoustic.py      6 acoustic                                       features, paths, words
@@ -28,6 +29,7 @@ from refimpl.golden.cases import (
     bmuf,
     collectives,
     compression,
+    diloco,
     layers,
     network,
     optimizers,
@@ -41,6 +43,7 @@ MODULES: tuple[ModuleType, ...] = (
     compression,
     topk,
     bmuf,
+    diloco,
     layers,
     optimizers,
     acoustic,
@@ -63,6 +66,7 @@ OPERATIONS: tuple[Operation, ...] = (
     compression.onebit_allreduce,
     topk.topk_exchange,
     bmuf.bmuf,
+    diloco.outer_sgd,
     layers.affine,
     layers.relu,
     layers.sigmoid,
