@@ -231,6 +231,10 @@ class PartitionMethod(Method):
         """Yield what it takes to make parameters whole after each change, beside the steps'."""
         yield from ()
 
+    def beside(self, setting: Setting) -> Iterator[tuple[str, str, int]]:
+        """Yield what a rank keeps beside the model states: what, as a formula, and bytes."""
+        yield from ()
+
     def build(self, context: Context) -> PartitionAxis:
         """Return what runs.  Collective."""
         raise NotImplementedError
