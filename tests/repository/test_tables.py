@@ -87,6 +87,7 @@ def trees():
         states("zero3", 2, "adam", "newbob"),
         states("gtc-bmuf", 2, "momentum", gtc_group=1),
         states("onebit", 2, "sgd"),
+        states("diloco", 2, "adamw"),
     ]
 
 

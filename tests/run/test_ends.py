@@ -95,6 +95,8 @@ EVERY = {
     "mics-gtc": {"partition": 2},
     "mics-bmuf": {"partition": 2, "block_steps": 4},
     "mics-gtc-bmuf": {"partition": 1, "gtc_group": 2, "block_steps": 4},
+    "diloco": {"block_steps": 4},
+    "topk": {"topk": 1, "topk_chunk": 4, "topk_values": "two-bit"},
 }
 
 
