@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from jobs import images
 from loopback import spawn
 from tables import HEAD, option_table, strategy_table
 
@@ -83,6 +84,12 @@ def states(name, ranks, optimizer, schedule="constant", **methods):
 
 @pytest.fixture(scope="module")
 def trees():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "prepare", lambda *given: images())
+        return some_states()
+
+
+def some_states():
     return [
         states("zero3", 2, "adam", "newbob"),
         states("gtc-bmuf", 2, "momentum", gtc_group=1),

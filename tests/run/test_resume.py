@@ -86,6 +86,8 @@ def test_in_every_single_write_and_removal(monkeypatch, tmp_path):
         path = tmp_path / str(fatal)
         jobs.trained(lambda comm, path=path: jobs.job(comm, path, run, keep=1), 1)
         number, fatal = fatal, None
+        for _, folder in checkpoint.steps(path / "checkpoints"):
+            Checkpoint(folder).verify()
         if (path / "config.json").exists() and not (path / "summary.json").exists():
             assert resumed(path, 1) == want, number
             begun += 1
