@@ -10,7 +10,7 @@ default_mpi=mpich # measured against openmpi: docs/install.md
 
 usage() {
     cat <<'HELP'
-usage: ./run_mpi.sh [-n RANKS] [--hostfile FILE] [COMMAND ...]
+usage: ./run_mpi.sh [-n RANKS] [--hostfile FILE] [--restarts N [--min-ranks M]] [COMMAND ...]
 
   ./run_mpi.sh                        train an acoustic model on 4 ranks: the main job
   ./run_mpi.sh -n 2 train mlp         any refimpl command, on 2 ranks
@@ -21,6 +21,8 @@ usage: ./run_mpi.sh [-n RANKS] [--hostfile FILE] [COMMAND ...]
 
   -n RANKS         number of ranks (default 4; inside a SLURM job, its number of tasks)
   --hostfile FILE  the machines to use, as the MPI in use writes them (or HOSTFILE=FILE)
+  --restarts N     go on with a training that fails from its last checkpoint, N times at most
+  --min-ranks M    ... on fewer ranks, M at least, where it failed twice at the same step
   -h, --help       this text
 
 An active environment (venv, conda, modules) with mpiexec, mpi4py, numpy and scipy is used as it
@@ -44,12 +46,19 @@ refuse() {
 # --- options ---------------------------------------------------------------------------------
 
 ranks=unsaid
+restarts=0
+min_ranks=
 hostfile=${HOSTFILE:-}
 while [ $# -gt 0 ]; do
     case $1 in
-        -n | --hostfile)
-            [ $# -ge 2 ] || refuse "option $1 needs a value, e.g. $1 $([ "$1" = -n ] && echo 4 || echo hosts)"
-            if [ "$1" = -n ]; then ranks=$2; else hostfile=$2; fi
+        -n | --hostfile | --restarts | --min-ranks)
+            [ $# -ge 2 ] || refuse "option $1 needs a value, e.g. $1 $([ "$1" = --hostfile ] && echo hosts || echo 4)"
+            case $1 in
+                -n) ranks=$2 ;;
+                --hostfile) hostfile=$2 ;;
+                --restarts) restarts=$2 ;;
+                --min-ranks) min_ranks=$2 ;;
+            esac
             shift 2
             ;;
         -n?*) ranks=${1#-n} && shift ;;
@@ -74,8 +83,58 @@ case ${REFIMPL_MPI:-} in
     *) refuse "unknown REFIMPL_MPI=$REFIMPL_MPI: give mpich or openmpi, or unset it" ;;
 esac
 
+case $restarts$min_ranks in
+    *[!0-9]*) refuse "--restarts $restarts${min_ranks:+ --min-ranks $min_ranks}: give whole numbers, e.g. --restarts 3 --min-ranks 2" ;;
+esac
+
 [ $# -gt 0 ] || set -- train acoustic_mlp --strategy ddp
 command=$1
+
+# --- restarts --------------------------------------------------------------------------------
+
+# Print the run folder that the words of a training name.
+run_folder() {
+    folder=
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --out | --resume) folder=${2:-} ;;
+            --out=* | --resume=*) folder=${1#*=} ;;
+        esac
+        shift
+    done
+    printf '%s\n' "$folder"
+}
+
+newest() { find "$run/checkpoints" -name manifest.json 2>/dev/null | sort | tail -n 1; }
+
+# Run this script again with the same words, and after a failure with --resume.  What a person has
+# to see to (2), or has asked for (75, 130, 143), is no failure.
+if [ "$restarts" -gt 0 ]; then
+    run=$(run_folder "$@")
+    [ "$command" = train ] && [ -n "$run" ] || refuse "--restarts goes on with a training in its folder: give train ... --out DIR --checkpoint-every N"
+    trap 'kill -TERM $job; wait $job; exit $?' TERM
+    trap 'kill -USR1 $job' USR1
+    while :; do
+        before=$(newest)
+        "$here/run_mpi.sh" ${ranks:+"-n$ranks"} ${hostfile:+"--hostfile=$hostfile"} "$@" &
+        job=$! code=0
+        while :; do # a signal that was passed on ends the first wait, not the job
+            wait $job && code=0 || code=$?
+            kill -0 $job 2>/dev/null || break
+        done
+        case $code in 0 | 2 | 75 | 130 | 143) exit $code ;; esac
+        [ "$restarts" -gt 0 ] || { say "exit code $code, and no restart is left" && exit $code; }
+        restarts=$((restarts - 1))
+        if [ -n "$min_ranks" ] && [ "$before" = "$(newest)" ] && [ -n "$before" ]; then
+            fewer=$("$here/run_mpi.sh" checkpoint ranks "$run" ${ranks:+--fewer-than "$ranks"}) || exit 2
+            [ "$fewer" -lt "$min_ranks" ] || ranks=$fewer
+        fi
+        [ ! -f "$run/config.json" ] || set -- train --resume "$run"
+        from=$(newest)
+        from=${from%/manifest.json}
+        say "exit code $code: going on from ${from:-the start}${ranks:+ on $ranks ranks}, $restarts more restarts"
+    done
+fi
 
 # --- Python ----------------------------------------------------------------------------------
 

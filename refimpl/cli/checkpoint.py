@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from refimpl.cli.arguments import filename
+from refimpl.cli.arguments import filename, positive
 from refimpl.cli.base import on_first_rank, say
 from refimpl.state.checkpoint import Checkpoint, parameters, steps
 from refimpl.support import text
-from refimpl.support.errors import require
+from refimpl.support.errors import UserError, require
 from refimpl.support.files import check_file, save_arrays, save_safetensors
 
 
@@ -21,6 +22,7 @@ def add(commands: Any) -> None:
         ("show", "list a run's checkpoints, or what is in one"),
         ("verify", "compare every array with its SHA-256"),
         ("convert", "write the whole model, by parameter, to one file"),
+        ("ranks", "print the most ranks, fewer than there were, that can go on"),
     ):
         action = actions.add_parser(name, help=words)
         action.add_argument(
@@ -34,11 +36,13 @@ def add(commands: Any) -> None:
             action.add_argument(
                 "out", type=filename, metavar="FILE", help="a .npz or .safetensors file"
             )
+        if name == "ranks":
+            action.add_argument("--fewer-than", type=positive, metavar="N")
 
 
 def run(args: Any) -> int:
     """Do what was asked for, on the first rank."""
-    action = {"show": show, "verify": verify, "convert": convert}[args.action]
+    action = {"show": show, "verify": verify, "convert": convert, "ranks": ranks}[args.action]
     return on_first_rank(lambda: action(args))
 
 
@@ -105,3 +109,19 @@ def convert(args: Any) -> int:
         save_safetensors(Path(args.out), shapes, parameters(one))
     say(f"{args.out}: the model after step {one.step}")
     return 0
+
+
+def ranks(args: Any) -> int:
+    """Print the most ranks, fewer than wrote the newest checkpoint or than N, that can go on."""
+    from refimpl.run.config import Run
+
+    one = Checkpoint(found(args.where)[-1])
+    run = Run.from_dict(one.config)
+    batches = one.grid.micro_batches(run.recipe.microsteps)
+    for number in range((args.fewer_than or one.grid.world) - 1, 0, -1):
+        with suppress(UserError):
+            if batches % number == 0:
+                run.grid(number)
+                say(str(number))
+                return 0
+    raise UserError(f"{one.folder}: no smaller number of ranks can go on with this run")

@@ -248,6 +248,51 @@ def test_exit_code_is_passed_on(fake):
     assert run("train", "mlp", MPIEXEC=str(place.launcher("broken", 37))).returncode == 37
 
 
+FAILING = """#!/bin/sh
+case "${1:-}" in --version) echo 1; exit 0 ;; esac
+printf '%%s\\n' "$*" >>'%(log)s'
+step=$(wc -l <'%(log)s')
+mkdir -p '%(run)s/checkpoints/step-00000'$step
+touch '%(run)s/config.json' '%(run)s/checkpoints/step-00000'$step/manifest.json
+[ $step -ge %(times)d ] || exit %(code)d
+"""
+
+
+@pytest.mark.parametrize(
+    "times, code, ends, calls, said",
+    [
+        (3, 9, 0, 3, "going on from {run}/checkpoints/step-000002 on 4 ranks, 0 more"),
+        (9, 9, 9, 3, "exit code 9, and no restart is left"),
+        (9, 2, 2, 1, ""),  # a mistake
+        (9, 75, 75, 1, ""),  # stopped as asked
+    ],
+)
+def test_a_training_that_fails_goes_on_as_often_as_it_may(
+    fake, tmp_path, times, code, ends, calls, said
+):
+    place, run = fake
+    log, folder = tmp_path / "log", tmp_path / "run"
+    launcher = place.bin / "failing"
+    launcher.write_text(
+        FAILING % {"log": log, "run": folder, "times": times, "code": code}, encoding="utf-8"
+    )
+    launcher.chmod(0o755)
+    words = ["-n", "4", "--restarts", "2", "train", "mlp", "--out", folder, "--lr", "0.1"]
+    ended = run(*words, MPIEXEC=str(launcher))
+    assert ended.returncode == ends, ended.stderr
+    told = log.read_text().splitlines()
+    assert len(told) == calls and told[0].endswith(f"refimpl train mlp --out {folder} --lr 0.1")
+    assert all(line.endswith(f"refimpl train --resume {folder}") for line in told[1:])
+    assert said.format(run=folder) in ended.stderr
+
+
+def test_restarts_need_a_training_with_a_folder(fake):
+    _, run = fake
+    for words in (["train", "mlp"], ["bench"], ["evaluate", "--out", "x"]):
+        ended = run("--restarts", "1", *words)
+        assert ended.returncode == 2 and "--out DIR" in ended.stderr
+
+
 def test_every_rank_has_one_blas_thread_and_may_share_a_core(fake):
     place, run = fake
     run("train", "mlp")

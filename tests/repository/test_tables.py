@@ -19,6 +19,7 @@ from refimpl.run.modelfile import ModelFile
 from refimpl.run.trainer import Trainer
 from refimpl.state.tree import PLACEMENTS
 from refimpl.support.errors import UserError
+from refimpl.tasks import table as tasks
 from refimpl.world.events import KINDS
 from refimpl.world.topology import Grid, Nodes
 

@@ -267,6 +267,16 @@ def test_old_checkpoints_leave(tmp_path):
     assert [step for step, _ in checkpoint.steps(tmp_path / "run/checkpoints")] == [8, 10, 12]
 
 
+def test_how_many_ranks_could_go_on_is_told(tmp_path, capsys):
+    path = tmp_path / "run"
+    killed(path, exact_run(8, "mics", partition=4), 8, after=2, steps=1)
+    for most, want in (([], "4"), (["--fewer-than", "13"], "12"), (["--fewer-than", "4"], "")):
+        code = cli.main(["checkpoint", "ranks", str(path), *most])
+        said, error = capsys.readouterr()
+        assert (said.strip(), code) == (want, 0 if want else 2)
+        assert bool(error) == (not want)
+
+
 def test_a_finished_run_can_be_made_longer(tmp_path):
     case = CASES["ddp"]
     longer = {"recipe": {"epochs": 3}}
