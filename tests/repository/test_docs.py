@@ -132,7 +132,7 @@ def commands(page):
     ):
         words = shlex.split(line.split("; ")[0], comments=True)
         ranks = 4
-        while words and words[0] in ("-n", "--hostfile"):
+        while words and words[0] in ("-n", "--hostfile", "--restarts"):
             ranks = int(words[1]) if words[0] == "-n" else ranks
             words = words[2:]
         if words and words[0] not in ("test", "setup"):
