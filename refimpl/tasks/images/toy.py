@@ -50,11 +50,11 @@ def image(digit: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     ends = (segments(digit) - 0.5 + wobble) @ matrix.T + 0.5 + rng.normal(0, 0.05, 2)
 
     grid = (np.arange(SIDE) + 0.5) / SIDE
-    pixels = np.stack(np.meshgrid(grid, grid), axis=-1)[:, :, None, :]
     start, along = ends[:, 0], ends[:, 1] - ends[:, 0]
+    x, y = grid[:, None] - start[:, 0], grid[:, None, None] - start[:, 1]  # from each start
     length2 = np.maximum((along**2).sum(-1), 1e-12)
-    t = np.clip(((pixels - start) * along).sum(-1) / length2, 0, 1)
-    distance = np.sqrt((((pixels - start) - t[..., None] * along) ** 2).sum(-1)).min(-1)
+    t = np.clip((x * along[:, 0] + y * along[:, 1]) / length2, 0, 1)
+    distance = np.sqrt(((x - t * along[:, 0]) ** 2 + (y - t * along[:, 1]) ** 2).min(-1))
     ink = np.clip(1.5 - distance / rng.uniform(0.03, 0.06), 0, 1)
     noisy = ink + rng.normal(0, 0.15, ink.shape)
     return np.clip(np.rint(255 * noisy), 0, 255).astype(np.uint8)
