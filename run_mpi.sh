@@ -10,7 +10,7 @@ default_mpi=mpich # measured against openmpi: docs/install.md
 
 usage() {
     cat <<'HELP'
-usage: ./run_mpi.sh [-n RANKS] [--hostfile FILE] [COMMAND ...]
+usage: ./run_mpi.sh [-n RANKS] [--hostfile FILE] [--restarts N [--min-ranks M]] [COMMAND ...]
 
   ./run_mpi.sh                        train an acoustic model on 4 ranks: the main job
   ./run_mpi.sh -n 2 train mlp         any refimpl command, on 2 ranks
@@ -21,6 +21,8 @@ usage: ./run_mpi.sh [-n RANKS] [--hostfile FILE] [COMMAND ...]
 
   -n RANKS         number of ranks (default 4; inside a SLURM job, its number of tasks)
   --hostfile FILE  the machines to use, as the MPI in use writes them (or HOSTFILE=FILE)
+  --restarts N     go on with a training that fails from its last checkpoint, N times at most
+  --min-ranks M    ... on fewer ranks, M at least, where it failed twice at the same step
   -h, --help       this text
 
 An active environment (venv, conda, modules) with mpiexec, mpi4py, numpy and scipy is used as it
@@ -44,17 +46,27 @@ refuse() {
 # --- options ---------------------------------------------------------------------------------
 
 ranks=unsaid
+restarts=0
+min_ranks=
 hostfile=${HOSTFILE:-}
 while [ $# -gt 0 ]; do
     case $1 in
-        -n | --hostfile)
-            [ $# -ge 2 ] || refuse "option $1 needs a value, e.g. $1 $([ "$1" = -n ] && echo 4 || echo hosts)"
-            if [ "$1" = -n ]; then ranks=$2; else hostfile=$2; fi
+        -n | --hostfile | --restarts | --min-ranks)
+            [ $# -ge 2 ] || refuse "option $1 needs a value, e.g. $1 $([ "$1" = --hostfile ] && echo hosts || echo 4)"
+            case $1 in
+                -n) ranks=$2 ;;
+                --hostfile) hostfile=$2 ;;
+                --restarts) restarts=$2 ;;
+                --min-ranks) min_ranks=$2 ;;
+            esac
             shift 2
             ;;
         -n?*) ranks=${1#-n} && shift ;;
         --hostfile=*) hostfile=${1#*=} && shift ;;
-        -h | --help) usage && exit 0 ;;
+        -h | --help)
+            usage 2>/dev/null || refuse "cannot write to standard output"
+            exit 0
+            ;;
         --) shift && break ;;
         -*) refuse "unknown option $1: before the command stand -n RANKS, --hostfile FILE or -h; a command's own options follow it" ;;
         *) break ;;
@@ -64,15 +76,65 @@ case $ranks in
     unsaid) ranks= ;;
     '' | *[!0-9]* | 0*) refuse "-n ${ranks:-''} is not a number of ranks: give 1 or more, e.g. -n 4" ;;
 esac
-[ -z "$hostfile" ] || { [ -r "$hostfile" ] && [ ! -d "$hostfile" ]; } || refuse "cannot read the host file $hostfile: give a file with one machine per line"
+[ -z "$hostfile" ] || { [ -r "$hostfile" ] && [ -f "$hostfile" ]; } || refuse "cannot read the host file $hostfile: give a file with one machine per line"
 case ${PYTHON:-} in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
 case ${REFIMPL_MPI:-} in
     '' | mpich | openmpi) ;;
     *) refuse "unknown REFIMPL_MPI=$REFIMPL_MPI: give mpich or openmpi, or unset it" ;;
 esac
 
+case $restarts$min_ranks in
+    *[!0-9]*) refuse "--restarts $restarts${min_ranks:+ --min-ranks $min_ranks}: give whole numbers, e.g. --restarts 3 --min-ranks 2" ;;
+esac
+
 [ $# -gt 0 ] || set -- train acoustic_mlp --strategy ddp
 command=$1
+
+# --- restarts --------------------------------------------------------------------------------
+
+# Print the run folder that the words of a training name.
+run_folder() {
+    folder=
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --out | --resume) folder=${2:-} ;;
+            --out=* | --resume=*) folder=${1#*=} ;;
+        esac
+        shift
+    done
+    printf '%s\n' "$folder"
+}
+
+newest() { find "$run/checkpoints" -name manifest.json 2>/dev/null | sort | tail -n 1; }
+
+# Run this script again with the same words, and after a failure with --resume.  What a person has
+# to see to (2), or has asked for (75, 130, 143), is no failure.
+if [ "$restarts" -gt 0 ]; then
+    run=$(run_folder "$@")
+    [ "$command" = train ] && [ -n "$run" ] || refuse "--restarts goes on with a training in its folder: give train ... --out DIR --checkpoint-every N"
+    trap 'kill -TERM $job; wait $job; exit $?' TERM
+    trap 'kill -USR1 $job' USR1
+    while :; do
+        before=$(newest)
+        "$here/run_mpi.sh" ${ranks:+"-n$ranks"} ${hostfile:+"--hostfile=$hostfile"} "$@" &
+        job=$! code=0
+        while :; do # a signal that was passed on ends the first wait, not the job
+            wait $job && code=0 || code=$?
+            kill -0 $job 2>/dev/null || break
+        done
+        case $code in 0 | 2 | 75 | 130 | 143) exit $code ;; esac
+        [ "$restarts" -gt 0 ] || { say "exit code $code, and no restart is left" && exit $code; }
+        restarts=$((restarts - 1))
+        if [ -n "$min_ranks" ] && [ "$before" = "$(newest)" ] && [ -n "$before" ]; then
+            fewer=$("$here/run_mpi.sh" checkpoint ranks "$run" ${ranks:+--fewer-than "$ranks"}) || exit 2
+            [ "$fewer" -lt "$min_ranks" ] || ranks=$fewer
+        fi
+        [ ! -f "$run/config.json" ] || set -- train --resume "$run"
+        from=$(newest)
+        from=${from%/manifest.json}
+        say "exit code $code: going on from ${from:-the start}${ranks:+ on $ranks ranks}, $restarts more restarts"
+    done
+fi
 
 # --- Python ----------------------------------------------------------------------------------
 
@@ -312,6 +374,10 @@ export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" # the checkout's refimpl, i
 [ ! -t 2 ] || export REFIMPL_TERMINAL="${REFIMPL_TERMINAL:-1}" # ranks see a pipe, not the terminal
 PATH=$(dirname "$python"):$PATH
 
+is_open_mpi() {
+    case $("$@" --version 2>&1 </dev/null) in *"Open MPI"* | *OpenRTE* | *prte*) ;; *) return 1 ;; esac
+}
+
 # Kilobytes that are free in /dev/shm; nothing where there is none (macOS).
 free_shared_memory() { df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }'; }
 
@@ -328,6 +394,9 @@ local_surroundings() {
         export UCX_TLS="${UCX_TLS:-self,tcp}"
         export OMPI_MCA_btl_sm_backing_directory="${OMPI_MCA_btl_sm_backing_directory:-${TMPDIR:-/tmp}}"
         export OMPI_MCA_btl_vader_backing_directory="${OMPI_MCA_btl_vader_backing_directory:-${TMPDIR:-/tmp}}"
+        least_shared=$((1024 * (ranks + 1))) # all that MPICH still needs then
+        [ "$shared" -ge $least_shared ] || is_open_mpi "$mpiexec" ||
+            refuse "$shared KB are free in /dev/shm, and $ranks ranks need $least_shared: remove what fills it, or give the container more, e.g. docker run --shm-size=1g"
     fi
 }
 
@@ -356,7 +425,7 @@ if "$python" -P -c '' </dev/null 2>/dev/null; then
 else
     set -- "$python" -c "$safely; from mpi4py.run import main; main()" -m refimpl "$@"
 fi
-case $command in topology | explain | plan | report | golden) exec "$@" ;; esac # no MPI in these
+case $command in topology | explain | plan | report | golden | checkpoint) exec "$@" ;; esac # no MPI in these
 for word; do
     case $word in -h | --help) exec "$@" ;; esac
 done
@@ -381,10 +450,6 @@ if [ -z "$ranks" ]; then
     [ -z "$job" ] || ranks=$(ranks_of_job)
     [ -n "$ranks" ] || refuse "job $job does not say how many ranks it is for: give them, e.g. -n 4"
 fi
-
-is_open_mpi() {
-    case $("$@" --version 2>&1 </dev/null) in *"Open MPI"* | *OpenRTE* | *prte*) ;; *) return 1 ;; esac
-}
 
 export REFIMPL_RANKS="$ranks" # so that a launcher of another MPI, which starts worlds of one, is found out
 

@@ -15,11 +15,11 @@ from importlib import import_module
 from refimpl import __version__
 from refimpl.cli import endings
 from refimpl.cli.base import Parser, launched
-from refimpl.support.errors import UserError, refused
+from refimpl.support.errors import Stopped, UserError, refused
 from refimpl.world.agree import same, together
 
 COMMANDS = (
-    *("train", "compare", "evaluate", "decode", "report"),
+    *("train", "compare", "evaluate", "decode", "report", "checkpoint"),
     *("topology", "explain", "plan", "bench", "golden", "data"),
 )
 
@@ -38,8 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; how it ends otherwise is in `endings`."""
     try:
         endings.occupy()
-        args = told(argv)
-        return 0 if args is None else args.run(args)
+        with endings.staying():
+            args = told(argv)
+            return 0 if args is None else args.run(args)
+    except Stopped as error:
+        return endings.refuse(str(error), endings.STOPPED)
     except UserError as error:
         return endings.refuse(str(error))
     except MemoryError as error:

@@ -51,6 +51,26 @@ positive_number = number(
 )
 
 
+def period(text: str) -> tuple[int | None, float | None]:
+    """Return (steps, None) of ``500``, (None, seconds) of ``90s``, ``15m`` or ``2h``."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    try:
+        if text[-1:] in units:
+            return None, positive_number(text[:-1]) * units[text[-1]]
+        return positive(text), None
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is neither a number of steps nor a time such as 90s, 15m or 2h"
+        ) from None
+
+
+def filename(text: str) -> str:
+    """Return a file's or a folder's name; an empty one is a variable that was never set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty: name a file or a folder")
+    return text
+
+
 def setting(text: str) -> tuple[str, str]:
     """Return (NAME, VALUE) of a text ``NAME=VALUE``."""
     name, equals, value = text.partition("=")

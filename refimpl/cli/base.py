@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from refimpl.support.errors import UserError, refused
+from refimpl.support.errors import UserError, refused, require, told
 from refimpl.world import agree
 from refimpl.world.communicator import Communicator
 from refimpl.world.transport import OverMPI
@@ -26,6 +27,13 @@ RANK_VARIABLES = (
 # And how many there are; those of a step of SLURM, not those that a job might start.
 SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
+# What an MPI needs of the limits of a process; with less it dies before it says why.
+NEEDED = (
+    (resource.RLIMIT_FSIZE, 16 << 20, "the size of files", "-f"),  # shared memory
+    (resource.RLIMIT_NOFILE, 64, "open files", "-n"),
+    (resource.RLIMIT_AS, 256 << 20, "memory", "-v"),
+)
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports mistakes as every other mistake: one line, once."""
@@ -34,14 +42,16 @@ class Parser(argparse.ArgumentParser):
         where = f" (see: {self.prog} --help)" if self.add_help else f" in {self.prog}"
         raise UserError(message + where)
 
-    def print_help(self, file: Any = None) -> None:
-        if first_rank():
-            super().print_help(file)
+    def _print_message(self, message: str, file: Any = None) -> None:
+        say(message.rstrip("\n"))  # help and version, both asked for
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; the namespace's ``named`` says what each of its values is called."""
         found, rest = super().parse_known_args(args, namespace)
-        names = {one.dest: [one.metavar, *one.option_strings][-1] for one in self._actions}
+        names = {
+            one.dest: one.option_strings[-1] if one.option_strings else one.metavar or one.dest
+            for one in self._actions
+        }
         found.named = names | getattr(found, "named", {})
         return found, rest
 
@@ -51,6 +61,23 @@ def started() -> Any:
     mpi: Any = sys.modules.get("mpi4py.MPI")
     running = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
     return mpi if running else None
+
+
+def start() -> Any:
+    """Return mpi4py.MPI, started; refuse before it is where the MPI could not live."""
+    if started() is None:
+        for limit, needed, what, flag in NEEDED:
+            allowed = resource.getrlimit(limit)[0]
+            require(
+                allowed >= needed or allowed == resource.RLIM_INFINITY,
+                f"the limit on {what} is {allowed:,}, and an MPI needs {needed:,}: raise it "
+                f"(ulimit {flag})",
+            )
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError, OSError) as error:
+        raise UserError(f"mpi4py cannot start an MPI: {told(error)}") from error
+    return MPI
 
 
 def several() -> Any:
@@ -67,8 +94,7 @@ def launched() -> Communicator | None:
     sizes = [os.environ[name] for name in SIZE_VARIABLES if name in os.environ]
     if sizes[0] == "1" if sizes else "PMIX_RANK" not in os.environ:
         return None
-    from mpi4py import MPI
-
+    MPI = start()
     size = MPI.COMM_WORLD.size
     return Communicator.over(OverMPI(MPI.COMM_WORLD), tuple(range(size)), (0,) * size)
 
@@ -92,8 +118,7 @@ def world(ranks_per_node: int | None = None) -> Communicator:
     REFIMPL_RANKS): a launcher of another MPI starts that many worlds of one rank, and each would
     train alone.
     """
-    from mpi4py import MPI
-
+    MPI = start()
     asked, found = os.environ.get("REFIMPL_RANKS"), MPI.COMM_WORLD.size
     if asked and asked != str(found):
         raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from refimpl.cli.arguments import between, ranks
+from refimpl.cli.arguments import between, filename, ranks
 from refimpl.cli.base import say, world
 
 
@@ -22,7 +22,9 @@ def add(commands: Any) -> None:
     command.add_argument("--collectives", metavar="NAME", help="for step (default: ring)")
     command.add_argument("--repeats", type=between(1, 10**6), metavar="N", help="rounds of it")
     command.add_argument("--ranks-per-node", type=ranks, metavar="K", help="virtual nodes")
-    command.add_argument("--json", metavar="FILE", help="also write the figures to a file")
+    command.add_argument(
+        "--json", type=filename, metavar="FILE", help="also write the figures to a file"
+    )
     command.set_defaults(run=run)
 
 

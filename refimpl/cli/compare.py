@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refimpl.cli.arguments import between
+from refimpl.cli.arguments import between, filename
 from refimpl.cli.base import say, world
 from refimpl.cli.run_options import add_options, parsed_over, run_of
 from refimpl.methods.strategies import STRATEGIES
@@ -36,8 +36,12 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--seeds", type=between(1, 1000), default=1, metavar="N", help="runs of each (default: 1)"
     )
-    command.add_argument("--json", metavar="FILE", help="write table and summaries to a file")
-    command.add_argument("--plot", metavar="FILE.png", help="write a picture (extra [plot])")
+    command.add_argument(
+        "--json", type=filename, metavar="FILE", help="write table and summaries to a file"
+    )
+    command.add_argument(
+        "--plot", type=filename, metavar="FILE.png", help="write a picture (extra [plot])"
+    )
     command.set_defaults(run=run)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from refimpl.cli.arguments import whole
+from refimpl.cli.arguments import filename, whole
 from refimpl.cli.base import say, world
 
 
@@ -14,7 +14,9 @@ def add(commands: Any) -> None:
     data = commands.add_parser("data", help="make data")
     kinds = data.add_subparsers(metavar="KIND", required=True)
     synth = kinds.add_parser("synth", help="synthesize spoken digit strings with alignments")
-    synth.add_argument("directory", metavar="DIR", help="where to write; must be empty or absent")
+    synth.add_argument(
+        "directory", type=filename, metavar="DIR", help="where to write; must be empty or absent"
+    )
     synth.add_argument("--rate", type=int, default=16000, choices=(8000, 16000), help="hertz")
     synth.add_argument("--seed", type=whole, default=0, metavar="N")
     synth.set_defaults(run=run)

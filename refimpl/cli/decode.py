@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from refimpl.cli.arguments import filename
 from refimpl.cli.base import say, world
 
 
 def add(commands: Any) -> None:
     """Declare the command."""
     command = commands.add_parser("decode", help="print the words of wav files")
-    command.add_argument("run_folder", metavar="RUN", help="the folder of a finished run")
-    command.add_argument("wavs", metavar="WAV", nargs="+", help="RIFF wav files")
+    command.add_argument(
+        "run_folder", type=filename, metavar="RUN", help="the folder of a finished run"
+    )
+    command.add_argument("wavs", type=filename, metavar="WAV", nargs="+", help="RIFF wav files")
     command.set_defaults(run=run)
 
 

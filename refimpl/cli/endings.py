@@ -7,6 +7,9 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 from refimpl.cli.base import first_rank, several, started
 from refimpl.support.errors import require
@@ -23,8 +26,12 @@ HEARD = 0.2
 UNHEARD = 141
 
 
-def refuse(message: str) -> int:
-    """Report a user's mistake: one line from rank 0, and its exit code 2 for the job.
+# The exit code of a run that a signal has ended and that can go on: BSD's EX_TEMPFAIL.
+STOPPED = 75
+
+
+def refuse(message: str, code: int = 2) -> int:
+    """Report a user's mistake: one line from rank 0, and its exit code for the job.
 
     Mistakes are raised on every rank, so the ranks meet in a barrier and rank 0 speaks.  Should
     one rank be alone with its error, nobody comes: it speaks for itself and ends the job.
@@ -37,13 +44,14 @@ def refuse(message: str) -> int:
         mpi.COMM_WORLD, GRACE + GRACE_PER_RANK * mpi.COMM_WORLD.size
     ):
         _last_words(f"refimpl: error on rank {mpi.COMM_WORLD.rank}: {message}\n")
-        mpi.COMM_WORLD.Abort(2)
+        mpi.COMM_WORLD.Abort(code)
     first = first_rank()
     if first:
-        print(f"refimpl: error: {message}", file=sys.stderr, flush=True)
+        kind = "" if code == STOPPED else "error: "
+        print(f"refimpl: {kind}{message}", file=sys.stderr, flush=True)
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are leaving, as fast as we can
-    return 2 if first else 0
+    return code if first else 0
 
 
 def leave(code: int) -> int:
@@ -77,6 +85,27 @@ def occupy() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     require(sys.stdout is not None, "standard output is closed: give it a file, or /dev/null")
+
+
+@contextmanager
+def staying() -> Iterator[None]:
+    """Have os._exit raise `SystemExit` inside: nobody leaves whom the others wait for.
+
+    A model file could end its rank with it, and with exit code 0 for what was never finished.
+    Children of this process leave by it as ever.
+    """
+    leave, ours = os._exit, os.getpid()
+
+    def stay(status: int) -> NoReturn:
+        if os.getpid() != ours:
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = stay
+    try:
+        yield
+    finally:
+        os._exit = leave
 
 
 def interrupted() -> int:

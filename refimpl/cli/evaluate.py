@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from refimpl.cli.arguments import filename
 from refimpl.cli.base import say, world
 
 
 def add(commands: Any) -> None:
     """Declare the command."""
     command = commands.add_parser("evaluate", help="score a finished run on other data")
-    command.add_argument("run_folder", metavar="RUN", help="the folder of a finished run")
-    command.add_argument("--data", metavar="DIR", required=True, help="the data to score")
+    command.add_argument(
+        "run_folder", type=filename, metavar="RUN", help="the folder of a finished run"
+    )
+    command.add_argument(
+        "--data", type=filename, metavar="DIR", required=True, help="the data to score"
+    )
     command.add_argument("--json", action="store_true", help="print the scores as JSON")
     command.set_defaults(run=run)
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from refimpl.cli.arguments import filename
 from refimpl.cli.base import first_rank, say
 
 
 def add(commands: Any) -> None:
     """Declare the command."""
     command = commands.add_parser("report", help="draw loss, FER and traffic of runs")
-    command.add_argument("run_folders", metavar="RUN", nargs="+", help="folders of finished runs")
     command.add_argument(
-        "--out", default="report.png", metavar="FILE.png", help="default: %(default)s"
+        "run_folders", type=filename, metavar="RUN", nargs="+", help="folders of finished runs"
+    )
+    command.add_argument(
+        "--out",
+        type=filename,
+        default="report.png",
+        metavar="FILE.png",
+        help="default: %(default)s",
     )
     command.set_defaults(run=run)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from refimpl.cli.arguments import positive, positive_number, ranks, setting, whole
+from refimpl.cli.arguments import filename, positive, positive_number, ranks, setting, whole
 from refimpl.cli.base import Parser
 from refimpl.methods import strategies
 from refimpl.methods.options import Option
@@ -17,11 +17,18 @@ from refimpl.support.errors import UserError
 MAP_HELP = "fill the grid by-rank (default), or by-node: ranks of a node are neighbours"
 
 
-def add_options(command: Any) -> None:
-    """Declare them, in groups as a person looks for them."""
-    command.add_argument("model", metavar="MODEL", help="a shipped model's name, or a .py file")
+def add_options(command: Any, resumes: bool = False) -> None:
+    """Declare them, in groups as a person looks for them; who resumes a run needs no model."""
+    model = command.add_argument(
+        "model", type=filename, metavar="MODEL", help="a shipped model's name, or a .py file"
+    )
+    if resumes:
+        model.nargs = "?"
     command.add_argument(
-        "--data", metavar="DIR", help="training data (default: built-in, made on first use)"
+        "--data",
+        type=filename,
+        metavar="DIR",
+        help="training data (default: built-in, made on first use)",
     )
     command.add_argument(
         "--set",
@@ -33,10 +40,10 @@ def add_options(command: Any) -> None:
     )
 
     how = command.add_argument_group("how the ranks work together")
-    how.add_argument("--collectives", default="ring", metavar="NAME", help="default: ring")
-    how.add_argument("--reduction", default="float", metavar="KIND", help="float or exact")
+    how.add_argument("--collectives", metavar="NAME", help="default: ring")
+    how.add_argument("--reduction", metavar="KIND", help="float (default) or exact")
     how.add_argument("--ranks-per-node", type=ranks, metavar="K", help="draw virtual nodes")
-    how.add_argument("--map", default="by-rank", metavar="ORDER", help=MAP_HELP)
+    how.add_argument("--map", metavar="ORDER", help=MAP_HELP)
     add_method_options(command, how)
 
     what = command.add_argument_group("the recipe (default: the model's own)")
@@ -50,8 +57,8 @@ def add_options(command: Any) -> None:
     what.add_argument("--weight-decay", type=float, metavar="X")
     what.add_argument("--clip", type=positive_number, metavar="X", help="global gradient norm")
     what.add_argument("--schedule", metavar="NAME", help="how the learning rate falls")
-    what.add_argument("--seed", type=whole, default=0, metavar="N")
-    what.add_argument("--dtype", default="float32", metavar="TYPE", help="float32 or float64")
+    what.add_argument("--seed", type=whole, metavar="N", help="default: 0")
+    what.add_argument("--dtype", metavar="TYPE", help="float32 (default) or float64")
 
 
 def add_method_options(command: Any, lengths: Any) -> None:
@@ -107,23 +114,20 @@ def methods_of(args: Any) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
+def given(args: Any) -> dict[str, Any]:
+    """Return the fields of a `Run` that were given, and of its recipe under ``recipe``."""
+    named = ("model", "data", "strategy", "collectives", "reduction", "dtype", "steps", "seed")
+    fields = {name: getattr(args, name, None) for name in (*named, "ranks_per_node", "map")}
+    found = {name: value for name, value in fields.items() if value is not None}
+    recipe = {name: getattr(args, name) for name in RECIPE_OPTIONS}
+    found["recipe"] = {name: value for name, value in recipe.items() if value is not None}
+    if args.set:
+        found["options"] = dict(args.set)
+    return found | {"methods": methods_of(args)}
+
+
 def run_of(args: Any, model: ModelFile, strategy: str, **changes: Any) -> Run:
     """Return the run that the options ask for, with some of its fields changed."""
-
-    recipe = override(model.recipe(), {name: getattr(args, name) for name in RECIPE_OPTIONS})
-    fields = {
-        "model": args.model,
-        "recipe": recipe,
-        "options": dict(args.set),
-        "data": args.data,
-        "strategy": strategy,
-        "methods": methods_of(args),
-        "collectives": args.collectives,
-        "reduction": args.reduction,
-        "dtype": args.dtype,
-        "ranks_per_node": args.ranks_per_node,
-        "map": args.map,
-        "steps": args.steps,
-        "seed": args.seed,
-    }
-    return Run(**fields | changes)
+    fields = given(args)
+    recipe = override(model.recipe(), fields["recipe"])
+    return Run(**fields | {"recipe": recipe, "strategy": strategy} | changes)

@@ -2,52 +2,92 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from refimpl.cli.arguments import whole
+from refimpl.cli.arguments import filename, period, positive, whole
 from refimpl.cli.base import say, world
-from refimpl.cli.run_options import add_options, run_of
+from refimpl.cli.run_options import add_options, given, run_of
+from refimpl.support.errors import require
 
 
 def add(commands: Any) -> None:
     """Declare the command."""
     command = commands.add_parser("train", help="train a model on all ranks")
-    add_options(command)
+    add_options(command, resumes=True)
     command.add_argument(
         "--strategy", metavar="NAME", help="a row of the table (default: the simplest)"
     )
-    command.add_argument("--out", metavar="DIR", help="run folder (default: runs/NAME-TIME)")
     command.add_argument(
-        "--log-every", type=whole, default=0, metavar="N", help="also log every Nth step of rank 0"
+        "--out", type=filename, metavar="DIR", help="run folder (default: runs/NAME-TIME)"
+    )
+    command.add_argument(
+        "--log-every", type=whole, metavar="N", help="also log every Nth step of rank 0"
     )
     command.add_argument("--json", action="store_true", help="print the summary as JSON")
+    saving = command.add_argument_group("checkpoints (default: none)")
+    saving.add_argument(
+        "--checkpoint-every", type=period, metavar="N", help="steps, or a time: 90s, 15m, 2h"
+    )
+    saving.add_argument("--keep", type=positive, metavar="K", help="how many to keep (default: 2)")
+    saving.add_argument(
+        "--checkpoint-async",
+        action=argparse.BooleanOptionalAction,
+        help="write them while training goes on (default)",
+    )
+    saving.add_argument(
+        "--checkpoint-failure",
+        choices=("continue", "end"),
+        metavar="WHAT",
+        help="continue (default) or end, should one not be written",
+    )
+    saving.add_argument(
+        "--resume", type=filename, metavar="RUN", help="go on with the run in this folder"
+    )
     command.set_defaults(run=run)
 
 
 def run(args: Any) -> int:
-    """Train as told; print the scores."""
+    """Train as told, or go on; print the scores."""
     from refimpl.methods.strategies import simplest
-    from refimpl.run.folder import RunFolder
+    from refimpl.run import claim
     from refimpl.run.modelfile import ModelFile
     from refimpl.run.report import summary_text
-    from refimpl.run.trainer import Trainer
+    from refimpl.run.resume import Job, left_by_this_job
     from refimpl.world.agree import together
 
+    resume, out = args.resume, args.out
+    require(bool(args.model or resume), "train: give a MODEL, or --resume RUN to go on with one")
+    require(not (resume and out), "--resume RUN goes on in that folder: leave --out out")
     comm = world(args.ranks_per_node)
-    model = ModelFile.open(args.model, comm)
+    if out and comm.bcast_object(left_by_this_job(Path(out)), root=0):
+        resume = out  # this job was requeued, and goes on with its own work
+    path = Path(resume or out or ".")
+    if resume:
+        job = Job.open(comm, path)
+        with together(comm):
+            job = job.changed(given(args))
+    else:
+        model = ModelFile.open(args.model, comm)
+        with together(comm):
+            run = run_of(args, model, args.strategy or simplest(comm.size))
+        with together(comm):
+            path = claim.claim(out, model.name) if comm.rank == 0 else path
+        path = Path(comm.bcast_object(str(path), root=0))
+        job = Job(comm, path, run, model)
     with together(comm):
-        run = run_of(args, model, args.strategy or simplest(comm.size))
-    with together(comm):
-        path = RunFolder.claim(args.out, model.name) if comm.rank == 0 else Path()
-    quiet = (lambda text: None) if args.json else say
+        habits = replace(job.habits, **_habits(args))
+        log_every = job.log_every if args.log_every is None else args.log_every
     try:
-        with Trainer(comm, run, model, quiet, args.log_every) as trainer:
-            summary = trainer.train(path)
+        summary = replace(job, habits=habits, log_every=log_every).train(
+            (lambda text: None) if args.json else say
+        )
     finally:
-        if comm.rank == 0 and not args.out:
+        if comm.rank == 0 and not resume and not out:
             with suppress(OSError):
                 path.rmdir()  # still empty: no run was begun
     if args.json:
@@ -56,3 +96,13 @@ def run(args: Any) -> int:
         say(summary_text(summary))
         say(f"run folder: {path}")
     return 0
+
+
+def _habits(args: Any) -> dict[str, Any]:
+    """Return what was said of checkpoints, as fields of `Habits`."""
+    steps, seconds = args.checkpoint_every or (None, None)
+    found = {"keep": args.keep, "background": args.checkpoint_async}
+    if args.checkpoint_failure is not None:
+        found["end"] = args.checkpoint_failure == "end"
+    found = {name: value for name, value in found.items() if value is not None}
+    return found | ({"steps": steps, "seconds": seconds} if args.checkpoint_every else {})

@@ -103,13 +103,18 @@ class Case:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Cases that belong together: one folder.  ``place`` counts the bundles of the ladder."""
+    """Cases that belong together: one folder.  ``place`` rises with the bundles of a rung."""
 
     name: str
     rung: str
     text: str
     cases: tuple[Case, ...]
     place: int = 0
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What rises with the bundles of the ladder."""
+        return RUNGS.index(self.rung), self.place
 
     def write(self, folder: Path) -> None:
         """Write the two files into ``folder``/name; the same bytes for the same values.

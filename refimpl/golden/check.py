@@ -148,7 +148,7 @@ def chosen(bundles: Iterable[Bundle], pattern: str) -> list[Bundle]:
     Raises `UserError` if none does.
     """
     found = []
-    for one in sorted(bundles, key=lambda one: one.place):
+    for one in sorted(bundles, key=lambda one: one.order):
         cases = tuple(c for c in one.cases if matches(f"{one.name}/{c.name}", pattern))
         if cases:
             found.append(replace(one, cases=cases))
@@ -175,4 +175,4 @@ def loaded(folder: Path) -> list[Bundle]:
     names = read.names(folder)
     if not names:
         raise UserError(f"no golden bundles in {folder}: write some with `refimpl golden write`")
-    return sorted((read.load(folder / name) for name in names), key=lambda one: one.place)
+    return sorted((read.load(folder / name) for name in names), key=lambda one: one.order)

@@ -75,6 +75,8 @@ def read(path: Path) -> Archive:
     Raises `Damaged` if it is missing or is not a whole zip archive.  What is wrong with single
     members is returned.
     """
+    if path.exists() and not path.is_file():
+        raise Damaged("not a file")
     try:
         archive = zipfile.ZipFile(path)
     except FileNotFoundError:

@@ -11,7 +11,7 @@ import numpy as np
 from refimpl.golden import npz, schema
 from refimpl.golden.bundle import ARRAYS, FORMAT, MANIFEST, Array, Bundle, Case, Rule, digest
 from refimpl.support.errors import UserError, require
-from refimpl.support.files import read_json
+from refimpl.support.files import check_is_file, read_json
 
 
 def names(folder: Path) -> list[str]:
@@ -74,6 +74,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     Raises `UserError` if it is missing, no JSON, of another format or against the schema.
     """
     file = folder / MANIFEST
+    check_is_file(file)
     try:
         told = read_json(file.read_text("utf-8"))
     except OSError as error:

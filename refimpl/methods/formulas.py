@@ -119,7 +119,9 @@ def _step(
     yield "one step: what each rank sends"
     rows: dict[tuple[str, str], tuple[int, Fraction]] = {}
     for call in traffic.step_calls(methods, setting, typical):
-        if call.own is None and call.purpose in ("parameters", "gradients"):
+        if call.axis == "partition" and len(call.group) < setting.grid.partition:
+            what = "all-gathers inside nodes", "V (k-1)/k"
+        elif call.own is None and call.purpose in ("parameters", "gradients"):
             what = words[call.operation]
         else:
             what = f"{methods.gradient.name} {call.purpose}", "its own exchange"
@@ -183,5 +185,7 @@ def _memory(methods: Methods, setting: Setting, states: int) -> Iterator[str]:
         kept = memory.per_rank(units, p, stage, each, exact=setting.exact).states
         this = "   <- this one" if stage == methods.partition.stage else ""
         yield _row(f"stage {stage}", formulas[stage], round(kept), this)
+    for what, formula, nbytes in methods.partition.beside(setting):
+        yield _row(f"and {what}", formula, nbytes)
     if methods.partition.stage == 3:
         yield "  (and one unit at a time: its parameters, its gradient)"

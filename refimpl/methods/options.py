@@ -77,8 +77,9 @@ class Option(NamedTuple):
     def value(self, given: Any) -> Any:
         """Return the field's value for what a user, a recipe or a preset gives."""
         if self.choices:
-            if given not in self.choices:
-                raise UserError(f"{self.flag} {given}: choose one of {', '.join(self.choices)}")
+            shown = given if isinstance(given, str) else brief(given)
+            if not isinstance(given, str) or given not in self.choices:
+                raise UserError(f"{self.flag} {shown}: choose one of {', '.join(self.choices)}")
             return self.choices[given]
         return given
 

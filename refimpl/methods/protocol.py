@@ -231,6 +231,10 @@ class PartitionMethod(Method):
         """Yield what it takes to make parameters whole after each change, beside the steps'."""
         yield from ()
 
+    def beside(self, setting: Setting) -> Iterator[tuple[str, str, int]]:
+        """Yield what a rank keeps beside the model states: what, as a formula, and bytes."""
+        yield from ()
+
     def build(self, context: Context) -> PartitionAxis:
         """Return what runs.  Collective."""
         raise NotImplementedError
@@ -240,12 +244,14 @@ class PartitionMethod(Method):
 class GradientMethod(Method):
     """A method of the gradient axis.
 
-    ``every_microstep``: it is asked after each of them, too.  ``sharding_keeps_bits``: with
-    ``--reduction exact`` any cut into shards gives the same.
+    ``every_microstep``: it is asked after each of them, too.
     """
 
     every_microstep = False
-    sharding_keeps_bits = True
+
+    def keeps_bits(self, layout: Layout) -> bool:
+        """Return whether, with ``--reduction exact``, these shards take the whole's steps."""
+        return True
 
     def settling(self, setting: Setting) -> Iterator[Call] | None:
         """Return what `GradientAxis.settle` sends, if it makes one more step; else None."""

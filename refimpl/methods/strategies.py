@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 
 from refimpl.collectives import Collectives
 from refimpl.methods.block.bmuf import Bmuf
+from refimpl.methods.block.diloco import DiLoCo
 from refimpl.methods.gradient.exact import Exact
 from refimpl.methods.gradient.gtc.method import Threshold
 from refimpl.methods.gradient.onebit.method import OneBit
+from refimpl.methods.gradient.topk.method import TopK
 from refimpl.methods.options import Option, Options, least, misplaced, option
 from refimpl.methods.partition.stages import Sharded, Whole
 from refimpl.methods.protocol import BlockMethod, GradientMethod, Method, PartitionMethod
@@ -37,7 +39,11 @@ class Lengths(Options):
         "--partition", None, "the ranks of one replica", least(1), metavar="P"
     )
     gtc_group: int | None = option(
-        "--gtc-group", None, "the workers of one GTC group", least(1), metavar="G"
+        "--gtc-group",
+        None,
+        "the workers of one gradient group (a GTC group)",
+        least(1),
+        metavar="G",
     )
 
 
@@ -128,6 +134,16 @@ class Strategy:
         block = None if self.block is None else self.block.of(values)
         return Methods(self.partition.of(values), self.gradient.of(values), block)
 
+    def example(self, method: Method, models: int, steps: int) -> dict[str, Any]:
+        """Return `Method.example`, in which what the name settles stays as it is."""
+        settled = {
+            one.field: one.value(self.preset[key])
+            for key, one in method.options().items()
+            if key in self.preset
+        }
+        example = method.example(models, steps)
+        return {field: settled.get(field, value) for field, value in example.items()}
+
     def grid(self, world: int, given: Mapping[str, Any] | None = None) -> Grid:
         """Return the grid that this strategy cuts a world of n ranks into.
 
@@ -187,6 +203,21 @@ ROWS = (
              "BMUF between sharded workers"),
     Strategy("mics-gtc-bmuf", "P G n", Sharded, Threshold, Bmuf, {"zero_stage": 3},
              "all three axes"),
+    Strategy("topk",          "1 n 1", Whole,   TopK,      None, {},
+             "gradients as the largest values of every chunk"),
+    Strategy("topk-bmuf",     "1 G n", Whole,   TopK,      Bmuf, {},
+             "top-k inside groups, BMUF between them"),
+    Strategy("mics-topk",     "P n 1", Sharded, TopK,      None, {"zero_stage": 3},
+             "top-k between sharded workers"),
+    Strategy("mics-topk-bmuf", "P G n", Sharded, TopK,     Bmuf, {"zero_stage": 3},
+             "top-k on all three axes"),
+    Strategy("diloco",        "1 1 n", Whole,   Exact,     DiLoCo, {},
+             "local training, an outer optimizer every block"),
+    Strategy("mics-diloco",   "P 1 n", Sharded, Exact,     DiLoCo, {"zero_stage": 3},
+             "DiLoCo between sharded workers"),
+    Strategy("local-sgd",     "1 1 n", Whole,   Exact,     DiLoCo,
+             {"outer_lr": 1.0, "outer_momentum": 0.0},
+             "local training, models averaged every block"),
 )
 # fmt: on
 
@@ -213,6 +244,12 @@ def options() -> dict[str, Option]:
             assert key not in found or found[key] == known, f"{key} is declared twice"
             found[key] = known
     return found
+
+
+def grid_options() -> dict[str, Option]:
+    """Return the options by which a run is cut, by key: with exact sums they change no bits."""
+    cutting = [one for one in methods() if one is Lengths or issubclass(one, PartitionMethod)]
+    return {key: known for one in cutting for key, known in one.options().items()}
 
 
 def simplest(world: int, given: Mapping[str, Any] | None = None) -> str:

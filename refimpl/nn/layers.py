@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike
 
 from refimpl.nn import functional
 from refimpl.nn.init import Initial, fill
-from refimpl.support.errors import require
+from refimpl.support.errors import brief, require
 
 
 class Parameter(NamedTuple):
@@ -96,10 +96,19 @@ class Affine(Layer):
     def __init__(
         self, name: str, inputs: int, outputs: int, seed: int, gain: float = math.sqrt(2)
     ) -> None:
+        require(isinstance(name, str), f"a layer is named {brief(name)}: a text is needed")
         require(
-            inputs >= 1 and outputs >= 1,
-            f"layer {name!r} of {inputs} inputs and {outputs} outputs: both must be at least 1",
+            all(
+                isinstance(width, (int, np.integer)) and width >= 1 for width in (inputs, outputs)
+            ),
+            f"layer {name!r} of {brief(inputs)} inputs and {brief(outputs)} outputs: both must be "
+            "whole numbers, at least 1",
         )
+        for what, number in (("seed", seed), ("gain", gain)):
+            require(
+                isinstance(number, (int, float, np.number)) and math.isfinite(number),
+                f"layer {name!r} has the {what} {brief(number)}: a number is needed",
+            )
         self.name, self.inputs, self.outputs, self.seed = name, inputs, outputs, seed
         self.parameters = (
             Parameter("weight", (inputs, outputs), Initial("normal", gain / math.sqrt(inputs))),
@@ -202,6 +211,8 @@ class Sequential:
     """
 
     def __init__(self, *layers: Layer) -> None:
+        for one in layers:
+            require(isinstance(one, Layer), f"a network of {brief(one)}: layers are needed")
         self.layers = layers
         self.units = tuple(layer for layer in layers if layer.parameters)
         require(bool(self.units), "a network needs at least one layer with parameters")

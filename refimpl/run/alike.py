@@ -7,6 +7,7 @@ compares these before the first step, and whoever differs is named.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,15 @@ def network(net: Sequential, dtype: DTypeLike) -> dict[str, Any]:
             layer.initialise(initial)
             found[f"the digest of layer {number}'s initial values"] = _digest(initial)
     return found
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """Return one digest of arrays and plain data by name."""
+    each = {
+        name: _digest(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+        for name, value in values.items()
+    }
+    return _digest(repr(sorted(each.items())).encode())
 
 
 def _digest(content: Any) -> str:

@@ -140,6 +140,8 @@ class Run:
         for key in recipe.methods:
             if key not in known:
                 raise UserError(f"the recipe's methods: no option {key!r}, only {listed(known)}")
+        for one in strategies.methods():
+            one.of(recipe.methods)  # those of other strategies, too
         self.chosen().refuse(collectives.get(self.collectives))
         for name, value, names in (
             ("--reduction", self.reduction, REDUCTIONS),

@@ -1,7 +1,8 @@
 """The folder of a run: what is in it, and that none of it is ever half-written.
 
-    state.json       running, failed (and why) or finished; of a run that was killed: running
+    state.json       running, stopped or failed (and why), or finished; of one killed: running
     config.json      the run: every value that decided what was computed
+    checkpoints/     the run's state after some steps, to go on from: see `refimpl.run.saving`
     model.py         the model file's text, so that the run can be opened without it
     metrics.jsonl    one line per epoch, written as it happens
     steps.jsonl      with --log-every N, a line of rank 0's per N steps
@@ -18,57 +19,30 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 from collections.abc import Iterable
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import numpy as np
 
+from refimpl.run.claim import JOB, SUMMARY, check_free
 from refimpl.state.digest import Digest
-from refimpl.support.errors import Diverged, UserError
+from refimpl.support.errors import Diverged, Stopped, UserError, require
 from refimpl.support.files import (
     append_line,
     load_arrays,
     load_state,
     read_json,
+    read_text,
     save_arrays,
     save_state,
     write_json,
     write_whole,
 )
 
-SUMMARY, CONFIG, STATE = "summary.json", "config.json", "state.json"
+CONFIG, STATE = "config.json", "state.json"
 METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
-JOB = ".slurm_job"
-
-
-def default_folder(model: str) -> Path:
-    """Make and return ``runs/NAME-TIME``, the folder of a run that was given none.
-
-    In a SLURM job its number follows, as JOB or ARRAY_TASK; where it is taken, 2 or more.
-    No two calls, of whatever processes, return the same folder.
-    """
-    told = os.environ.get
-    job = told("SLURM_JOB_ID", "")
-    if told("SLURM_ARRAY_TASK_ID"):
-        job = f"{told('SLURM_ARRAY_JOB_ID', job)}_{told('SLURM_ARRAY_TASK_ID')}"
-    name = "-".join(filter(None, (model, time.strftime("%Y%m%d-%H%M%S"), job)))
-    for number in count(1):
-        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UserError(
-                f"cannot make run folder {path}: {error.strerror}; name one elsewhere with --out"
-            ) from error
-        return path
-    raise AssertionError("there is always a next number")
 
 
 class RunFolder:
@@ -77,8 +51,8 @@ class RunFolder:
     A context manager while it is written: an error that ends the run is noted in its state.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, told: dict[str, Any] | None = None) -> None:
+        self.path, self._told = path, told or {}
         self._failed: UserError | None = None
 
     def __enter__(self) -> RunFolder:
@@ -87,43 +61,25 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
         if kind is not None:
             why = " ".join(str(error).split())
+            if not issubclass(kind, (Diverged, Stopped)):
+                why = f"{kind.__name__}: {why}"
             with suppress(UserError):  # of a full disk we are here
-                self._set("failed", why=why if kind is Diverged else f"{kind.__name__}: {why}")
+                self._set("stopped" if kind is Stopped else "failed", why=why)
 
     def _set(self, state: str, **more: Any) -> None:
-        write_json(self.path / STATE, {"state": state, **more})
-
-    @staticmethod
-    def claim(out: str | None, model: str) -> Path:
-        """Return the folder that a run may write into, before anything is computed.
-
-        Without ``out`` it is a new one of `default_folder`.  What this very SLURM job has left in
-        ``out`` before it was requeued is removed: the run begins anew.
-
-        Raises
-        ------
-        UserError
-            If ``out`` holds anything else already, or no folder can be made.
-        """
-        if out is None:
-            return default_folder(model)
-        path = Path(out)
-        if _left_by_this_job(path):
-            rmtree(path, ignore_errors=True)
-        RunFolder.check_free(path)
-        return path
-
-    @staticmethod
-    def check_free(path: Path) -> None:
-        """Raise a `UserError` if there is anything at ``path`` already."""
-        if path.is_dir() and not any(path.iterdir()):
-            return
-        if path.exists():
-            raise UserError(f"run folder {path} is not empty: give --out a new one, or remove it")
+        write_json(self.path / STATE, {"state": state, **more, **self._told})
 
     @classmethod
-    def create(cls, path: Path, config: dict[str, Any], model_text: str) -> RunFolder:
-        """Make the folder and write what is known before training.
+    def create(
+        cls,
+        path: Path,
+        config: dict[str, Any],
+        model_text: str,
+        told: dict[str, Any] | None = None,
+    ) -> RunFolder:
+        """Make the folder and write what is known before training, all of it or nothing.
+
+        ``told``: what else state.json is to keep, plain data.
 
         Raises
         ------
@@ -131,20 +87,63 @@ class RunFolder:
             If the folder holds anything already, or cannot be made.
         """
         try:
-            cls.check_free(path)
+            check_free(path)
             path.mkdir(parents=True, exist_ok=True)
-            with (path / CONFIG).open("x"):  # of two runs at once, one
-                if "SLURM_JOB_ID" in os.environ:
-                    (path / JOB).write_text(os.environ["SLURM_JOB_ID"])
-            cls(path)._set("running", host=socket.gethostname(), process=os.getpid())
-            write_json(path / CONFIG, config)
-            write_whole(path / "model.py", model_text.encode())
-            (path / METRICS).touch()
+            with (path / METRICS).open("x"):  # of two runs at once, one
+                pass
         except FileExistsError as error:
             raise UserError(f"run folder {path} is another run's: give --out a new one") from error
         except OSError as error:
             raise UserError(f"cannot write run folder {path}: {error}") from error
-        return cls(path)
+        try:
+            if "SLURM_JOB_ID" in os.environ:
+                write_whole(path / JOB, os.environ["SLURM_JOB_ID"].encode())
+            folder = cls(path, told)
+            folder._running()
+            write_whole(path / "model.py", model_text.encode())
+            write_json(path / CONFIG, config)
+        except UserError:
+            for name in (METRICS, JOB, STATE, "model.py", CONFIG):
+                (path / name).unlink(missing_ok=True)
+            raise
+        return folder
+
+    @classmethod
+    def begun(cls, path: Path) -> RunFolder:
+        """Open the folder of a run that was begun and is over, finished or not."""
+        require(
+            (path / CONFIG).is_file(),
+            f"run {path} was never begun (no {CONFIG}): start it with --out",
+        )
+        folder = cls(path)
+        told = folder.told()
+        where = None if told.get("process") == os.getpid() else folder._runs_here(told)
+        require(where is None, f"run {path} {where}: wait for it, or end it")
+        return folder
+
+    def go_on(self, config: dict[str, Any], epochs: int, step: int) -> None:
+        """Make it a running run's again, as it was after so many epochs and steps."""
+        try:
+            (self.path / SUMMARY).unlink(missing_ok=True)
+            self._running(resumed=[*self.told().get("resumed", []), step])
+            write_json(self.path / CONFIG, config)
+            lines = self._text(METRICS).splitlines(keepends=True)
+            write_whole(self.path / METRICS, "".join(lines[:epochs]).encode())
+            if (self.path / STEPS).exists():
+                whole = [one for one in self._text(STEPS).splitlines(True) if one.endswith("\n")]
+                kept = [one for one in whole if self._parsed(STEPS, one)["step"] <= step]
+                write_whole(self.path / STEPS, "".join(kept).encode())
+        except OSError as error:
+            raise UserError(f"cannot write run folder {self.path}: {error}") from error
+
+    def _running(self, **more: Any) -> None:
+        here = {"host": socket.gethostname(), "process": os.getpid()}
+        self._told = {**self._told, **more}
+        self._set("running", **here)
+
+    def told(self) -> dict[str, Any]:
+        """Return state.json; empty if the run was killed before it was written."""
+        return self._read(STATE) if (self.path / STATE).is_file() else {}
 
     @classmethod
     def finished(cls, path: Path) -> RunFolder:
@@ -158,19 +157,31 @@ class RunFolder:
         """Return what became of a run that has no summary, in words."""
         if not (self.path / STATE).is_file():
             return "is not finished (no summary.json)" if self.path.is_dir() else "is not there"
-        told = self._read(STATE)
+        told = self.told()
+        if told.get("state") == "stopped":
+            return f"is not finished ({told.get('why')})"
         if told.get("state") != "running":
             return f"has failed ({told.get('why')})"
         host, process = told.get("host"), told.get("process")
         if host != socket.gethostname() or not isinstance(process, int):
             return f"is not finished: it runs on {host}, or was killed there (process {process})"
+        here = self._runs_here(told)
+        return f"is not finished: {here or f'it was killed (its process {process} is gone)'}"
+
+    @staticmethod
+    def _runs_here(told: dict[str, Any]) -> str | None:
+        """Return in words that the run's first process runs on this host, if it does."""
+        process = told.get("process")
+        here = told.get("state") == "running" and told.get("host") == socket.gethostname()
+        if not here or not isinstance(process, int):
+            return None
         try:
             os.kill(process, 0)
         except ProcessLookupError:
-            return f"is not finished: it was killed (its process {process} is gone)"
+            return None
         except PermissionError:
             pass  # another user's
-        return f"is not finished: it still runs (process {process})"
+        return f"it still runs (process {process})"
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl; say, too, if one of steps.jsonl failed."""
@@ -227,10 +238,7 @@ class RunFolder:
         return self._parsed(name, self._text(name))
 
     def _text(self, name: str) -> str:
-        try:
-            return (self.path / name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read {self.path / name}: {error}") from error
+        return read_text(self.path / name)
 
     def _parsed(self, name: str, text: str) -> dict[str, Any]:
         try:
@@ -256,12 +264,3 @@ def save(folder: RunFolder | None, parameters: Iterable[tuple[str, np.ndarray]])
         for _ in passing:  # where the disk is full, too: others wait for their gathers
             pass
     return digest.text()
-
-
-def _left_by_this_job(path: Path) -> bool:
-    """Return whether a folder holds what this SLURM job left unfinished when it was requeued."""
-    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or (path / SUMMARY).exists():
-        return False
-    with suppress(OSError, UnicodeDecodeError):
-        return (path / JOB).read_text() == os.environ.get("SLURM_JOB_ID")
-    return False

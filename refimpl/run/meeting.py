@@ -55,9 +55,8 @@ class Meeting:
             raise Diverged(f"training diverged by step {step}: {what}{self.remedy}")
 
     def told(
-        self, before: dict[str, Count], gradient: GradientAxis
+        self, mine: dict[str, Count], gradient: GradientAxis
     ) -> tuple[dict[str, Count], dict[str, Any]]:
-        """Return what all ranks have sent since ``before``, and their axes' epoch.  Collective."""
-        mine = {link: now - before[link] for link, now in self.comm.ledger.totals().items()}
+        """Return what all ranks have sent, and the epoch of their gradient axes.  Collective."""
         each = self.comm.allgather_object((mine, gradient.told()))
         return summed(sent for sent, _ in each), gradient.epoch([told for _, told in each])

@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from refimpl.nn import Sequential
-from refimpl.support.errors import UserError, listed
+from refimpl.support.errors import UserError, listed, require, told
+from refimpl.support.files import read_text
 from refimpl.support.text import size
 from refimpl.world.agree import together
 
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
 
-# What an option of build() may be, either way: more layers or units than a rank has time for.
+# What an option of build() may be: more layers or units than a rank has time for.  A whole number
+# is below 0 only where its default is not above.
 MOST = 100_000
+
+_OURS = Path(__file__).parents[1]  # the package
 
 
 def shelf() -> Path:
@@ -76,10 +80,7 @@ class ModelFile:
         """Open a model file on every rank; all ranks must have the same text.  Collective."""
         with together(comm):
             path = find(model)
-            try:
-                text = path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"cannot read model file {path}: {error}") from error
+            text = read_text(path)
         digest = hashlib.sha256(text.encode()).hexdigest()
         digests = comm.allgather_object(digest)
         odd = [rank for rank, other in enumerate(digests) if other != digests[0]]
@@ -102,9 +103,8 @@ class ModelFile:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the end of Python, too: only we say when a run is over
-            line = _line_in(error, where)
             raise UserError(
-                f"model file {where}{line}: {type(error).__name__}: {error}"
+                f"model file {where}{_line_in(error, where)}: {told(error)}"
             ) from error
         for function in ("build", "recipe"):
             if not callable(getattr(module, function, None)):
@@ -183,8 +183,9 @@ class ModelFile:
             raise UserError(
                 f"{option} is not of type {kind.__name__} (its default is {known[name]!r})"
             ) from None
-        if isinstance(value, (int, float)) and not abs(value) <= MOST:
-            raise UserError(f"{option}: give a number of at most {MOST:,}")
+        if isinstance(value, (int, float)):
+            least = 0 if kind is int and known[name] > 0 else -MOST
+            require(least <= value <= MOST, f"{option}: give a number from {least:,} to {MOST:,}")
         return value
 
     def _signature(self, name: str, *args: Any, **given: Any) -> inspect.Signature:
@@ -203,7 +204,7 @@ class ModelFile:
         """Call a function of the model file; a mistake in the file is a `UserError` with its line.
 
         So is the end of Python, of its stack or of the memory, wherever it comes up.  What else
-        is raised deeper, in a function that the file calls, stays what it is.
+        is raised below a function of refimpl that the file calls stays what it is.
         """
         self._signature(name, *args, **given)
         function, spec = getattr(self.module, name), self.module.__spec__
@@ -215,13 +216,13 @@ class ModelFile:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            line, kind = _line_in(error, where), type(error).__name__
+            line = _line_in(error, where)
             if isinstance(error, UserError):
                 raise UserError(f"{called}{line}: {error}") from error
             ends = isinstance(error, (RecursionError, MemoryError))
-            if isinstance(error, Exception) and not ends and _innermost(error) != where:
+            if isinstance(error, Exception) and not ends and _below_ours(error, where):
                 raise
-            raise UserError(f"{called}{line}: {kind}: {error}") from error
+            raise UserError(f"{called}{line}: {told(error)}") from error
 
 
 def _room() -> int:
@@ -231,13 +232,14 @@ def _room() -> int:
     return machine if allowed == resource.RLIM_INFINITY else min(machine, allowed)
 
 
-def _innermost(error: BaseException) -> str:
-    """Return the file in which an error came up."""
-    trace = error.__traceback__
-    assert trace is not None
-    while trace.tb_next is not None:
+def _below_ours(error: BaseException, where: str) -> bool:
+    """Tell whether an error came up below a function of refimpl that the model file called."""
+    files, trace = [], error.__traceback__
+    while trace is not None:
+        files.append(trace.tb_frame.f_code.co_filename)
         trace = trace.tb_next
-    return trace.tb_frame.f_code.co_filename
+    called = files[len(files) - files[::-1].index(where) :] if where in files else []
+    return any(_OURS in Path(file).parents for file in called)
 
 
 def _line_in(error: BaseException, where: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from refimpl.run.folder import METRICS, SUMMARY, RunFolder
-from refimpl.support.errors import UserError
+from refimpl.run.claim import SUMMARY
+from refimpl.run.folder import METRICS, RunFolder
+from refimpl.support.errors import UserError, told
 
 
 def require_matplotlib() -> None:
@@ -50,7 +51,7 @@ class Curves(NamedTuple):
         except (KeyError, TypeError, ZeroDivisionError) as error:
             raise UserError(
                 f"{folder.path / METRICS} or {SUMMARY} is not what this refimpl writes "
-                f"({type(error).__name__}: {error}): train again"
+                f"({told(error)}): train again"
             ) from error
 
 

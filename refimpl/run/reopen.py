@@ -18,13 +18,13 @@ from refimpl.run.config import Run
 from refimpl.run.folder import CONFIG, RunFolder
 from refimpl.run.modelfile import ModelFile
 from refimpl.state.digest import parameters_digest
-from refimpl.support.errors import UserError, require
+from refimpl.support.errors import UserError, require, told, typed
 from refimpl.tasks import table as tasks
 from refimpl.tasks.protocol import Examples
 from refimpl.tasks.scoring import CHUNK
 from refimpl.world.agree import same, together
 
-MODEL = "model.npz"
+MODEL, TASK, MODEL_FILE = "model.npz", "task.npz", "model.py"
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -48,15 +48,22 @@ class Finished:
             with _reading(path / CONFIG):
                 run = Run.from_dict(config)
                 kind = tasks.kind(run.recipe.task)
-            with _reading(path / "task.npz"):
+                typed(kind.Settings, run.recipe.settings, f"{run.recipe.task} setting")
+            with _reading(path / TASK):
                 task = kind.restore(state)
             parameters = folder.parameters()
-            source = str(path / "model.py")
+            source = str(path / MODEL_FILE)
             model = ModelFile.parse(Path(run.model).stem, folder.model_text(), source)
             network = model.build(run.seed, task.inputs, task.classes, run.options)
             model.plan(network, CHUNK, run.dtype)
             _load(network, parameters, np.dtype(run.dtype), path)
-        same(comm, alike.configuration(run) | {f"{path / MODEL}": parameters_digest(parameters)})
+        held = {
+            MODEL: parameters_digest(parameters),
+            TASK: alike.digest_of(state),
+            MODEL_FILE: alike.digest_of({"text": model.text}),
+        }
+        held = {f"the digest of {path / name}": digest for name, digest in held.items()}
+        same(comm, alike.configuration(run) | held)
         return cls(comm, run, network, task)
 
     def outputs(self, examples: Examples, index: NDArray[np.int64]) -> np.ndarray:
@@ -92,8 +99,7 @@ def _reading(file: Path) -> Iterator[None]:
         raise UserError(f"{file}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{file} does not hold what this refimpl writes ({type(error).__name__}: {error}): "
-            "train again"
+            f"{file} does not hold what this refimpl writes ({told(error)}): train again"
         ) from error
 
 

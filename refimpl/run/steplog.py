@@ -10,10 +10,11 @@ from typing import Any
 
 from refimpl.methods.protocol import GradientAxis
 from refimpl.methods.step import LOSS_UNIT, Loss
+from refimpl.run.tally import Tally
 from refimpl.world.ledger import Ledger
 
 
-class StepLog:
+class StepLog(Tally):
     """What happened since the last line, on this rank.
 
     Parameters
@@ -29,13 +30,8 @@ class StepLog:
     """
 
     def __init__(self, every: int, gradient: GradientAxis, ledger: Ledger, frames: int) -> None:
-        self.every, self.gradient, self.ledger, self.frames = every, gradient, ledger, frames
-        self.begin()
-
-    def begin(self) -> None:
-        """Count from here: what comes before an epoch is not its steps'."""
-        self._steps, self._losses = 0, Loss()
-        self._sent = self.ledger.totals()
+        super().__init__(ledger)
+        self.every, self.gradient, self.frames = every, gradient, frames
 
     def line(self, step: int, lr: float, loss: Loss) -> dict[str, Any] | None:
         """Return the line that is due after a step was taken, as plain data; None if none is.
@@ -44,16 +40,14 @@ class StepLog:
         ``ledger``, messages and bytes that this rank has sent since then per class of link; and
         with a compressed gradient ``compression``, the axis' statistics of this step.
         """
-        self._steps += 1
-        self._losses += loss
+        self.add(loss)
         if not self.every or step % self.every:
             return None
-        now = self.ledger.totals()
         line = {
             "step": step,
             "lr": lr,
-            "loss": self._losses.units * LOSS_UNIT / (self._steps * self.frames),
-            "ledger": {link: (now[link] - self._sent[link])._asdict() for link in now},
+            "loss": self.losses.units * LOSS_UNIT / (self.steps * self.frames),
+            "ledger": {link: count._asdict() for link, count in self.sent().items()},
         }
         numbers = self.gradient.statistics()
         if numbers:

@@ -8,12 +8,12 @@ an array or a plain value.  What a rank holds of it says its *placement*::
     block    a shard, of a vector that every block has          parameters, momentum
     own      a shard, of a vector that every worker has         GTC's residual
     chunk    this rank's chunk of the gradient group's shard    what an owner of one bit owes
+    part     this rank's part of a sum over all, a list         losses, bytes sent, of an epoch
 
-A value that is no vector and not ``whole`` is each block's (a threshold of GTC that adapts), or
-the rank's own (what its guard has counted of this shard).
-
-A shard is cut and padded as `refimpl.nn.flat.Layout` says; so from the shards of a partition
-group the whole vector follows (`join`), and from it the shards of any other group (`cut`).
+Arrays that are not ``whole`` are vectors, cut and padded as `refimpl.nn.flat.Layout` says; so
+from the shards of a partition group the shards of any other group follow (`recut`).  A value that
+is no vector and not ``whole`` is each block's (a threshold of GTC that adapts), or the rank's own
+(what its guard has counted of this shard).
 
 The arrays of a tree are those that the run works with.  Whoever wants to go back to them later
 takes copies (`copied`).
@@ -22,14 +22,13 @@ takes copies (`copied`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refimpl.nn.flat import Layout
 
-PLACEMENTS = ("whole", "shard", "block", "own", "chunk")
+PLACEMENTS = ("whole", "shard", "block", "own", "chunk", "part")
 
 
 class Leaf(NamedTuple):
@@ -87,29 +86,27 @@ def nbytes(tree: Mapping[str, Leaf]) -> int:
     return sum(leaf.value.nbytes for leaf in tree.values() if isinstance(leaf.value, np.ndarray))
 
 
-def cut(layout: Layout, vector: np.ndarray, rank: int) -> np.ndarray:
-    """Return the shard (shard,) of rank ``rank`` of a vector without padding (size,).
+def recut(new: Layout, rank: int, old: Layout, shards: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the shard (shard,) of a rank in layout ``new``, of the vector with these shards.
+
+    ``shards``: those of ranks 0 .. p-1 in layout ``old``, of the same units; only what is needed
+    of them is read.  Padding is zero.
 
     >>> from refimpl.nn.flat import one_unit
-    >>> [cut(one_unit(5, partition=2), np.arange(1, 6), rank).tolist() for rank in range(2)]
+    >>> whole, two, three = (one_unit(5, partition=p) for p in (1, 2, 3))
+    >>> [recut(two, rank, whole, [np.arange(1, 6)]).tolist() for rank in range(2)]
     [[1, 2, 3], [4, 5, 0]]
+    >>> recut(three, 1, two, [np.array([1, 2, 3]), np.array([4, 5, 0])]).tolist()
+    [3, 4]
     """
-    shard = np.zeros(layout.shard, vector.dtype)
-    for start, unit in zip(_starts(layout), layout.units, strict=True):
-        piece = vector[start : start + unit.size][rank * unit.piece :][: unit.piece]
-        shard[unit.shard_place][: piece.size] = piece
+    shard = np.zeros(new.shard, shards[0].dtype)
+    for unit, was in zip(new.units, old.units, strict=True):
+        place, end = rank * unit.piece, min((rank + 1) * unit.piece, unit.size)
+        while place < end:  # one piece of the old cut after the other
+            source, start = divmod(place, was.piece)
+            count = min(end - place, was.piece - start)
+            there = was.shard_place.start + start
+            here = unit.shard_place.start + place - rank * unit.piece
+            shard[here : here + count] = shards[source][there : there + count]
+            place += count
     return shard
-
-
-def join(layout: Layout, shards: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the vector without padding (size,) of the shards of ranks 0 .. p-1: undo `cut`."""
-    vector = np.zeros(layout.size, shards[0].dtype)
-    for start, unit in zip(_starts(layout), layout.units, strict=True):
-        pieces = np.concatenate([shard[unit.shard_place] for shard in shards])
-        vector[start : start + unit.size] = pieces[: unit.size]
-    return vector
-
-
-def _starts(layout: Layout) -> list[int]:
-    """Return where each unit begins in a vector without padding."""
-    return list(accumulate((unit.size for unit in layout.units), initial=0))[:-1]

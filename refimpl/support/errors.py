@@ -27,6 +27,10 @@ REMEDIES = {
 }
 
 
+# Characters of a message, of which the first and the last are kept, and of another's text in it.
+LONGEST, LAST, THEIRS = 2000, 400, 500
+
+
 class UserError(Exception):
     """A mistake of the caller's; its text is the one line that the caller sees.
 
@@ -34,11 +38,18 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(filter(None, map(str.strip, message.splitlines()))))
+        line = " ".join(filter(None, map(str.strip, message.splitlines())))
+        if len(line) > LONGEST:
+            line = f"{line[: LONGEST - LAST]} ... {line[-LAST:]}"
+        super().__init__(line)
 
 
 class Diverged(UserError):
     """A run whose loss is not finite any more; raised on all ranks."""
+
+
+class Stopped(UserError):
+    """A run that was asked to end early, by a signal, and has saved itself; on all ranks."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -53,6 +64,19 @@ def brief(value: Any) -> str:
         return " ".join(repr(value).split())[:80]
     except ValueError:  # a number whose digits Python declines to count
         return "a number of thousands of digits"
+
+
+def told(error: BaseException) -> str:
+    """Return kind and text of what somebody else's code has raised, whatever that is.
+
+    >>> told(KeyError("lr"))
+    "KeyError: 'lr'"
+    """
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {str(error)[:THEIRS]}"
+    except BaseException:  # its text raises one itself
+        return kind
 
 
 def refused(error: OSError, what: str = "") -> UserError:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
-from zipfile import ZIP_STORED, ZipFile
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
@@ -29,10 +31,13 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.partial")
 
 
-def check_file(option: str, name: str, ending: str = "") -> None:
+def check_file(option: str, name: str, *endings: str) -> None:
     """Refuse a file that could not be written, before the work that it is to hold is done."""
     path = Path(name)
-    require(name.endswith(ending), f"{option} {name}: give a file whose name ends in {ending}")
+    require(
+        not endings or name.endswith(endings),
+        f"{option} {name}: give a file whose name ends in {' or '.join(endings)}",
+    )
     require(not path.is_dir(), f"{option} {name} is a folder: give a file")
     require(path.parent.is_dir(), f"{option} {name}: there is no folder {path.parent}; make it")
     require(
@@ -42,10 +47,11 @@ def check_file(option: str, name: str, ending: str = "") -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, durable: bool = False) -> Iterator[Path]:
     """Give the name to write under; the file is there whole or not at all, as it was before.
 
-    A pipe or device is written as it is.
+    A pipe or device is written as it is.  ``durable``: also after a loss of power; the content is
+    on the disk before it has its name, and the name before this returns.
 
     Raises
     ------
@@ -56,8 +62,12 @@ def writing(path: Path) -> Iterator[Path]:
     partial = path if as_it_is else partial_of(path)
     try:
         yield partial
+        if durable:
+            _sync(partial)
         if partial != path:
             os.replace(partial, path)
+        if durable:
+            _sync(path.parent)
     except OSError as error:
         raise refused(error, f"cannot write {path}") from error
     finally:
@@ -66,9 +76,18 @@ def writing(path: Path) -> Iterator[Path]:
                 partial.unlink()
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def _sync(path: Path) -> None:
+    """Wait until a file or folder is on its disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def write_whole(path: Path, content: bytes, durable: bool = False) -> None:
     """Write a file so that it is there whole or not at all; a pipe or device as it is."""
-    with writing(path) as partial:
+    with writing(path, durable) as partial:
         partial.write_bytes(content)
 
 
@@ -87,17 +106,63 @@ def append_line(path: Path, line: str) -> None:
         raise refused(error, f"cannot write {path}") from error
 
 
-def write_json(path: Path, plain: Any) -> None:
+def write_json(path: Path, plain: Any, durable: bool = False) -> None:
     """Write plain data as a JSON text, whole or not at all."""
-    write_whole(path, (json.dumps(plain, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(plain, indent=2) + "\n").encode(), durable)
 
 
-def save_arrays(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
+def save_arrays(
+    path: Path, arrays: Iterable[tuple[str, np.ndarray]], durable: bool = False
+) -> None:
     """Write named arrays as an npz file, whole or not at all; holds one array at a time."""
-    with writing(path) as partial, ZipFile(partial, "w") as file:
+    with writing(path, durable) as partial, ZipFile(partial, "w") as file:
         for name, array in arrays:
             with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+
+
+def check_is_file(path: Path) -> None:
+    """Refuse a pipe, which may never say anything, and a folder; what is not there passes."""
+    require(
+        path.is_file() or not path.exists(),
+        f"cannot read {path}: it is not a file: write what it holds to one, and give that",
+    )
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file; raise `UserError` if it cannot be read, or is no UTF-8.
+
+    A byte order mark is passed over.
+    """
+    check_is_file(path)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def save_safetensors(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], arrays: Iterable[tuple[str, np.ndarray]]
+) -> None:
+    """Write float arrays of one dtype as a safetensors file; holds one array at a time.
+
+    Eight bytes with the length of a JSON text, the text (dtype, shape and place of every array by
+    name), then the arrays, end to end: little-endian, in C order.
+    """
+    passing = iter(arrays)
+    first = next(passing)
+    name, itemsize = f"F{8 * first[1].dtype.itemsize}", first[1].dtype.itemsize
+    header, end = {}, 0
+    for key, shape in shapes.items():
+        start, end = end, end + itemsize * math.prod(shape)
+        header[key] = {"dtype": name, "shape": list(shape), "data_offsets": [start, end]}
+    content = json.dumps(header).encode()
+    content += b" " * (-len(content) % 8)
+    with writing(path) as partial, partial.open("wb") as file:
+        file.write(struct.pack("<Q", len(content)) + content)
+        for key, array in chain([first], passing):
+            assert shapes[key] == array.shape, key
+            file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -105,18 +170,50 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Its members are stored as they are, so that none can be larger than the file.
     """
+    with _members(path) as (archive, members):
+        arrays = {}
+        for name, entry in members.items():
+            with archive.open(entry) as member:
+                arrays[name] = read_array(member, entry.file_size)
+        return arrays
+
+
+def mapped_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the named arrays of an npz file without reading them: pages come when looked at.
+
+    What `load_arrays` refuses is refused, but for a wrong checksum of a member.
+    """
+    with _members(path) as (_, members), path.open("rb") as file:
+        arrays = {}
+        for name, entry in members.items():
+            file.seek(entry.header_offset + 26)  # a member's own header, and the two lengths in it
+            skip = sum(struct.unpack("<HH", file.read(4)))
+            start = entry.header_offset + 30 + skip
+            file.seek(start)
+            shape, by_column, dtype = _npy_header(file, start, entry.file_size)
+            arrays[name] = (
+                np.memmap(path, dtype, "r", file.tell(), shape, "F" if by_column else "C")
+                if math.prod(shape)
+                else np.empty(shape, dtype)
+            )
+        return arrays
+
+
+@contextmanager
+def _members(path: Path) -> Iterator[tuple[ZipFile, dict[str, ZipInfo]]]:
+    """Give the members of an npz file by their arrays' names; an error names the file."""
+    check_is_file(path)
     try:
         with ZipFile(path) as archive:
-            arrays = {}
+            members: dict[str, ZipInfo] = {}
             for entry in archive.infolist():
                 name = entry.filename.removesuffix(".npy")
                 require(
-                    entry.compress_type == ZIP_STORED and name not in arrays,
+                    entry.compress_type == ZIP_STORED and name not in members,
                     f"cannot read {path}: {name} is compressed or there twice",
                 )
-                with archive.open(entry) as member:
-                    arrays[name] = read_array(member, entry.file_size)
-            return arrays
+                members[name] = entry
+            yield archive, members
     except UserError:
         raise
     except Exception as error:  # whatever a file makes of its reader that nobody has written so
@@ -131,6 +228,14 @@ def read_array(file: IO[bytes], nbytes: int) -> np.ndarray:
     ValueError
         If it holds objects, or more or less than its header claims: before room is made for it.
     """
+    shape, by_column, dtype = _npy_header(file, 0, nbytes)
+    content = bytearray(file.read())
+    array = np.frombuffer(content, dtype) if content else np.empty(0, dtype)
+    return array.reshape(shape, order="F" if by_column else "C")
+
+
+def _npy_header(file: IO[bytes], start: int, nbytes: int) -> tuple[tuple[int, ...], bool, Any]:
+    """Return shape, order and dtype of an npy file of so many bytes that begins at ``start``."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
@@ -138,12 +243,10 @@ def read_array(file: IO[bytes], nbytes: int) -> np.ndarray:
         shape, by_column, dtype = np.lib.format.read_array_header_2_0(file)
     if dtype.hasobject:
         raise ValueError("it holds objects, which only pickle can read")
-    claimed, held = math.prod(shape) * dtype.itemsize, nbytes - file.tell()
+    claimed, held = math.prod(shape) * dtype.itemsize, start + nbytes - file.tell()
     if claimed != held:
         raise ValueError(f"its header claims {claimed:,} bytes and {held:,} follow")
-    content = bytearray(file.read())
-    array = np.frombuffer(content, dtype) if content else np.empty(0, dtype)
-    return array.reshape(shape, order="F" if by_column else "C")
+    return shape, by_column, dtype
 
 
 def read_json(text: str) -> Any:

@@ -54,6 +54,39 @@ def test_a_number_beyond_its_bound_is_refused_by_name(capsys, arguments, said):
     assert re.search(said, error), error
 
 
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        (["train", "mlp", "--out", ""], "--out"),
+        (["train", "mlp", "--data", ""], "--data"),
+        (["train", ""], "MODEL"),
+        (["evaluate", "", "--data", "x"], "RUN"),
+        (["decode", "run", ""], "WAV"),
+        (["compare", "mlp", "--json", ""], "--json"),
+        (["bench", "--json", ""], "--json"),
+        (["data", "synth", ""], "DIR"),
+        (["report", ""], "RUN"),
+    ],
+)
+def test_an_empty_name_is_a_variable_that_was_never_set(capsys, arguments, name):
+    assert cli.main(arguments) == 2
+    assert f"argument {name}: the name is empty: name a file or" in capsys.readouterr().err
+
+
+def test_only_the_first_rank_tells_the_version(capsys, monkeypatch):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("refimpl ")
+    monkeypatch.setenv("PMI_RANK", "1")
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_everything_that_a_command_is_told_has_a_name():
+    for words in (["bench", "gtc"], ["train", "mlp"], ["golden", "check", "x"], ["report", "x"]):
+        named = cli.parser().parse_args(words).named
+        assert all(isinstance(name, str) and name for name in named.values()), named
+
+
 def test_the_largest_grid_is_drawn_with_its_formulas(capsys):
     sizes = ["--strategy", "mics", "--partition", "8", "--ranks-per-node", "8"]
     assert cli.main(["topology", "-n", "50000", *sizes, "--parameters", "1" + "0" * 15]) == 0

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import idx_files
 import numpy as np
@@ -14,8 +15,11 @@ from launch import CHECKOUT, MPIEXEC, SURROUNDINGS, launched, needs_mpiexec
 from loopback import spawn
 
 from refimpl import cli
+from refimpl.run import reopen
+from refimpl.run.folder import RunFolder
 from refimpl.run.reopen import Finished
 from refimpl.support.errors import UserError
+from refimpl.world import agree
 
 
 @pytest.mark.parametrize(
@@ -175,6 +179,11 @@ def compressed(text):
         ("config.json", lambda text: text.replace(b'"seed": 0', b'"seed": -4'), "--seed -4: give"),
         ("config.json", lambda text: text.replace(b'"16"', b"[16]"), "options is {'hidden': .16"),
         ("config.json", lambda text: text.replace(b'"serial"', b'"x"'), "json: no strategy 'x'"),
+        (
+            "config.json",
+            lambda text: text.replace(b'"settings": {}', b'"settings": {"bands": 3}'),
+            "config.json: no images setting 'bands'",
+        ),
         ("config.json", lambda text: b"[" * 10**6, "cannot read .*config.json: it is nested too"),
         ("config.json", lambda text: b'{"a":' * 10**6, "cannot read .*config.json: it is nested"),
         ("config.json", lambda text: b'{"a": 1' + b"0" * 5000 + b"}", "cannot read .*config"),
@@ -219,6 +228,31 @@ def test_a_damaged_run_is_refused_with_the_file(finished, tmp_path, name, damage
 
     (text,) = spawn((0,), body)
     assert name in text and "\n" not in text
+
+
+def test_a_run_that_is_another_on_one_rank_is_refused(finished, monkeypatch):
+    folder, _ = finished
+    ranks, real, compared = {}, RunFolder.model_text, []
+
+    def model_text(self):
+        return real(self) + "# mine" * ranks[threading.get_ident()]
+
+    def same(comm, values):
+        compared.append(values)
+        agree.same(comm, values)
+
+    monkeypatch.setattr(RunFolder, "model_text", model_text)
+    monkeypatch.setattr(reopen, "same", same)
+
+    def body(comm):
+        ranks[threading.get_ident()] = comm.rank
+        with pytest.raises(UserError, match=f"digest of {folder}/model.py is .* on rank 0 but"):
+            Finished.open(comm, folder)
+
+    spawn((0, 0), body)
+    assert {f"the digest of {folder / name}" for name in ("task.npz", "model.npz")} <= set(
+        compared[0]
+    )
 
 
 def test_a_run_folder_is_never_written_over(finished):

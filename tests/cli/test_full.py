@@ -1,11 +1,15 @@
 """Full or closed things: one line that names them and the remedy, and nothing half-written."""
 
 import json
+import resource
 import subprocess
 import sys
 
 import pytest
 from launch import REFIMPL, launched, needs_mpiexec, ran
+
+from refimpl.cli import base
+from refimpl.support.errors import UserError
 
 MODEL = """
 import resource
@@ -57,6 +61,7 @@ def shell(command, cwd=None):
         ("topology -n 4 >/dev/full", 2, "cannot write to standard output: No space left on dev"),
         ("topology -n 2000 | true; exit ${PIPESTATUS[0]}", 141, ""),
         ("topology -n 4 2>&- >/dev/null", 0, ""),
+        ("train --help >/dev/full", 2, "cannot write to standard output: No space left on dev"),
         ("topology -n 0 2>&-", 2, ""),
         ("topology -n 0 >&- 2>&-", 2, ""),
         ("topology -n 0 2>/dev/full", 1, ""),
@@ -90,6 +95,18 @@ def test_a_name_that_is_too_long_is_one_line(tmp_path, command):
     assert run.returncode == 2, run.stderr
     assert run.stderr.startswith("refimpl: error: ") and run.stderr.count("\n") == 1
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("flag", ["f", "n", "v"])
+def test_a_limit_that_an_mpi_would_die_of_is_named_before_it_starts(monkeypatch, capsys, flag):
+    """MPICH, for one, dies without a word of ours, of shared memory or of a socket."""
+    monkeypatch.setattr(base, "started", lambda: None)
+    limited = {"f": resource.RLIMIT_FSIZE, "n": resource.RLIMIT_NOFILE, "v": resource.RLIMIT_AS}
+    monkeypatch.setattr(
+        base.resource, "getrlimit", lambda what: (50, 50) if what == limited[flag] else (-1, -1)
+    )
+    with pytest.raises(UserError, match=rf"is 50, and an MPI needs .* \(ulimit -{flag}\)$"):
+        base.world()
 
 
 def test_a_limit_on_open_files_is_named(tmp_path):

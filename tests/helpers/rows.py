@@ -3,6 +3,7 @@
 Nothing here knows a row, a method or an option by its name: a new one is tried like the others.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -51,9 +52,21 @@ class Case(NamedTuple):
         methods = self.row.choose(given)
         return Methods(*(method and self._shown(method, given) for method in methods))
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What is given, and what the examples have beside it, by key, as a user gives it."""
+        found = dict(self.given)
+        for method in self.methods.each():
+            example = self.row.example(method, self.grid.blocks, STEPS)
+            for key, one in method.options().items():
+                if key in self.row.options() and one.field in example:
+                    names = {value: name for name, value in one.choices.items()}
+                    found.setdefault(key, names.get(example[one.field], example[one.field]))
+        return found
+
     def _shown(self, method, given):
         told = {option.field for key, option in method.options().items() if key in given}
-        example = method.example(self.grid.blocks, STEPS)
+        example = self.row.example(method, self.grid.blocks, STEPS)
         return replace(method, **{key: v for key, v in example.items() if key not in told})
 
     @property
@@ -115,19 +128,31 @@ def others(option: Option) -> list[Any]:
     return [value for value in fit if value != option.default][: 1 if option.kind is float else 2]
 
 
-def variants(row: Strategy) -> list[Case]:
-    """Return a row as its examples are, with every option changed alone, and with all together."""
+def known(row: Strategy) -> set[str]:
+    """Return the options that a row before this one has, with shards as it has them or has not."""
+    before = list(STRATEGIES.values())[: list(STRATEGIES).index(row.name)]
+    whole = row.partition is SERIAL.partition
+    alike = [one for one in before if (one.partition is SERIAL.partition) == whole]
+    return {key for one in alike for key in one.options()}
+
+
+def variants(row: Strategy, together: Collection[str] = ()) -> list[Case]:
+    """Return a row as its examples are, with every option changed alone, and with all together.
+
+    Those in ``together`` are not changed alone.
+    """
     options = {k: v for k, v in row.options().items() if k not in Lengths.options()}
-    cases = [usual(row), *(usual(row, (k, v)) for k, o in options.items() for v in others(o))]
-    together: tuple[tuple[str, Any], ...] = ()
+    alone = {k: one for k, one in options.items() if k not in together}
+    cases = [usual(row), *(usual(row, (k, v)) for k, o in alone.items() for v in others(o))]
+    every: tuple[tuple[str, Any], ...] = ()
     for key, option in options.items():
-        more = (*together, (key, others(option)[-1]))
-        together = together if refused(usual(row, *more)) else more
-    cases.append(usual(row, *together))
+        more = (*every, (key, others(option)[-1]))
+        every = every if refused(usual(row, *more)) else more
+    cases.append(usual(row, *every))
     return [case for case in dict.fromkeys(cases) if not refused(case)]
 
 
-ALL = [case for row in STRATEGIES.values() for case in variants(row)]
+ALL = [case for row in STRATEGIES.values() for case in variants(row, together=known(row))]
 EVERY = [usual(row) for row in STRATEGIES.values()]
 FEW = list(dict.fromkeys([*EVERY, *(variants(row)[-1] for row in STRATEGIES.values())]))
 

@@ -272,7 +272,7 @@ def test_what_is_wrong_is_said(theirs, changed, said):
 
 def test_a_bundle_that_nobody_knows_is_extra(theirs):
     shutil.copytree(theirs / "blocks.bmuf", theirs / "blocks.sbmuf")
-    found = [str(line) for line in lines(theirs, pattern="blocks.*") if not line.right]
+    found = [str(line) for line in lines(theirs, pattern="blocks.*bmuf") if not line.right]
     assert found == ["WRONG blocks.sbmuf: extra: there is no such bundle"]
 
 
@@ -513,8 +513,8 @@ def test_the_committed_bundles_are_written_again_byte_for_byte():
         assert (folder / bundle.MANIFEST).read_text() == bundle.text_of(one.manifest()), one.name
 
 
-def test_the_committed_bundles_stay_under_3_mb():
-    assert sum(file.stat().st_size for file in GOLDEN.rglob("*")) < 3_000_000
+def test_the_committed_bundles_stay_under_4_mb():
+    assert sum(file.stat().st_size for file in GOLDEN.rglob("*")) < 4_000_000
 
 
 OLD_BLAS = {"OPENBLAS_CORETYPE": "Prescott"}

@@ -105,7 +105,7 @@ def representatives_only(self, weights, right=BlockMomentum.sync):
     """Only representatives take the filtered model; the others go on with their own."""
     kept = weights.copy()
     right(self, weights)
-    if self.group.rank > 0:
+    if self.average.group.rank > 0:
         weights[:] = kept
 
 

@@ -28,7 +28,7 @@ def printed(case, *more, capsys):
     """Return what the command says that all ranks send: in a step, and at the end of a block."""
     words = ["topology", "-n", case.world, "--strategy", case.name, "--parameters", PARAMETERS]
     options = case.row.options()
-    for key, value in case.given:
+    for key, value in case.shown.items():
         words += [options[key].flag] if value is True else [options[key].flag, value]
     words += more
     assert cli.main([str(word) for word in words]) == 0, words

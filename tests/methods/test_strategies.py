@@ -147,6 +147,13 @@ def test_every_strategy_cuts_eight_ranks_as_its_row_says():
         "mics-gtc": (1, 4, 2),
         "mics-bmuf": (4, 1, 2),
         "mics-gtc-bmuf": (1, 4, 2),
+        "topk": (1, 8, 1),
+        "diloco": (8, 1, 1),
+        "mics-diloco": (4, 1, 2),
+        "local-sgd": (8, 1, 1),
+        "topk-bmuf": (2, 4, 1),
+        "mics-topk": (1, 4, 2),
+        "mics-topk-bmuf": (1, 4, 2),
     }
     for name, (b, g, p) in want.items():
         row = STRATEGIES[name]

@@ -70,18 +70,15 @@ def test_these_runs_are_clipped_in_some_steps_and_not_in_others(optimizer, monke
     assert min(seen) < 1 and seen.count(1.0) > 1
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 @pytest.mark.parametrize("algorithm", ["halving-doubling", "hierarchical", "auto"])
 @pytest.mark.parametrize("n", WORLDS)
-def test_exact_reduction_ends_with_serials_bits_for_every_algorithm_and_node_size(
-    n, algorithm, optimizer
-):
-    want = serial(optimizer=optimizer).digest
+def test_exact_reduction_ends_with_serials_bits_for_every_algorithm_and_node_size(n, algorithm):
+    want = serial(steps=3).digest
     for per_node in (n,) if algorithm == "halving-doubling" else divisors(n):
         for partition in divisors(n):
             if runs(n, partition, per_node, algorithm):
                 options = {"partition": partition, "stage": 3, "algorithm": algorithm}
-                serials_bits(want, n, per_node, optimizer=optimizer, **options)
+                serials_bits(want, n, per_node, steps=3, **options)
 
 
 @pytest.mark.parametrize("micro_steps", [1, 2, 3, 4])
@@ -135,7 +132,7 @@ def test_prefetching_sends_the_next_unit_while_one_computes():
 
 
 @pytest.mark.parametrize("most", [None, tiny.CLIP])
-@pytest.mark.parametrize("n", WORLDS)
+@pytest.mark.parametrize("n", [2, 3, 4, 6])
 def test_float_reduction_stays_near_serial(n, most):
     want = serial(exact=False, clip=most).parameters
     for partition, stage in cuts(n):
@@ -233,8 +230,8 @@ def test_a_unit_that_is_gathered_over_one_in_use_is_noticed(prefetch, monkeypatc
 @pytest.mark.parametrize("every", [False, True])
 @pytest.mark.parametrize(
     "n, algorithm, exact",
-    [(n, "ring", exact) for n in (1, 4, 6) for exact in (False, True)]
-    + [(n, "hierarchical", False) for n in (4, 6)]
+    [(n, "ring", exact) for n in (1, 4) for exact in (False, True)]
+    + [(6, name, False) for name in ("ring", "hierarchical")]
     + [(4, "halving-doubling", False), (3, "halving-doubling", False), (4, "auto", False)],
 )
 def test_a_step_sends_what_the_formula_says(n, algorithm, exact, every):

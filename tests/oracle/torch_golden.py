@@ -117,6 +117,19 @@ def bmuf(given, settings):
     return {name: torch.stack(values) for name, values in rows.items()}
 
 
+def outer_sgd(given, settings):
+    start, momentum = leaf(given["initial"]), settings["momentum"]
+    made = torch.optim.SGD([start], lr=settings["rate"], momentum=momentum, nesterov=momentum > 0)
+    rows = {"model": [], "memory": []}
+    for block in torch.tensor(given["found"]):
+        start.grad = start.detach() - (start.detach() + block).mean(0)
+        made.step()
+        memory = made.state[start]["momentum_buffer"] if momentum else start.grad
+        rows["model"].append(start.detach().clone())
+        rows["memory"].append(memory.clone())
+    return {name: torch.stack(values) for name, values in rows.items()}
+
+
 def network(given, settings):
     widths = settings["widths"]
     activation = {"tanh": torch.nn.Tanh, "sigmoid": torch.nn.Sigmoid, "relu": torch.nn.ReLU}
@@ -161,6 +174,7 @@ OPERATIONS = {
     "optimizer": optimizer,
     "clipping": clipping,
     "bmuf": bmuf,
+    "outer_sgd": outer_sgd,
     "network": network,
 }
 

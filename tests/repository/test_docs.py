@@ -132,7 +132,7 @@ def commands(page):
     ):
         words = shlex.split(line.split("; ")[0], comments=True)
         ranks = 4
-        while words and words[0] in ("-n", "--hostfile"):
+        while words and words[0] in ("-n", "--hostfile", "--restarts"):
             ranks = int(words[1]) if words[0] == "-n" else ranks
             words = words[2:]
         if words and words[0] not in ("test", "setup"):
@@ -145,7 +145,7 @@ def test_commands_on_a_page_are_commands_that_can_be(page):
     model = SimpleNamespace(recipe=lambda: Recipe(task="images", epochs=1, lr=0.1))
     for ranks, words in commands(page):
         args = cli.parser().parse_args(words)
-        if words[0] == "train":
+        if words[0] == "train" and args.resume is None:
             run_of(args, model, args.strategy or "ddp").check(ranks)
         if words[0] == "compare":
             for name, run in compare.runs(args, model, ranks).items():

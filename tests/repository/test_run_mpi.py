@@ -156,6 +156,7 @@ def test_help_says_how_to_call(place):
         (["-n", "four"], "four", "1 or more"),
         (["-n", "-2", "train"], "-2", "1 or more"),
         (["--hostfile", "nosuch"], "nosuch", "one machine per line"),
+        (["--hostfile", "/dev/null"], "/dev/null", "one machine per line"),
     ],
 )
 def test_wrong_option_is_one_line_with_culprit_and_remedy(place, words, culprit, remedy):
@@ -165,6 +166,37 @@ def test_wrong_option_is_one_line_with_culprit_and_remedy(place, words, culprit,
     (line,) = done.stderr.splitlines()
     assert culprit in line
     assert remedy in line
+
+
+def test_a_help_that_nobody_can_read_ends(place):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [place.checkout / "run_mpi.sh", "-h"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=20,
+        )
+    assert done.returncode == 2 and done.stderr == "run_mpi.sh: cannot write to standard output\n"
+
+
+@pytest.mark.parametrize(
+    "free, version, refused",
+    [(64, "HYDRA", True), (3071, "HYDRA", True), (3072, "HYDRA", False), (64, "Open MPI", False)],
+)
+def test_shared_memory_that_mpich_cannot_start_in_is_refused(existing, free, version, refused):
+    place, run = existing
+    place.launcher("mpiexec", version=version)
+    place.command("df", f"echo head; echo 'shm 99999 0 {free} 0% /dev/shm'")
+    done = run("-n", "2", "train", "mlp")
+    if refused:
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert f"{free} KB are free in /dev/shm, and 2 ranks need 3072: remove" in line
+    else:
+        assert done.returncode == 0 and place.surroundings()["UCX_TLS"] == "self,tcp"
 
 
 @pytest.mark.parametrize(
@@ -214,6 +246,51 @@ def test_words_of_the_launcher_stand_before_ours(fake):
 def test_exit_code_is_passed_on(fake):
     place, run = fake
     assert run("train", "mlp", MPIEXEC=str(place.launcher("broken", 37))).returncode == 37
+
+
+FAILING = """#!/bin/sh
+case "${1:-}" in --version) echo 1; exit 0 ;; esac
+printf '%%s\\n' "$*" >>'%(log)s'
+step=$(wc -l <'%(log)s')
+mkdir -p '%(run)s/checkpoints/step-00000'$step
+touch '%(run)s/config.json' '%(run)s/checkpoints/step-00000'$step/manifest.json
+[ $step -ge %(times)d ] || exit %(code)d
+"""
+
+
+@pytest.mark.parametrize(
+    "times, code, ends, calls, said",
+    [
+        (3, 9, 0, 3, "going on from {run}/checkpoints/step-000002 on 4 ranks, 0 more"),
+        (9, 9, 9, 3, "exit code 9, and no restart is left"),
+        (9, 2, 2, 1, ""),  # a mistake
+        (9, 75, 75, 1, ""),  # stopped as asked
+    ],
+)
+def test_a_training_that_fails_goes_on_as_often_as_it_may(
+    fake, tmp_path, times, code, ends, calls, said
+):
+    place, run = fake
+    log, folder = tmp_path / "log", tmp_path / "run"
+    launcher = place.bin / "failing"
+    launcher.write_text(
+        FAILING % {"log": log, "run": folder, "times": times, "code": code}, encoding="utf-8"
+    )
+    launcher.chmod(0o755)
+    words = ["-n", "4", "--restarts", "2", "train", "mlp", "--out", folder, "--lr", "0.1"]
+    ended = run(*words, MPIEXEC=str(launcher))
+    assert ended.returncode == ends, ended.stderr
+    told = log.read_text().splitlines()
+    assert len(told) == calls and told[0].endswith(f"refimpl train mlp --out {folder} --lr 0.1")
+    assert all(line.endswith(f"refimpl train --resume {folder}") for line in told[1:])
+    assert said.format(run=folder) in ended.stderr
+
+
+def test_restarts_need_a_training_with_a_folder(fake):
+    _, run = fake
+    for words in (["train", "mlp"], ["bench"], ["evaluate", "--out", "x"]):
+        ended = run("--restarts", "1", *words)
+        assert ended.returncode == 2 and "--out DIR" in ended.stderr
 
 
 def test_every_rank_has_one_blas_thread_and_may_share_a_core(fake):

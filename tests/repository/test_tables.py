@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from jobs import images
 from loopback import spawn
 from tables import HEAD, option_table, strategy_table
 
@@ -18,6 +19,7 @@ from refimpl.run.modelfile import ModelFile
 from refimpl.run.trainer import Trainer
 from refimpl.state.tree import PLACEMENTS
 from refimpl.support.errors import UserError
+from refimpl.tasks import table as tasks
 from refimpl.world.events import KINDS
 from refimpl.world.topology import Grid, Nodes
 
@@ -50,10 +52,13 @@ def test_the_chapter_on_topology_has_the_table_of_strategies():
 
 # ------------------------------------------------------------------------------------ the state
 
+STATES = TEXTS["checkpoints.md"].partition("## A checkpoint")[0]
 STATE = {
     path: placement
     for paths, placement in re.findall(
-        r"^\| ((?:`[\w/*]+`(?:, )?)+) \| `(\w+)` \| [^|]+ \|$", TEXTS["training.md"], re.MULTILINE
+        r"^\| ((?:`[\w/*]+`(?:, )?)+) \| `(\w+)` \| [^|]+ \|$",
+        STATES,
+        re.MULTILINE,
     )
     for path in re.findall(r"`([\w/*]+)`", paths)
 }
@@ -80,15 +85,23 @@ def states(name, ranks, optimizer, schedule="constant", **methods):
 
 @pytest.fixture(scope="module")
 def trees():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "prepare", lambda *given: images())
+        return some_states()
+
+
+def some_states():
     return [
         states("zero3", 2, "adam", "newbob"),
         states("gtc-bmuf", 2, "momentum", gtc_group=1),
         states("onebit", 2, "sgd"),
+        states("diloco", 2, "adamw"),
     ]
 
 
 def test_the_table_of_states_has_all_that_runs_have_with_its_placement(trees):
     for path, leaf in (item for tree in trees for item in tree.items()):
+        path = path.replace("epoch/saved/", "replica/")
         rows = [placement for row, placement in STATE.items() if fnmatch(path, row)]
         assert leaf.placement in rows, path
         assert len(rows) == 1 or path in STATE, path
@@ -96,12 +109,13 @@ def test_the_table_of_states_has_all_that_runs_have_with_its_placement(trees):
 
 def test_the_table_of_states_has_nothing_else(trees):
     paths = {path for tree in trees for path in tree}
+    assert any(path.startswith("epoch/saved/") for path in paths)
     unmet = {row for row in STATE if not any(fnmatch(path, row) for path in paths)}
     assert unmet == {"task/*"}  # images have nothing that changes
 
 
 def test_every_placement_is_told():
-    told = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", TEXTS["training.md"], re.MULTILINE)
+    told = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", STATES, re.MULTILINE)
     assert tuple(told) == PLACEMENTS
 
 

@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import idx_files
+import numpy as np
 import pytest
 from launch import apart, launched, needs_mpiexec
 from loopback import spawn
 
+from refimpl.run.alike import digest_of
 from refimpl.run.compare import compare
 from refimpl.run.config import Recipe, Run
 from refimpl.run.modelfile import ModelFile
@@ -155,6 +157,18 @@ def test_strategies_and_seeds_of_a_comparison_are_the_same_on_all_ranks():
     refused_on_all("^ranks differ: --seeds is 1 on rank 0 but 2 on rank 1", body, ranks=2)
 
 
+def test_a_state_has_one_digest_whatever_its_order_and_another_for_another_value():
+    state = {"priors": np.array([0.5, 0.5]), "word_penalty": -3.0, "settings": {"bands": 40}}
+    digest = digest_of(state)
+    assert digest == digest_of(dict(reversed(state.items())))
+    for name, value in (
+        ("priors", np.array([0.5, 0.25])),
+        ("word_penalty", -1.0),
+        ("settings", {"bands": 41}),
+    ):
+        assert digest_of(state | {name: value}) != digest
+
+
 def test_what_is_alike_is_not_refused_and_what_differs_is_counted():
     nan = float("nan")
     spawn((0, 0), lambda comm: same(comm, {"nan": nan, "list": [1, nan], "none": None}))
@@ -198,7 +212,7 @@ def test_on_an_mpi_it_is_one_line_and_exit_code_2(tmp_path, message):
 
 ENDS = {
     "exit 0": "if rank == 1: sys.exit(0)",
-    "exit 3": "sys.exit(3)",
+    "at once": "import os; os._exit(3 * rank)",
     "own": "if rank == 0: raise BaseException('mine')",
     "later": "",
 }
@@ -209,14 +223,14 @@ ENDS = {
 def test_a_model_file_that_ends_python_ends_no_run_as_if_it_were_done(tmp_path, end):
     """On one rank or on all: one line with file and line; in the midst of a step a traceback."""
     (tmp_path / "net.py").write_text(
-        "import sys\n"
+        "import os, sys\n"
         "from refimpl import nn\n"
         "from refimpl.run.config import Recipe\n"
         "from mpi4py import MPI\n"
         "rank = MPI.COMM_WORLD.rank\n"
         f"{ENDS[end]}\n"
         "class Last(nn.Affine):\n"
-        "    def backward(self, *args, **given): sys.exit(0)\n"
+        "    def backward(self, *args, **given): os._exit(0)\n"
         "def build(seed, inputs, classes):\n"
         "    return nn.Sequential(Last('a', inputs, classes, seed))\n"
         "def recipe(): return Recipe(task='images', epochs=1, lr=0.1)\n"

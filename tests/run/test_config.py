@@ -35,6 +35,7 @@ INF, NAN = float("inf"), float("nan")
         ({"schedule": "exponential", "decay": NAN}, "--decay nan: must be"),
         ({"warmup": INF}, "--warmup inf: must be"),
         ({"methods": {"tau": INF}}, "--tau inf: must be"),
+        ({"methods": {"sync": ["two-hop"]}}, r"--sync \['two-hop'\]: choose one of"),
         ({"lr": 10**5000}, "--lr a number of thousands of digits: must be"),
         ({"methods": {"tau": NAN}}, "--tau nan: must be"),
         ({"methods": {"tau": 10**400}}, "--tau 1000.*: must be"),
@@ -46,6 +47,12 @@ def test_a_number_of_a_recipe_that_cannot_be_meant_is_refused(recipe, message):
     run = replace(RUN, recipe=replace(RECIPE, **recipe), strategy=strategy)
     with pytest.raises(UserError, match=f"^{message}"):
         run.check_values()
+
+
+@pytest.mark.parametrize("tau", ["x", -1.0, NAN])
+def test_a_recipe_is_checked_for_strategies_that_are_not_this_runs_too(tau):
+    with pytest.raises(UserError, match="tau"):
+        replace(RUN, recipe=replace(RECIPE, methods={"tau": tau})).check(1)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +76,8 @@ def test_a_number_of_a_run_that_cannot_be_meant_is_refused(fields, message):
             {"hidden": "100000", "depth": "99999"},
             r"has 999,9[\d,]* parameters: .* smaller, or",
         ),
-        ({"hidden": "1000000000000"}, "option hidden=1000000000000 of model mlp: .* most 100,000"),
-        ({"depth": "1000000000"}, "option depth=1000000000 of model mlp: .* most 100,000"),
+        ({"hidden": "1000000000000"}, "option hidden=1000000000000 of model mlp: .* to 100,000"),
+        ({"depth": "1000000000"}, "option depth=1000000000 of model mlp: .* to 100,000"),
     ],
 )
 def test_a_network_that_no_machine_has_room_for_is_refused_before_it_takes_any(options, message):

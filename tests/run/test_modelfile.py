@@ -44,10 +44,11 @@ def test_a_models_own_options_can_be_set_and_keep_their_type():
         ({"width": "9"}, "has no option 'width': it has hidden, norm, slope, wide"),
         ({"hidden": "big"}, "hidden=big of model net is not of type int"),
         ({"hidden": "9" * 5000}, "of model net is not of type int"),
-        ({"hidden": "1000000000000"}, "^option hidden=1000000000000 .* at most 100,000$"),
-        ({"hidden": "-1000000000000"}, "give a number of at most"),
-        ({"slope": "nan"}, "option slope=nan of model net: give a number of at most"),
-        ({"slope": "-inf"}, "option slope=-inf of model net: give a number of at most"),
+        ({"hidden": "1000000000000"}, "^option hidden=1000000000000 .* to 100,000$"),
+        ({"hidden": "-1000000000000"}, "give a number from 0 to"),
+        ({"hidden": "-1"}, "option hidden=-1 of model net: give a number from 0 to 100,000$"),
+        ({"slope": "nan"}, "option slope=nan of model net: give a number from -100,000 to"),
+        ({"slope": "-inf"}, "option slope=-inf of model net: give a number from"),
         ({"wide": "no"}, "wide=no of model net is not of type bool .its default is False"),
         ({"norm": "x"}, "norm=x of model net is not of type NoneType"),
     ],
@@ -70,6 +71,11 @@ def test_an_unknown_or_ill_typed_option_is_refused(options, message):
         ("def f(): f()\nf()", "net.py, line 1: RecursionError: maximum recursion depth"),
         ("x = " + "(" * 10000, "net.py.*: (SyntaxError|MemoryError|RecursionError): "),
         ("raise ValueError('one\\n  two\\u2028three')", "ValueError: one two three$"),
+        ("raise ValueError('x' * 10**5)", "^model file net.py, line 1: ValueError: x{500}$"),
+        (
+            "class E(Exception):\n    def __str__(self): raise KeyError\nraise E",
+            "^model file net.py, line 3: E$",
+        ),
     ],
 )
 def test_a_broken_model_file_is_named_with_its_line(text, message):
@@ -95,6 +101,17 @@ def test_a_broken_model_file_is_named_with_its_line(text, message):
         ("return R", "int('x' * 4); open('/'); R", "line 8: ValueError: invalid literal"),
         ("def build(seed, ", "build = dict\ndef _(", r"build\(\) of .* cannot be called: no sig"),
         ("def build(seed, inputs=4, classes=3, ", "def build(", "cannot be called: got an unexp"),
+        ("return R", "import json; json.loads('{'); R", "line 8: JSONDecodeError: Expecting"),
+        ('"a", inputs, hidden', '"a", inputs, 1.5', "both must be whole numbers, at least 1$"),
+        ('"a", inputs, hidden', '"a", inputs, "5"', "of 4 inputs and '5' outputs: both must"),
+        (
+            '"a", inputs',
+            "7, inputs",
+            r"build\(\) .*, line 5: a layer is named 7: a text is needed",
+        ),
+        ("seed), nn", "'x'), nn", "line 5: layer 'a' has the seed 'x': a number is needed"),
+        ("seed), nn", "seed, float('nan')), nn", "layer 'a' has the gain nan: a number is needed"),
+        ("nn.Relu()", "'relu'", "line 5: a network of 'relu': layers are needed"),
         ('"b", hidden', '"b", 7', r"build\(\) of model net, line 5: layer 'b' takes 7 inputs"),
     ],
 )
@@ -112,9 +129,16 @@ def test_what_fails_below_a_model_file_keeps_its_traceback(monkeypatch):
     def broken(*args):
         raise ValueError("ours")
 
-    monkeypatch.setattr("refimpl.nn.layers.Affine.__init__", broken)
+    monkeypatch.setattr("refimpl.nn.layers.Initial", broken)
     with pytest.raises(ValueError, match="ours"):
         parse(GOOD).build(0, 4, 3, {})
+
+
+def test_a_byte_order_mark_is_passed_over_as_python_does(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text("\ufeff" + GOOD)
+    (model,) = spawn((0,), lambda comm: ModelFile.open(str(file), comm))
+    assert model.recipe().lr == 0.1
 
 
 def test_an_unknown_model_is_refused_with_the_shipped_ones():

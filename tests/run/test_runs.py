@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from refimpl.run import claim
 from refimpl.run import folder as runs
 from refimpl.run.picture import Curves
 from refimpl.support import files
@@ -48,29 +49,29 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path):
 
 def test_default_folders_of_one_moment_are_different(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs.time, "strftime", lambda form: "NOW")
+    monkeypatch.setattr(claim.time, "strftime", lambda form: "NOW")
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)
     with ThreadPoolExecutor(24) as pool:
-        made = list(pool.map(runs.default_folder, ["mlp"] * 24))
+        made = list(pool.map(claim.default_folder, ["mlp"] * 24))
     assert {path.name for path in made} == {"mlp-NOW", *(f"mlp-NOW-{n}" for n in range(2, 25))}
     assert all(path.is_dir() for path in made)
     monkeypatch.setenv("SLURM_JOB_ID", "71")
-    assert runs.default_folder("mlp").name == "mlp-NOW-71"
+    assert claim.default_folder("mlp").name == "mlp-NOW-71"
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "70")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
-    assert runs.default_folder("mlp").name == "mlp-NOW-70_1"
+    assert claim.default_folder("mlp").name == "mlp-NOW-70_1"
 
 
 def test_default_folder_that_cannot_be_made_is_refused_with_a_remedy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").touch()
     with pytest.raises(UserError, match="--out"):
-        runs.RunFolder.claim(None, "mlp")
+        claim.claim(None, "mlp")
 
 
 def test_of_two_runs_that_found_one_empty_folder_one_gets_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs.RunFolder, "check_free", lambda path: None)
+    monkeypatch.setattr(runs, "check_free", lambda path: None)
     runs.RunFolder.create(tmp_path, {"a": 1}, "")
     with pytest.raises(UserError, match="another run's"):
         runs.RunFolder.create(tmp_path, {"a": 2}, "")
@@ -85,12 +86,12 @@ def test_a_requeued_job_begins_anew_in_its_own_unfinished_folder_only(tmp_path, 
     runs.RunFolder.create(mine, {}, "").log({"epoch": 1})
     runs.RunFolder.create(done, {}, "").finish({}, {})
     with pytest.raises(UserError, match="is not empty"):
-        runs.RunFolder.claim(str(mine), "mlp")
+        claim.claim(str(mine), "mlp")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    runs.RunFolder.create(runs.RunFolder.claim(str(mine), "mlp"), {"a": 1}, "")
+    runs.RunFolder.create(claim.claim(str(mine), "mlp"), {"a": 1}, "")
     for path in (other, done):
         with pytest.raises(UserError, match="is not empty"):
-            runs.RunFolder.claim(str(path), "mlp")
+            claim.claim(str(path), "mlp")
 
 
 def test_a_run_without_summary_is_not_finished(tmp_path):

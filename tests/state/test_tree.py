@@ -10,7 +10,7 @@ from tiny import Bare, trained
 
 from refimpl import nn
 from refimpl.state import tree
-from refimpl.state.tree import PLACEMENTS, Leaf
+from refimpl.state.tree import PLACEMENTS, Leaf, recut
 
 SIZES = [
     [],
@@ -24,21 +24,20 @@ SIZES = [
 @pytest.mark.parametrize("p", range(1, 10))
 @pytest.mark.parametrize("units", SIZES)
 def test_cutting_can_be_undone_and_fills_up_with_zeros(units, p):
-    layout = nn.Layout(units, p)
+    layout, whole = nn.Layout(units, p), nn.Layout(units)
     vector = np.arange(1, layout.size + 1, dtype=np.float32)
-    shards = [tree.cut(layout, vector, rank) for rank in range(p)]
+    shards = [recut(layout, rank, whole, [vector]) for rank in range(p)]
     assert all(shard.shape == (layout.shard,) for shard in shards)
     assert sum(map(np.count_nonzero, shards)) == layout.size
-    if layout.size:
-        np.testing.assert_array_equal(tree.join(layout, shards), vector, strict=True)
+    np.testing.assert_array_equal(recut(whole, 0, layout, shards), vector, strict=True)
 
 
 def test_the_picture_of_the_layout_is_right():
     units = [Bare("a", (5,)), Bare("b", (2,))]
 
     def shards(p):
-        layout = nn.Layout(units, p)
-        return [tree.cut(layout, np.arange(1, 8), rank).tolist() for rank in range(p)]
+        layout, whole = nn.Layout(units, p), [np.arange(1, 8)]
+        return [recut(layout, rank, nn.Layout(units), whole).tolist() for rank in range(p)]
 
     assert shards(1) == [[1, 2, 3, 4, 5, 6, 7]]
     assert shards(2) == [[1, 2, 3, 6], [4, 5, 0, 7]]
@@ -49,11 +48,11 @@ def test_the_picture_of_the_layout_is_right():
 @given(st.lists(st.integers(0, 40), max_size=6), st.integers(1, 17), st.integers(1, 17))
 def test_any_layout_can_be_cut_again_for_another_partition(sizes, p, q):
     units = [Bare(f"u{i}", (size,)) for i, size in enumerate(sizes)]
-    one, other = nn.Layout(units, p), nn.Layout(units, q)
+    whole, one, other = nn.Layout(units), nn.Layout(units, p), nn.Layout(units, q)
     vector = np.arange(1, one.size + 1, dtype=np.float64)
-    joined = tree.join(one, [tree.cut(one, vector, rank) for rank in range(p)])
-    moved = [tree.cut(other, joined, rank) for rank in range(q)]
-    np.testing.assert_array_equal(tree.join(other, moved), vector, strict=True)
+    shards = [recut(one, rank, whole, [vector]) for rank in range(p)]
+    moved = [recut(other, rank, one, shards) for rank in range(q)]
+    np.testing.assert_array_equal(recut(whole, 0, other, moved), vector, strict=True)
 
 
 def test_branches_are_taken_apart_as_they_were_put_together():
@@ -151,6 +150,7 @@ def test_a_leaf_is_where_its_placement_says(case):
                 "block": (block, part) if vector else (block,),
                 "own": (block, member, part),
                 "chunk": (block, member, part),
+                "part": (block, member, part),
             }[leaf.placement]
             found.setdefault(same, set()).add(str(kept(value)))
         assert {len(different) for different in found.values()} == {1}, path

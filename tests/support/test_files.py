@@ -1,6 +1,7 @@
 """Files that nobody should have written so are refused with what is wrong, in little memory."""
 
 import io
+import os
 import resource
 import zipfile
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from refimpl.golden import npz
+from refimpl.golden.read import manifest
 from refimpl.support.errors import UserError
-from refimpl.support.files import append_line, load_arrays, save_arrays, write_whole
+from refimpl.support.files import append_line, load_arrays, read_text, save_arrays, write_whole
 
 
 def an_npy(shape, content=b"", descr="<f4"):
@@ -39,6 +41,27 @@ LIES = {
     "no npy": (b"hello", ""),
     "empty": (b"", ""),
 }
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, make):
+    path = tmp_path / "layers" / "manifest.json"
+    path.parent.mkdir()
+    make(path)
+    for read in (load_arrays, read_text, lambda path: manifest(path.parent)):
+        with pytest.raises(UserError, match="manifest.json: it is not a file"):
+            read(path)
+    with pytest.raises(npz.Damaged, match="not a file"):
+        npz.read(path)
+
+
+def test_a_text_is_read_with_what_windows_puts_in_front(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_bytes(b"\xef\xbb\xbfx = 1\n")
+    assert read_text(path) == "x = 1\n"
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match="^cannot read .*net.py: .*utf-8"):
+        read_text(path)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -1,15 +1,18 @@
 """From a folder to frames and targets: what is read, what is mended, what is refused."""
 
 import shutil
+import threading
 import warnings
 
 import numpy as np
 import pytest
 from alone import Alone
 from beeps import SIZES, TONES, beeps, linear
+from loopback import spawn
 from scipy.io import wavfile
 
 from refimpl.support.errors import UserError
+from refimpl.tasks.acoustic import fingerprint, settings
 from refimpl.tasks.acoustic.corpus import Corpus
 from refimpl.tasks.acoustic.settings import AcousticSettings
 from refimpl.tasks.acoustic.task import AcousticTask
@@ -69,6 +72,50 @@ def test_targets_are_what_sounds_in_the_middle_of_the_frame_at_any_rate(tmp_path
     got = [corpus.states.phones[state // 3] for state in labels]
     wrong = np.count_nonzero(np.array(got) != np.array(want))
     assert wrong <= 2, f"{wrong} of {len(labels)}"  # a boundary may fall on a frame's middle
+
+
+def test_a_wrong_setting_of_many_numbers_is_told_once(monkeypatch):
+    told = []
+    monkeypatch.setattr(settings, "brief", lambda value: told.append(value) or "many")
+    with pytest.raises(UserError, match="word_penalties is many: give 1 to 100"):
+        AcousticSettings(word_penalties=(0.0,) * 1000)
+    assert len(told) == 1  # each takes the time of writing all of them
+
+
+# --------------------------------------------------------------------------- other machines
+
+
+@pytest.mark.parametrize(
+    "name", ["lexicon.txt", "train/text", "train/wav.scp", "train/ctm", "train/utt00.wav"]
+)
+def test_a_file_that_is_another_on_one_rank_is_refused_on_all(sound, monkeypatch, name):
+    """Each machine has its own disk, here by the rank: the same path leads to another file."""
+    ranks, real = {}, fingerprint.digest
+
+    def digest(file):
+        other = file == sound / name and ranks[threading.get_ident()] == 1
+        return "another" if other else real(file)
+
+    monkeypatch.setattr(fingerprint, "digest", digest)
+
+    def body(comm):
+        ranks[threading.get_ident()] = comm.rank
+        with pytest.raises(UserError) as error:
+            Corpus.read(comm, sound, FLAT, None)
+        return str(error.value)
+
+    (said,) = set(spawn((0, 0), body))
+    assert said.startswith(f"ranks differ: {sound / name} is another file on rank 1 than on rank")
+
+
+def test_files_are_compared_by_size_and_first_bytes(tmp_path):
+    file = tmp_path / "text"
+    assert fingerprint.digest(file) == ""
+    seen = set()
+    for content in (b"a b\n", b"a c\n", b"a b\n\n", b""):
+        file.write_bytes(content)
+        seen.add(fingerprint.digest(file))
+    assert len(seen) == 4
 
 
 # --------------------------------------------------------------------------- unknown words

@@ -5,7 +5,9 @@ ask.py           (how a case is put together)
 truth.py         (values with many digits, the same everywhere)
 collectives.py   1 collectives                                    what every rank sends and gets
 compression.py   2 compression                                    GTC's and one-bit's bytes
+topk.py          2 compression                                    the bytes of chunked top-k
 bmuf.py          3 blocks                                         the block filter
+diloco.py        3 blocks                                         DiLoCo's outer optimizer
 layers.py        4 layers                                         forward and backward
 optimizers.py    5 optimizers                                     steps, clipping, rates
 acoustic.py      6 acoustic                                       features, paths, words
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, count
 from types import ModuleType
 
 from refimpl.golden.bundle import RUNGS, Bundle
@@ -26,9 +29,11 @@ from refimpl.golden.cases import (
     bmuf,
     collectives,
     compression,
+    diloco,
     layers,
     network,
     optimizers,
+    topk,
     training,
 )
 from refimpl.golden.cases.ask import Operation
@@ -36,7 +41,9 @@ from refimpl.golden.cases.ask import Operation
 MODULES: tuple[ModuleType, ...] = (
     collectives,
     compression,
+    topk,
     bmuf,
+    diloco,
     layers,
     optimizers,
     acoustic,
@@ -57,7 +64,9 @@ OPERATIONS: tuple[Operation, ...] = (
     compression.gtc_adapt,
     compression.onebit_encode,
     compression.onebit_allreduce,
+    topk.topk_exchange,
     bmuf.bmuf,
+    diloco.outer_sgd,
     layers.affine,
     layers.relu,
     layers.sigmoid,
@@ -82,6 +91,25 @@ OPERATIONS: tuple[Operation, ...] = (
 def ladder() -> Iterator[Bundle]:
     """Compute all bundles, and yield them in their places from the lowest rung on."""
     made = [one for module in MODULES for one in module.bundles()]
-    made.sort(key=lambda one: RUNGS.index(one.rung))
-    for place, one in enumerate(made, start=1):
-        yield replace(one, place=place)
+    for rung in RUNGS:
+        bundles = (one for one in made if one.rung == rung)
+        for place, one in zip(places(rung), bundles, strict=False):
+            yield replace(one, place=place)
+
+
+# Where each rung began when all bundles were numbered through, and where the last one ended.
+FIRST = (1, 5, 7, 8, 9, 10, 11, 25, 39)
+
+
+def places(rung: str) -> Iterator[int]:
+    """Return the places of a rung's bundles, in order, without end.
+
+    Bundles that came later are counted by the hundreds of their rung: a new one that is the last
+    of its rung leaves all others as they are, to the byte.
+
+    >>> from itertools import islice
+    >>> list(islice(places("compression"), 4))
+    [5, 6, 200, 201]
+    """
+    number = RUNGS.index(rung)
+    return chain(range(FIRST[number], FIRST[number + 1]), count(100 * (number + 1)))

@@ -48,9 +48,9 @@ def train(inputs: Arrays, settings: Settings) -> Arrays:
         combined        what the gradient axis made of it
         parameters      this rank's shard after the step (and after the sync, if there was one)
         momentum, ...   the optimizer's state
-        residual        of gtc and onebit; owned: onebit's other one, of the owner of a chunk
+        residual        of gtc, onebit and topk; owned: onebit's other one, of the owner of a chunk
         message         gtc: the bytes that this rank sent
-        global_model    bmuf: W, and block_update: D
+        global_model    bmuf, diloco: W; and of these block_update, D, and outer_momentum, u
         model           the whole model that is evaluated in the end, after the last block
     """
     grid = Grid(*settings["grid"])
@@ -204,7 +204,7 @@ def _case(
         "exact": exact,
     }
     for method in methods.each():
-        example = method.example(grid.blocks, steps)
+        example = row.example(method, grid.blocks, steps)
         if example:
             settings[method.name] = example
     takes = [[grid.micro_batch(r, m, microsteps) for m in range(microsteps)] for r in range(world)]

@@ -14,9 +14,9 @@ W is what is evaluated and saved, never the start.  The weights of one G in all 
 up to zeta / (1 - eta); with the rule eta = 1 - 1/b, zeta = 1 that is b: the mean over b groups,
 turned back into the sum of what all of them found.
 
-Only representatives talk between groups: they sum up their models and broadcast the *mean* inside
-their groups.  Every rank then filters for itself, equal numbers in and equal bits out, so every
-rank has W and D and any of them can evaluate, save, or speak for its group.
+The mean is on every rank (`refimpl.methods.block.averaging`), and every rank filters for itself,
+equal numbers in and equal bits out; so every rank has W and D and any of them can evaluate, save,
+or speak for its group.
 
 The filter looks at one value at a time: shards take the same steps as the whole, to the bit.
 
@@ -33,9 +33,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from refimpl.collectives.norm import GlobalNorm
-from refimpl.methods import dense
+from refimpl.methods.block import averaging
 from refimpl.methods.calls import Call, Setting, Statistics
-from refimpl.methods.options import POSITIVE, Check, least, option
+from refimpl.methods.options import POSITIVE, Check, option
 from refimpl.methods.protocol import BlockAxis, BlockMethod, Context
 from refimpl.state.tree import Leaf, Tree
 
@@ -101,7 +101,7 @@ class Bmuf(BlockMethod):
     name: ClassVar[str] = "bmuf"
     title: ClassVar[str] = "blockwise model-update filtering (BMUF)"
 
-    steps: int = option("--block-steps", 50, "local steps of a block", least(1))
+    steps: int = averaging.steps_option()
     eta: float | None = option(
         "--block-momentum",
         None,
@@ -142,16 +142,8 @@ class Bmuf(BlockMethod):
         return {"steps": min(3, steps), "eta": eta, "zeta": 1.0, "nesterov": True}
 
     def traffic(self, setting: Setting, statistics: Sequence[Statistics] = ()) -> Iterator[Call]:
-        """Yield what a sync sends, for each shard.
-
-        One all-reduce of the shard among the b representatives, one broadcast of it inside every
-        GTC group.
-        """
-        n = setting.layout.shard
-        for group in setting.talking("block"):
-            yield Call(setting, "block", group, "models", "allreduce", n, setting.summed)
-        for group in setting.talking("gradient"):
-            yield Call(setting, "gradient", group, "models", "broadcast", n, setting.itemsize)
+        """Yield what a sync sends: `averaging.calls`."""
+        return averaging.calls(setting)
 
 
 class BlockMomentum(BlockAxis):
@@ -166,12 +158,10 @@ class BlockMomentum(BlockAxis):
     """
 
     def __init__(self, options: Bmuf, context: Context) -> None:
-        groups = context.groups
-        self.block, self.group, self.partition = groups.block, groups.gradient, groups.partition
-        self.options, self.collectives = options, context.collectives
-        self.fixed = context.fixed(self.block.size, "the model")
+        self.options, self.partition = options, context.groups.partition
+        self.average = averaging.Mean(context)
         self.steps, self.resets = options.steps, not options.keep_momentum
-        self.eta = options.momentum(self.block.size)
+        self.eta = options.momentum(self.average.models)
         self.synchronised = 0
         self.model = self.update = np.empty(0, context.dtype)
 
@@ -182,17 +172,10 @@ class BlockMomentum(BlockAxis):
     def sync(self, weights: np.ndarray) -> None:
         """End the block: set ``weights`` (shard,) to the start of the next, the same on all ranks.
 
-        Collective over all ranks with this shard.  Mean: the sum over groups (order of
-        summation: the collective's; none with ``--reduction exact``), divided by b.  Cost:
-        between representatives one all-reduce of the shard, inside a group one broadcast.
+        Collective over all ranks with this shard.  Order of summation and cost: those of `Mean`.
         """
         assert self.model.shape == weights.shape, "begin() is called before the first block"
-        with self.block.purpose("models"):
-            if self.group.rank == 0:
-                dense.allreduce(self.block, self.collectives, weights, self.fixed)
-                weights /= self.block.size
-            if self.group.size > 1:
-                self.collectives.broadcast(self.group, weights)
+        self.average(weights)
         for first in range(0, weights.size, STRIP):
             part = slice(first, first + STRIP)
             self.model[part], self.update[part], weights[part] = block_update(

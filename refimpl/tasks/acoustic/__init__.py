@@ -11,6 +11,7 @@
     examples.py   frame numbers                     spliced inputs and their targets
     hmm.py        phones                            states; exact and flat-start targets; priors
     targets.py    transcribed utterances            checked; a state for each of their frames
+    fingerprint.py  files, many ranks               are they the same everywhere?
     corpus.py     data directories, a lexicon       normalised frames with first targets
     discriminant.py  frames, targets                a linear first model
     align.py      likelihoods, words                the best path of states

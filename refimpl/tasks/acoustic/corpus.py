@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.support.errors import require
+from refimpl.tasks.acoustic import fingerprint
 from refimpl.tasks.acoustic.examples import Frames
 from refimpl.tasks.acoustic.features import Clipped, log_mel_features
 from refimpl.tasks.acoustic.frontend import Moments, average, grouped, moments, normalise
@@ -101,6 +102,7 @@ class Corpus:
                     with faults.collected():
                         read_data_directory(folder / name)
                 faults.refuse()
+        fingerprint.refuse_others(comm, [folder / "lexicon.txt"])
         corpus = cls(settings, comm.bcast_object(lexicon, root=0))
         for name in ("train", "dev", "test"):
             corpus.load(comm, name, folder / name, cache)
@@ -137,6 +139,7 @@ class Corpus:
                 if name == "train":
                     refuse_words(utterances, folder, unknown_words(utterances, self.lexicon))
         utterances = comm.bcast_object(utterances, root=0)
+        fingerprint.refuse_others(comm, fingerprint.of_directory(folder, utterances))
         unknown = unknown_words(utterances, self.lexicon)
         frames, clipped = self.frames(comm, utterances, cache)
         if clipped.segments:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from refimpl.support.errors import brief, require, require_types
+from refimpl.support.errors import UserError, brief, require_types
 from refimpl.tasks.acoustic.text import fields
 
 RATES = (8000, 192000)  # hertz: the lowest and the highest sample rate
@@ -124,4 +124,5 @@ class AcousticSettings:
         self._check(0 < len(self.word_penalties) <= 100, "word_penalties", "give 1 to 100 of them")
 
     def _check(self, condition: bool, name: str, need: str) -> None:
-        require(condition, f"acoustic setting {name} is {brief(getattr(self, name))}: {need}")
+        if not condition:  # a long value takes long to be told
+            raise UserError(f"acoustic setting {name} is {brief(getattr(self, name))}: {need}")

@@ -20,6 +20,7 @@ from refimpl.tasks.acoustic.corpus import Corpus, Split, data_directories
 from refimpl.tasks.acoustic.discriminant import linear_discriminant
 from refimpl.tasks.acoustic.examples import Frames
 from refimpl.tasks.acoustic.features import default_cache
+from refimpl.tasks.acoustic.fingerprint import refuse_others
 from refimpl.tasks.acoustic.hmm import Statistics, statistics
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.recogniser import Recogniser
@@ -159,6 +160,7 @@ class AcousticTask:
         self, wavs: list[str], outputs: Outputs, comm: Communicator
     ) -> list[tuple[str, ...]]:
         """Return the words of each wav file, whose speaker is unknown.  Collective."""
+        refuse_others(comm, map(Path, wavs))
         utterances = [Utterance(path, None, None, path) for path in wavs]
         frames, _ = self.corpus.frames(comm, utterances, None)
         return self.recogniser.transcribe(frames, outputs, comm)

@@ -271,15 +271,19 @@ class ThresholdCompression(Compressed):
         """Return the residual, this worker's own, the block's threshold, and what was counted."""
         return {
             "residual": Leaf(self.residual, "own"),
-            "tau": Leaf(self.tau, "block"),
+            "tau": Leaf([self.tau, self.scale], "block"),
             "step": Leaf(self.step),
             "compressed": Leaf(self.compressed),
             "guard": Leaf([self.guard.steps, self.guard.entries], "own"),
+            "told": Leaf([*self._told.values()], "part"),
         }
 
     def load(self, tree: Tree) -> None:
         """Set what `state` returned."""
         self.residual[:] = tree["residual"].value
-        self.tau, self.step = float(tree["tau"].value), int(tree["step"].value)
+        tau, scale = tree["tau"].value  # perhaps of workers that had more frames, or fewer
+        self.tau = threshold.rounded(tau * (self.scale / scale), self.residual.dtype)
+        self.step = int(tree["step"].value)
         self.compressed = int(tree["compressed"].value)
         self.guard.steps, self.guard.entries = map(int, tree["guard"].value)
+        self._told = dict(zip(self._told, tree["told"].value, strict=True))

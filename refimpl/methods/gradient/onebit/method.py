@@ -13,6 +13,7 @@ from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
 from refimpl.methods.gradient.onebit import message
 from refimpl.methods.protocol import Context, GradientMethod
+from refimpl.nn.flat import Layout
 from refimpl.state.tree import Leaf, Tree
 
 
@@ -22,9 +23,12 @@ class OneBit(GradientMethod):
 
     name: ClassVar[str] = "onebit"
     title: ClassVar[str] = "one bit per value"
-    sharding_keeps_bits = False  # a chunk has one scale
 
     warmup: int = warmup_option()
+
+    def keeps_bits(self, layout: Layout) -> bool:
+        """Return False where there are shards: a chunk of a shard has one scale."""
+        return layout.partition == 1
 
     @property
     def sometimes_dense(self) -> bool:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.io import wavfile
 
 from refimpl.numerics.rng import stream
-from refimpl.support.errors import UserError, listed, require
+from refimpl.support.errors import listed, refused, require
 from refimpl.support.files import partial_of
 from refimpl.tasks.acoustic.synth.articulation import TICK, timing, tracks
 from refimpl.tasks.acoustic.synth.phones import LEXICON
@@ -124,13 +124,13 @@ def write_corpus(
     partial = comm.bcast_object(partial_of(target)) if comm else partial_of(target)
     plan = corpus_plan(seed, speakers, utterances)
     try:
-        with _together(comm):
+        with _together(comm, target):
             if rank == 0:
                 _prepare(target, partial, utterances, others)
-        with _together(comm):
+        with _together(comm, target):
             spans = write_wavs(partial, plan[rank::size], rate)
         everyones = comm.allgather_object(spans) if comm else [spans]
-        with _together(comm):
+        with _together(comm, target):
             if rank == 0:
                 alignments = {name: span for part in everyones for name, span in part.items()}
                 settings: dict[str, Any] = {"seed": seed, "rate": rate}
@@ -206,16 +206,13 @@ def _prepare(target: Path, partial: Path, splits: Iterable[str], others: bool) -
 
 
 @contextmanager
-def _together(comm: Communicator | None) -> Iterator[None]:
+def _together(comm: Communicator | None, target: Path) -> Iterator[None]:
     """Make failures to write mistakes of the caller's, and raise one rank's on all of them."""
     with together(comm) if comm else nullcontext():
         try:
             yield
         except OSError as error:
-            where = f" {error.filename}" if error.filename else ""
-            raise UserError(
-                f"cannot write the corpus: {error.strerror}{where}: name a directory with room"
-            ) from error
+            raise refused(error, f"cannot write the corpus {target}") from error
 
 
 def _check(rate: int, speakers: Mapping[str, int], utterances: Mapping[str, int]) -> None:

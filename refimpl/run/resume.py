@@ -1,0 +1,128 @@
+"""A run in its folder: begun there, or gone on with from its newest checkpoint.
+
+What goes on is what the folder holds: the run as it was told, the model file's text, its habits.
+It may have other ranks, and then another grid: the micro-batches of a step stay as many.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from refimpl.methods import strategies
+from refimpl.run import alike, claim
+from refimpl.run.config import Run, override
+from refimpl.run.folder import RunFolder
+from refimpl.run.modelfile import ModelFile
+from refimpl.run.saving import CHECKPOINTS, Checkpoints, Habits, clear
+from refimpl.run.trainer import Trainer
+from refimpl.state import checkpoint
+from refimpl.state.checkpoint import Checkpoint
+from refimpl.support.errors import UserError, listed, require, typed
+from refimpl.tasks.protocol import Say
+from refimpl.world.agree import together
+from refimpl.world.communicator import Communicator
+
+# What may be told anew: where a run ends, where its data are, and the ranks that it has.
+ANEW = frozenset(
+    ("--epochs", "--steps", "--data", "--strategy", "--collectives", "--ranks-per-node", "--map")
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run and its folder.
+
+    ``resumed``: whether the folder was there.  ``saved``: the checkpoint to go on from; a run
+    that was resumed before there was one begins anew.
+    """
+
+    comm: Communicator
+    path: Path
+    run: Run
+    model: ModelFile
+    habits: Habits = field(default_factory=Habits)
+    log_every: int = 0
+    resumed: bool = False
+    saved: Checkpoint | None = None
+
+    @classmethod
+    def open(cls, comm: Communicator, path: Path) -> Job:
+        """Read a run's folder on every rank; rank 0 removes what is incomplete.  Collective."""
+        with together(comm):
+            folder = RunFolder.begun(path)
+            told = folder.told()
+            habits = typed(Habits, told.get("habits", {}), "checkpoint habit")
+            if comm.rank == 0:
+                clear(path)
+            complete = checkpoint.steps(path / CHECKPOINTS)
+            saved = Checkpoint(complete[-1][1]) if complete else None
+            run = Run.from_dict(folder.config() if saved is None else saved.config)
+            name, file = Path(run.model).stem, str(path / "model.py")
+            model = ModelFile.parse(name, folder.model_text(), file)
+        log_every = int(told.get("log_every", 0))
+        return cls(comm, path, run, model, habits, log_every, True, saved)
+
+    def changed(self, given: dict[str, Any]) -> Job:
+        """Return the job with what was given again of its `Run`, by field, on these ranks.
+
+        Raises
+        ------
+        UserError
+            If something is given that must stay and differs, or the ranks do not divide the
+            micro-batches of a step.
+        """
+        run, changes = self.run, dict(given)
+        recipe = override(run.recipe, changes.pop("recipe"))
+        if changes.get("strategy", run.strategy) == run.strategy:
+            changes["methods"] = run.methods | changes["methods"]
+        new = replace(run, recipe=recipe, **changes)
+        was, now = alike.configuration(run), alike.configuration(new)
+        may = ANEW | {known.flag for known in strategies.grid_options().values()}
+        for name in sorted(now.keys() | was.keys()):
+            before, after = was.get(name), now.get(name)
+            if before != after and name not in may:
+                raise UserError(
+                    f"--resume {self.path}: {name} was {before} and is given as {after}: leave it "
+                    f"out; only {listed(may)} and the number of ranks may change"
+                )
+        if self.saved is not None:
+            batches = self.saved.grid.micro_batches(run.recipe.microsteps)
+            require(
+                batches % self.comm.size == 0,
+                f"--resume {self.path}: a step has {batches} micro-batches, which "
+                f"{self.comm.size} ranks cannot share: start as many as divide {batches}",
+            )
+            microsteps = batches // self.comm.size
+            new = replace(new, recipe=replace(new.recipe, microsteps=microsteps))
+        return replace(self, run=new)
+
+    def train(self, say: Say, saving: type[Checkpoints] = Checkpoints) -> dict[str, Any]:
+        """Train to the end and return the summary.  Collective."""
+        comm, run, config = self.comm, self.run, self.run.to_dict()
+        with Trainer(comm, run, self.model, say, self.log_every) as trainer:
+            if self.saved is not None:
+                trainer.go_on(self.saved)
+            told = {"habits": asdict(self.habits), "log_every": self.log_every}
+            folder = None
+            with together(comm):
+                if comm.rank == 0 and self.resumed:
+                    folder = RunFolder(self.path, told)
+                    folder.go_on(config, trainer.epochs, trainer.step)
+                elif comm.rank == 0:
+                    folder = RunFolder.create(self.path, config, self.model.text, told)
+            checkpoints = None
+            if self.habits.any:
+                layout = trainer.replica.context.layout
+                head = {"config": config, "grid": asdict(trainer.grid)}
+                checkpoints = saving(
+                    trainer.comm, trainer.grid, layout, self.path, head, self.habits, trainer.say
+                )
+                checkpoints.saved = None if self.saved is None else trainer.step
+            return trainer.train(folder, checkpoints)
+
+
+def left_by_this_job(out: Path) -> bool:
+    """Return whether this SLURM job was requeued and has a checkpoint in its folder."""
+    return claim.left_by_this_job(out) and bool(checkpoint.steps(out / CHECKPOINTS))
