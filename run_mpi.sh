@@ -162,28 +162,29 @@ ask() {
     "$asked_python" "$here/refimpl/support/surroundings.py" "$@" </dev/null 2>/dev/null
 }
 
+# Print the version of the Python that PYTHON names, if it names one.
+asked_version() {
+    [ -z "${PYTHON:-}" ] || python_version "$PYTHON" ||
+        refuse "PYTHON=$PYTHON is not a Python 3.10 or newer: name one, e.g. PYTHON=python3.12"
+}
+
 # Print the Python to make an environment with: it must bring venv and pip.
 find_python() {
+    asked_version >/dev/null
     found=
-    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do
-        if version=$(python_version "$candidate"); then
-            if has_modules "$candidate" venv ensurepip; then
-                command -v "$candidate"
-                return
-            fi
-            found="$candidate ($version)"
-        elif [ "$candidate" = "${PYTHON:-}" ]; then
-            say "PYTHON=$PYTHON is not a Python 3.10 or newer: name one, e.g. PYTHON=python3.12"
-            return 1
+    set -- python3 python3.14 python3.13 python3.12 python3.11 python3.10 python
+    [ -z "${PYTHON:-}" ] || set -- "$PYTHON"
+    for candidate; do
+        version=$(python_version "$candidate") || continue
+        found="$candidate ($version)"
+        if has_modules "$candidate" venv ensurepip; then
+            command -v "$candidate"
+            return
         fi
-        [ -z "${PYTHON:-}" ] || break
     done
-    if [ -n "$found" ]; then
-        say "$found cannot make environments (no venv and ensurepip): install its venv package, e.g. apt install python3-venv, or name another Python with PYTHON="
-    else
-        say "no Python 3.10 or newer found: install one, or name it, e.g. PYTHON=/opt/python3.12/bin/python3"
-    fi
-    return 1
+    [ -z "$found" ] ||
+        refuse "$found cannot make environments (no venv and ensurepip): install its venv package, e.g. apt install python3-venv, or name another Python with PYTHON="
+    refuse "no Python 3.10 or newer found: install one, or name it, e.g. PYTHON=/opt/python3.12/bin/python3"
 }
 
 # --- an environment that is there ------------------------------------------------------------
@@ -337,11 +338,9 @@ use_own() {
     is_ready || set_up
     python=$venv/bin/python
     mpiexec=$venv/bin/mpiexec
-    if [ -n "${PYTHON:-}" ]; then
-        asked=$(python_version "$PYTHON") || refuse "PYTHON=$PYTHON is not a Python 3.10 or newer: name one, e.g. PYTHON=python3.12"
-        made=$(python_version "$python")
-        [ "$asked" = "$made" ] || refuse "$venv has Python $made but PYTHON=$PYTHON is $asked: remove $venv, or name another folder with REFIMPL_VENV="
-    fi
+    asked=$(asked_version) || exit
+    made=$(python_version "$python")
+    [ "${asked:-$made}" = "$made" ] || refuse "$venv has Python $made but PYTHON=$PYTHON is $asked: remove $venv, or name another folder with REFIMPL_VENV="
 }
 
 trap 'exit 130' INT # during the set-up; the launcher, which takes this process over, has its own
@@ -455,11 +454,12 @@ fi
 export REFIMPL_RANKS="$ranks" # so that a launcher of another MPI, which starts worlds of one, is found out
 
 # Put the launcher in front, from right to left.
-if [ -n "${MPIEXEC:-}" ] && command -v "$MPIEXEC" >/dev/null; then
+words= # of MPIEXEC, behind the launcher
+if [ -n "${MPIEXEC:-}" ]; then
     launcher=$MPIEXEC # one word, perhaps with spaces in it
-elif [ -n "${MPIEXEC:-}" ]; then
-    launcher=${MPIEXEC%% *}
+    command -v "$launcher" >/dev/null || { launcher=${MPIEXEC%% *} && words=${MPIEXEC#* }; }
     command -v "$launcher" >/dev/null || refuse "MPIEXEC: no command $launcher: give a launcher, e.g. MPIEXEC=mpiexec, or unset it"
+    [ -n "$("$launcher" --version 2>&1 </dev/null)" ] || refuse "MPIEXEC: '$launcher --version' says nothing, so it is no launcher: give one, e.g. MPIEXEC=mpiexec, or unset it"
 elif in_slurm; then
     launcher=srun
     # A cluster's own MPI knows its SLURM; an MPI from the package index must be told its dialect.
@@ -484,9 +484,6 @@ elif in_slurm; then
     fi
 else
     launcher=$mpiexec
-fi
-if [ -n "${MPIEXEC:-}" ] && [ -z "$("$launcher" --version 2>&1 </dev/null)" ]; then
-    refuse "MPIEXEC: '$launcher --version' says nothing, so it is no launcher: give one, e.g. MPIEXEC=mpiexec, or unset it"
 fi
 
 if [ -n "$hostfile" ]; then
@@ -517,13 +514,9 @@ case $(ulimit -S -n) in
 esac
 
 set -- -n "$ranks" "$@"
-if [ "$launcher" = srun ] && [ -z "${MPIEXEC:-}" ]; then
-    set -- --quiet --kill-on-bad-exit=1 "$@"
-elif [ "$launcher" != "${MPIEXEC:-$launcher}" ]; then
-    rest=${MPIEXEC#* }
-    set -f
-    # shellcheck disable=SC2086 # the override's own words
-    set -- $rest "$@"
-fi
+if [ "$launcher" = srun ] && [ -z "${MPIEXEC:-}" ]; then set -- --quiet --kill-on-bad-exit=1 "$@"; fi
+set -f
+# shellcheck disable=SC2086 # the override's own words
+set -- $words "$@"
 # stdin is nobody's: ranks must not eat a script's input, nor stop when run in the background.
 exec "$launcher" "$@" </dev/null

@@ -66,6 +66,8 @@ exec /usr/sbin/slurmd -D -N host$1 >/var/log/slurmd.host$1 2>&1
 TRAIN = "./run_mpi.sh train mlp --steps 5 --out $OUT/run"
 LONG = "./run_mpi.sh train mlp --epochs 1000 --out $OUT/run"
 TWO = "-N2 --ntasks-per-node=2"
+PAIRS = f"{TRAIN} --strategy mics --partition 2"
+DEALT = "SLURM_DISTRIBUTION=cyclic PRTE_MCA_rmaps_default_mapping_policy=node:oversubscribe"
 CASES = {
     "salloc": (f"salloc -Q {TWO} {TRAIN}", "on 2 nodes"),
     "salloc, nodes alone": (f"salloc -Q -N2 {TRAIN}", "2 ranks = 2 members on 2 nodes"),
@@ -100,6 +102,11 @@ CASES = {
         f"salloc -Q {TWO} sh -c '{LONG} & sleep 8; ssh host1 \"pkill -9 -u {USER} -o -f "
         "[m]pi4py\"; wait $!'",
         "",
+    ),
+    "dealt out": (f"{DEALT} salloc -Q {TWO} {PAIRS}", "partition groups are on more nodes"),
+    "dealt out, by node": (
+        f"{DEALT} salloc -Q {TWO} {PAIRS} --map by-node",
+        "on 2 nodes, ranks renumbered by node",
     ),
     "a step in a step": (
         f"salloc -Q -N2 --ntasks-per-node=2 srun -Q -N1 -n1 ./run_mpi.sh -n 4 "

@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
         choices=sorted(KINDS),
         help="default: %(default)s",
     )
-    command.add_argument("--collectives", default="ring", metavar="NAME", help="for step")
+    command.add_argument("--collectives", metavar="NAME", help="for step (default: ring)")
     command.add_argument("--repeats", type=between(1, 10**6), metavar="N", help="rounds of it")
     command.add_argument("--ranks-per-node", type=ranks, metavar="K", help="virtual nodes")
     command.add_argument(
@@ -38,7 +38,8 @@ def _collectives(comm: Any, args: Any) -> tuple[Any, str]:
 def _step(comm: Any, args: Any) -> tuple[Any, str]:
     from refimpl.run.bench import step
 
-    result = step.measure(comm, collective=args.collectives, **_given(repeats=args.repeats))
+    options = _given(repeats=args.repeats)
+    result = step.measure(comm, collective=args.collectives or "ring", **options)
     return result, step.table(result)
 
 
@@ -64,9 +65,14 @@ def _given(**options: Any) -> dict[str, Any]:
 
 def run(args: Any) -> int:
     """Measure and print the table."""
+    from refimpl.support.errors import require
     from refimpl.support.files import check_file, write_json
     from refimpl.world.agree import together
 
+    require(
+        args.what == "step" or not args.collectives,
+        f"--collectives {args.collectives} is for `bench step`: {args.what} has its own",
+    )
     comm = world(args.ranks_per_node)
     with together(comm):
         if args.json and comm.rank == 0:

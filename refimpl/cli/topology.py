@@ -82,6 +82,7 @@ def run(args: Any) -> int:
 def formulas(args: Any, row: Any, given: Any, grid: Any, nodes: Any) -> str:
     """Return the formulas, filled in."""
     from refimpl import collectives, optim
+    from refimpl.methods import traffic
     from refimpl.methods.calls import Setting
     from refimpl.methods.formulas import table
     from refimpl.nn.flat import one_unit
@@ -102,5 +103,7 @@ def formulas(args: Any, row: Any, given: Any, grid: Any, nodes: Any) -> str:
         exact=numbers["reduction"] == "exact",
         every_microstep=methods.gradient.every_microstep,
     )
+    why = traffic.unused(methods, setting) if args.collectives else None
+    require(not why, why or "")
     states = len(optim.make(numbers["optimizer"]).states)
     return table(methods, setting, states, numbers["density"])

@@ -81,6 +81,18 @@ def families(methods: Methods, setting: Setting) -> dict[str, set[bool]]:
     return {axis: ways for axis, ways in found.items() if ways}
 
 
+def unused(methods: Methods, setting: Setting) -> str | None:
+    """Return why nothing goes by the collectives, if all messages are methods' own; else None."""
+    ways = families(methods, setting)
+    if not ways or any(True in found for found in ways.values()):
+        return None
+    own = " and ".join(getattr(methods, axis).name for axis in ways)
+    return (
+        f"--collectives {setting.collectives.name}: nothing would go by them, since all messages "
+        f"are those of {own}: leave it out"
+    )
+
+
 def sent(calls: Iterable[Call]) -> Sent:
     """Return what is sent, all ranks together, by purpose and class of link.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from refimpl.methods.strategies import strategy
 from refimpl.run import alike
-from refimpl.run.config import Run
+from refimpl.run.config import COLLECTIVES, Run
 from refimpl.run.modelfile import ModelFile
 from refimpl.run.trainer import Trainer
 from refimpl.support.errors import Diverged, UserError
@@ -42,7 +42,8 @@ def step_frames(run: Run, world: int) -> int:
 def fitted(run: Run, name: str, seed: int, world: int, base: Run | None = None) -> Run:
     """Return the run for one strategy: what does not go with it is left out.
 
-    Options are given once for all strategies, so ``--tau`` must not be refused by ``ddp``.  And
+    Options are given once for all strategies, so ``--tau`` must not be refused by ``ddp``, nor
+    ``--collectives`` by ``gtc``.  And
     ``--steps`` counts those of ``base`` (by default the run itself) on all ranks: a strategy that
     takes fewer frames at a time takes more steps.
 
@@ -54,6 +55,10 @@ def fitted(run: Run, name: str, seed: int, world: int, base: Run | None = None) 
     row, methods = strategy(name), run.methods
     options = {key: methods[key] for key in methods if key in row.options()}
     run = replace(run, strategy=name, seed=seed, methods=options)
+    if run.collectives == (base or run).collectives and run.unused_collectives(
+        ranks_of(name, world)
+    ):
+        run = replace(run, collectives=COLLECTIVES)
     if run.steps is None:
         return run
     recipe, ours = (base or run).recipe, step_frames(run, world)

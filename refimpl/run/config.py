@@ -11,16 +11,17 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from refimpl import collectives, optim
-from refimpl.methods import strategies
+from refimpl.methods import strategies, traffic
 from refimpl.methods.calls import Setting
 from refimpl.methods.step import StepOptions
 from refimpl.methods.strategies import Methods, Strategy, strategy
-from refimpl.nn.flat import Layout
+from refimpl.nn.flat import Layout, one_unit
 from refimpl.optim import Optimizer
 from refimpl.support.errors import UserError, brief, listed, require_types, typed
 from refimpl.world.topology import Grid, Nodes
 
 REDUCTIONS = ("float", "exact")
+COLLECTIVES = "ring"
 MAPS = ("by-rank", "by-node")
 DTYPES = ("float32", "float64")
 LARGEST = 1e30  # of numbers that are measured, not counted
@@ -73,7 +74,7 @@ class Run:
     data: str | None = None
     strategy: str = "ddp"
     methods: dict[str, Any] = field(default_factory=dict)
-    collectives: str = "ring"
+    collectives: str = COLLECTIVES
     reduction: str = "float"
     dtype: str = "float32"
     ranks_per_node: int | None = None
@@ -121,6 +122,16 @@ class Run:
         """
         self.grid(world)
         self.check_values()
+        why = self.unused_collectives(world)
+        if why is not None:
+            raise UserError(why)
+
+    def unused_collectives(self, world: int) -> str | None:
+        """Return why other collectives than the default would be of no use; None if they are."""
+        if self.collectives == COLLECTIVES:
+            return None
+        layout = one_unit(1, self.grid(world).partition)
+        return traffic.unused(self.chosen(), self.setting(Nodes.of(world), layout))
 
     def check_values(self) -> None:
         """Refuse values that no number of ranks could run with."""

@@ -12,7 +12,7 @@ from typing import Any
 from refimpl.methods import traffic
 from refimpl.methods.calls import Setting
 from refimpl.methods.strategies import Methods
-from refimpl.run.config import Run
+from refimpl.run.config import COLLECTIVES, Run
 from refimpl.support.text import size
 from refimpl.world.ledger import Count
 from refimpl.world.topology import Grid, Nodes, scattered
@@ -64,7 +64,7 @@ def scattered_text(grid: Grid, nodes: Nodes, launcher: Mapping[str, str]) -> str
 
 
 def _ways(run: Run, methods: Methods, setting: Setting) -> str:
-    """Return by which messages the axes talk; that the collectives are not used, if one was named.
+    """Return by which messages the axes talk; on one rank, that named collectives are not used.
 
     ``ring collectives``; ``gtc messages``; ``ring collectives (partition), gtc messages``
     """
@@ -78,8 +78,10 @@ def _ways(run: Run, methods: Methods, setting: Setting) -> str:
     if theirs:
         where = f" ({'; '.join(theirs)})" if own else ""
         return ", ".join([f"{run.collectives} collectives{where}", *own])
-    unused = "" if run.collectives == "ring" else f" (not by --collectives {run.collectives})"
-    return (", ".join(own) or "nothing to send") + unused
+    if own:
+        return ", ".join(own)
+    unused = "" if run.collectives == COLLECTIVES else f" (not by --collectives {run.collectives})"
+    return "nothing to send" + unused
 
 
 def identity(run: Run, grid: Grid) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from refimpl.world.topology import Nodes
         ("serial", 1, {}, "ring", "nothing to send"),
         ("ddp", 1, {}, "native", "nothing to send (not by --collectives native)"),
         ("gtc", 4, {}, "ring", "gtc messages"),
-        ("onebit", 4, {}, "native", "onebit messages (not by --collectives native)"),
         (
             "gtc",
             4,
