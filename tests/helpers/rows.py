@@ -128,12 +128,27 @@ def others(option: Option) -> list[Any]:
     return [value for value in fit if value != option.default][: 1 if option.kind is float else 2]
 
 
+def composed(row: Strategy) -> bool:
+    """Tell whether a row is made of what rows before it have, and takes no steps of serial's."""
+    before = list(STRATEGIES.values())[: list(STRATEGIES).index(row.name)]
+    exact = row.gradient is SERIAL.gradient and row.block is None
+    return not exact and set(row.methods()) <= {
+        method for one in before for method in one.methods()
+    }
+
+
 def known(row: Strategy) -> set[str]:
-    """Return the options that a row before this one has, with shards as it has them or has not."""
+    """Return the options that a row before this one takes, sharded as it is sharded or is not."""
     before = list(STRATEGIES.values())[: list(STRATEGIES).index(row.name)]
     whole = row.partition is SERIAL.partition
     alike = [one for one in before if (one.partition is SERIAL.partition) == whole]
-    return {key for one in alike for key in one.options()}
+    return {
+        key
+        for one in alike
+        for key, option in one.options().items()
+        if key not in Lengths.options()
+        and any(not refused(usual(one, (key, value))) for value in others(option))
+    }
 
 
 def variants(row: Strategy, together: Collection[str] = ()) -> list[Case]:

@@ -79,6 +79,17 @@ def test_every_array_is_in_the_formula(stage, p, exact, microsteps):
                     assert rank.work_bytes == want.work, options
 
 
+@pytest.mark.parametrize("p, nodes", [(4, (0, 0, 1, 1)), (4, (0, 0, 0, 0)), (2, (0, 1))])
+def test_memory_counts_the_secondary_shard(p, nodes):
+    near = nodes.count(0)
+    for held in spawn(nodes, lambda comm: states(comm, stage=3, microsteps=2, secondary=True)):
+        want = per_rank(UNITS, p, 3, Bytes(4, 4, 4), microsteps=2, near=near)
+        padded = sum(p * -(-unit // p) for unit in UNITS)
+        assert want.secondary == held.near.shard.nbytes == 4 * padded / near
+        assert held.work_bytes == want.work and held.state_bytes == want.states
+        assert allocated(held) + held.near.shard.nbytes == want.total
+
+
 def test_each_kind_is_the_array_that_it_names():
     def kinds(comm):
         held = states(comm, exact=True, stage=stage, microsteps=3)
@@ -87,7 +98,7 @@ def test_each_kind_is_the_array_that_it_names():
         parameters = held.whole if held.shard is None else held.shard
         optimizer = sum(a.nbytes for a in held.states.values())
         own = (parameters.nbytes, held.accumulator.nbytes, optimizer)
-        return (*own, held.bucket.nbytes, gathered, reduced, held.encoded.nbytes)
+        return (*own, held.bucket.nbytes, gathered, reduced, held.encoded.nbytes, 0)
 
     for stage in (1, 2, 3):
         want = per_rank(UNITS, 3, stage, exact=True, microsteps=3)

@@ -4,16 +4,17 @@ P: parameters, every unit padded to a multiple of p; U: those of the largest uni
 per parameter of the parameter itself, its gradient and the optimizer's state; e: bytes of a number
 in a sum of gradients, z or, with ``exact``, 8::
 
-    stage   parameters   gradients   optimizer      bucket   gathered   reduced   encoded
-      0       a P          e P         o P           z U        -          -        8 U
-      1       a P          e P         o P / p       z U        -        e P / p    8 U
-      2       a P          e P / p     o P / p       z U        -          -        8 U
-      3       a P / p      e P / p     o P / p       z U       a U         -        8 U
+    stage  parameters  gradients  optimizer     bucket  gathered  reduced  encoded  secondary
+      0      a P         e P        o P          z U       -         -       8 U        -
+      1      a P         e P        o P / p      z U       -       e P / p   8 U        -
+      2      a P         e P / p    o P / p      z U       -         -       8 U        -
+      3      a P / p     e P / p    o P / p      z U      a U        -       8 U      a P / k
 
 The first three are the model states, kept from one micro-step to the next; the others are work
 space.  No bucket in stages 0 and 1 with one micro-step, unless ``exact``: the gradient is computed
 where it is kept.  Gathered is 2 a U with ``prefetch``; there is nothing to reduce if p = 1, and
-nothing encoded unless ``exact``.  Activations are the network's own matter.
+nothing encoded unless ``exact``.  A secondary shard is there on request, for a node that holds
+``near`` = k ranks of the group, k a divisor of p.  Activations are the network's own matter.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Memory(NamedTuple):
     gathered: float
     reduced: float
     encoded: float
+    secondary: float = 0
 
     @property
     def states(self) -> float:
@@ -73,6 +75,7 @@ def per_rank(
     microsteps: int = 1,
     exact: bool = False,
     prefetch: bool = False,
+    near: int | None = None,
 ) -> Memory:
     """Return the bytes of one rank, for units of these sizes in a partition group of p.
 
@@ -92,4 +95,5 @@ def per_rank(
         gathered=(1 + prefetch) * each.parameter * largest if stage == 3 else 0,
         reduced=summed * shard if stage == 1 and p > 1 else 0,
         encoded=8 * largest if exact else 0,
+        secondary=each.parameter * sum(-(-p * piece // near) for piece in pieces) if near else 0,
     )

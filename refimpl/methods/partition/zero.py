@@ -20,9 +20,8 @@ allocated once.  In stage 3 whole parameters live in one gather buffer, as long 
 unit: gathering a unit overwrites the one before it, and nothing here ever holds all parameters at
 once, neither to start (`initialise`), nor to evaluate, nor to save (`each`).
 
-The closed formula of what a step sends, and the options, are in
-`refimpl.methods.partition.stages`; gathers that run ahead of the computation in
-`refimpl.methods.partition.prefetch`.
+The closed formula of what a step sends, and the options, are in ``stages.py`` beside this file;
+gathers that run ahead of computation in ``prefetch.py``, that stay on a node in ``secondary.py``.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from refimpl.methods.partition.prefetch import Prefetch
+from refimpl.methods.partition.secondary import Secondary
 from refimpl.methods.protocol import Context, PartitionAxis
 from refimpl.nn import Layer
 from refimpl.state.tree import Leaf, Tree, branch, under
@@ -48,8 +48,8 @@ class ModelStates(PartitionAxis):
         Its partition group has p ranks.
     stage : int
         What is sharded, 0 to 3; stage 0 needs p = 1.
-    prefetch : bool
-        Stage 3: start to gather the next unit before one computes.
+    prefetch, secondary : bool
+        Stage 3: gather the next unit while one computes; gather for backward passes on nodes.
 
     Attributes
     ----------
@@ -59,12 +59,13 @@ class ModelStates(PartitionAxis):
         Optimizer state by name.
     """
 
-    def __init__(self, context: Context, stage: int, prefetch: bool = False) -> None:
+    def __init__(
+        self, context: Context, stage: int, prefetch: bool = False, secondary: bool = False
+    ) -> None:
         partition, layout, dtype = context.groups.partition, context.layout, context.dtype
         assert stage > 0 or partition.size == 1, "stage 0 replicates: p must be 1"
-        assert not prefetch or stage == 3
-        assert context.network is not None
-        assert context.optimizer is not None
+        assert prefetch + secondary <= (stage == 3), "these are for stage 3, and one at a time"
+        assert context.network is not None and context.optimizer is not None
         self.network, self.optimizer = context.network, context.optimizer
         self.partition, self.layout, self.collectives = partition, layout, context.collectives
         self.stage = stage
@@ -94,6 +95,7 @@ class ModelStates(PartitionAxis):
             assert self.collectives.ahead is not None
             in_steps, units = self.collectives.ahead, len(self.seats)
             self.ahead = Prefetch(partition, in_steps, self._seated, units)
+        self.near = Secondary(partition, self.seats, dtype) if secondary else None
 
         # Gradients: backward writes one unit at a time into the bucket; what is kept is the
         # accumulator.  Where the two would be equal, backward writes to the accumulator itself.
@@ -104,9 +106,8 @@ class ModelStates(PartitionAxis):
         self.bucket = np.zeros(0 if self.direct else largest, dtype)
         self.encoded = np.zeros(largest if exact else 0, np.int64)
         deferred = stage == 1 and partition.size > 1
-        self.gradient = (
-            np.zeros(layout.shard, self.accumulator.dtype) if deferred else self.accumulator
-        )
+        own = np.zeros(layout.shard if deferred else 0, self.accumulator.dtype)
+        self.gradient = own if deferred else self.accumulator
         self.states = self.optimizer.allocate(layout.shard, dtype)
         self._bind()
         self.initialise()
@@ -139,8 +140,12 @@ class ModelStates(PartitionAxis):
         if self.shard is None or not layer.parameters:
             return
         number = self.unit[layer.name]
-        if self.ahead is None or not self.ahead.complete(number):
+        if self.near and following < 0:
+            self.near.gather(number, self._seated(number), self.collectives)
+        elif self.ahead is None or not self.ahead.complete(number):
             self._gather(number)
+        if self.near and following > 0:
+            self.near.keep(number, self.seats[number])
         self._in_use.add(number % len(self._buffers))
         if self.ahead is not None:
             self.ahead.start(number + following)
@@ -165,8 +170,8 @@ class ModelStates(PartitionAxis):
     def reduce(self, layer: Layer, first: bool) -> None:
         """Take a unit's gradient: hop 1, then accumulate in what this rank keeps.
 
-        The reduce-scatter comes before the accumulation and the all-reduce of the gradient group
-        (hop 2) after the last one, so that hop 2 carries one shard a step.
+        The reduce-scatter comes before the accumulation, and hop 2, the all-reduce of the gradient
+        group, after the last one, so that it carries one shard a step.
         """
         if self.direct or not layer.parameters:
             return
@@ -265,8 +270,8 @@ class ModelStates(PartitionAxis):
     def each(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield name and value of every parameter, in order; a view, valid until the next one.
 
-        Stage 3 gathers unit by unit, so that a model can be digested or saved by ranks that
-        could not hold it.  Collective in the group: every rank goes to the end.
+        Stage 3 gathers unit by unit: a model can be digested or saved by ranks that could not
+        hold it.  Collective in the group: every rank goes to the end.
         """
         for number, unit in enumerate(self.layout.units):
             if self.shard is not None:
@@ -278,9 +283,8 @@ class ModelStates(PartitionAxis):
     def state_bytes(self) -> int:
         """Bytes of model states that this rank keeps between two micro-steps.
 
-        Parameters, accumulated gradients and optimizer state; with P parameters (padded),
-        4-byte floats and an optimizer of m states, the ddp formula is 4 P (2 + m), and each
-        sharded part is divided by p.
+        Parameters, accumulated gradients, optimizer state: with P parameters and m states of 4
+        bytes ddp's are 4 P (2 + m), and what is sharded is divided by p.
         """
         parameters = self.whole if self.shard is None else self.shard
         assert parameters is not None
@@ -291,6 +295,6 @@ class ModelStates(PartitionAxis):
     def work_bytes(self) -> int:
         """Bytes of this object's work space: what a unit passes through on its way."""
         arrays = [self.bucket, self.encoded, *self._buffers]
-        if self.gradient is not self.accumulator:
-            arrays.append(self.gradient)
+        arrays += [] if self.near is None else [self.near.shard]
+        arrays += [] if self.gradient is self.accumulator else [self.gradient]
         return sum(array.nbytes for array in arrays)
