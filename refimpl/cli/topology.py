@@ -55,7 +55,8 @@ def run(args: Any) -> int:
     from refimpl.methods.strategies import strategy
     from refimpl.run.config import MAPS
     from refimpl.run.report import scattered_text
-    from refimpl.world.topology import Nodes, drawing
+    from refimpl.world.drawing import drawing
+    from refimpl.world.topology import Nodes
 
     given = methods_of(args)
     row = strategy(args.strategy or strategies.simplest(args.n, given))

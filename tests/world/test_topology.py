@@ -3,7 +3,8 @@
 import pytest
 
 from refimpl.support.errors import UserError
-from refimpl.world.topology import Grid, Nodes, divisors, drawing
+from refimpl.world.drawing import drawing
+from refimpl.world.topology import Grid, Nodes, divisors
 
 
 def grids(largest=64):
