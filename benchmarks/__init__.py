@@ -3,6 +3,8 @@
     step.py           a training step on one rank beside its matrix products
     torch_hsdp.py     training beside PyTorch's
     compare_mpi.py    MPIs beside each other
+    bad_inputs.py     a thousand mistakes of users: each one line, on all ranks, nothing left
+    same_bits.py      the same bits and messages from two commits?
     surroundings.py   the environment variables of the ranks of both
     crossovers.py     from which length on the ring is the faster
     cluster/          a cluster in a box: slow links on one machine

@@ -47,8 +47,9 @@ class Faults:
     def check(self, gradient: np.ndarray, layout: Layout, members: tuple[int, ...]) -> None:
         """Look through a shard of floats, summed over so many ranks, for NaN and infinity.
 
-        One product g.g, which is finite if all g are, and overflows only beyond 1e19; 0.13 ns a
-        value, where an optimizer takes 2.  Integers have been looked at when they were made.
+        One product g.g, which is finite if all g are, and overflows only beyond 1e19; 0.12 ns a
+        value in the cache, 0.5 out of it, where an optimizer takes 2.  Integers have been looked
+        at when they were made.
         """
         if gradient.dtype.kind != "f" or np.isfinite(np.dot(gradient, gradient)):
             return

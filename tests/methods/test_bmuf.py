@@ -1,7 +1,11 @@
 """The block filter: its identities, and two older methods that it is in other words."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
+from loopback import spawn
+from tiny import trained
 
 from refimpl.methods.block.bmuf import Bmuf, block_update, start_of
 from refimpl.numerics.rng import stream
@@ -160,3 +164,31 @@ def test_options_that_cannot_be_meant_are_refused(wrong, match):
 @pytest.mark.parametrize("b, eta", [(1, 0.0), (2, 0.5), (4, 0.75), (8, 0.875)])
 def test_the_default_momentum_is_one_minus_one_over_the_models_averaged(b, eta):
     assert Bmuf().momentum(b) == eta
+
+
+@pytest.mark.parametrize("p, stage", [(1, 0), (2, 1), (2, 3)])
+def test_what_is_scored_is_w_and_training_goes_on_from_where_it_stood(p, stage):
+    """Also after an error in the middle of the scoring."""
+    seen = []
+
+    def watch(replica):
+        if replica.steps != 3:
+            return
+        stood = replica.partition.weights().copy()
+        for end in (False, True):
+            with suppress(ZeroDivisionError), replica.evaluated():
+                inside = replica.partition.weights().copy()
+                assert np.array_equal(inside, replica.block.model)
+                assert not np.array_equal(inside, stood)
+                if end:
+                    raise ZeroDivisionError
+            assert np.array_equal(replica.partition.weights(), stood)
+        seen.append(stood)
+
+    def body(comm):
+        trained(comm, **options, after=watch)
+
+    block = Bmuf(steps=3)
+    options = {"partition": p, "stage": stage, "gtc_group": 1, "block": block, "steps": 3}
+    spawn((0,) * 2 * p, body)
+    assert len(seen) == 2 * p

@@ -94,6 +94,13 @@ def test_the_formula_of_a_stage_gives_the_number_beside_it(p, exact):
         assert eval(formula.replace("V ", "V * "), values) == int(number.replace(",", ""))
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_the_stage_that_runs_is_marked_and_stage_3_alone_gathers_a_unit_at_a_time(stage):
+    text = table(Grid(1, 1, 4), Nodes.of(4), 1000, stage)
+    assert re.findall(r"stage (\d) .* <- this one", text) == [str(stage)]
+    assert ("one unit at a time" in text) == (stage == 3)
+
+
 def test_two_nodes_of_two_receive_a_half_instead_of_three_quarters():
     text = table(Grid(1, 1, 4), Nodes.of(4, 2), 1000, 3)
     assert re.search(r"flat ring .* 3,000 bytes = 3/4 V\n", text)
