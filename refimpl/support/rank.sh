@@ -2,7 +2,7 @@
 # rank.sh COMMAND ...: run one rank, and say so if a signal kills it.
 #
 # A launcher then kills all other ranks in no time, and says nothing of the first or names
-# another: MPICH's and Intel's look who has died when all have.  This is the parent of one rank, so
+# another: MPICH and Intel look who has died when all have.  This is the parent of one rank, so
 # it knows.  The rank writes where it is into descriptor 8, a file that has no name any more
 # (refimpl/run/place.py).
 
