@@ -443,6 +443,8 @@ ranks_of_job() {
     fi
 }
 
+set -- sh "$here/refimpl/support/rank.sh" "$@" # its parent, which says what kills it
+
 job=${SLURM_JOB_ID:-}${PBS_JOBID:-}${LSB_JOBID:-}
 [ -n "$job" ] && [ -z "$hostfile" ] || job=
 if [ -z "$ranks" ]; then

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as error:
         return endings.refuse(str(error), endings.STOPPED)
     except UserError as error:
-        return endings.refuse(str(error))
+        return endings.refuse(str(error), error.code)
     except MemoryError as error:
         return endings.refuse(f"not enough memory: {error or 'give less, or use more ranks'}")
     except KeyboardInterrupt:

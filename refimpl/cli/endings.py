@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -22,12 +23,16 @@ GRACE, GRACE_PER_RANK = 2.0, 0.1
 # How long the launcher has to pass on what a rank said before it is told to end the job.
 HEARD = 0.2
 
+# The exit code of a job in which a rank has waited for too long.
+HUNG = 3
+
 # The exit code of a process that nobody listens to any more: 128 + SIGPIPE.
 UNHEARD = 141
 
-
 # The exit code of a run that a signal has ended and that can go on: BSD's EX_TEMPFAIL.
 STOPPED = 75
+
+LEAVE = os._exit  # inside `staying`, too
 
 
 def refuse(message: str, code: int = 2) -> int:
@@ -127,6 +132,22 @@ def abort() -> int:
     _last_words(f"{report}refimpl: rank {mpi.COMM_WORLD.rank} failed, the job ends\n")
     mpi.COMM_WORLD.Abort(1)
     return 1
+
+
+def hung(report: str) -> None:
+    """Say where the ranks of a job stand that hangs, and end it with exit code 3.
+
+    Called beside a main thread that waits inside MPI, which may be no place to call MPI from then:
+    the launcher also ends a job of which a process has left.
+    """
+    mpi = several()
+    _last_words(f"refimpl: error: {report}")
+    if mpi is not None and mpi.Query_thread() == mpi.THREAD_MULTIPLE:
+        leaving = threading.Timer(2.0, LEAVE, (HUNG,))
+        leaving.daemon = True
+        leaving.start()
+        mpi.COMM_WORLD.Abort(HUNG)
+    LEAVE(HUNG)
 
 
 def _last_words(text: str) -> None:

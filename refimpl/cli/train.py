@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from refimpl.cli.arguments import filename, period, positive, whole
+from refimpl.cli.arguments import filename, period, positive, positive_number, whole
 from refimpl.cli.base import say, world
+from refimpl.cli.endings import hung
 from refimpl.cli.run_options import add_options, given, run_of
 from refimpl.support.errors import require
 
@@ -27,6 +28,15 @@ def add(commands: Any) -> None:
     )
     command.add_argument(
         "--log-every", type=whole, metavar="N", help="also log every Nth step of rank 0"
+    )
+    command.add_argument(
+        "--check-every", type=whole, metavar="N", help="compare the replicas every Nth step"
+    )
+    command.add_argument(
+        "--patience",
+        type=positive_number,
+        metavar="SECONDS",
+        help="end a job in which a rank waits longer for a message, and say where all stand",
     )
     command.add_argument("--json", action="store_true", help="print the summary as JSON")
     saving = command.add_argument_group("checkpoints (default: none)")
@@ -82,10 +92,12 @@ def run(args: Any) -> int:
     with together(comm):
         habits = replace(job.habits, **_habits(args))
         log_every = job.log_every if args.log_every is None else args.log_every
+        told = {"check_every": args.check_every, "patience": args.patience}
+        care = replace(job.care, **{k: v for k, v in told.items() if v is not None})
     try:
-        summary = replace(job, habits=habits, log_every=log_every).train(
-            (lambda text: None) if args.json else say
-        )
+        quiet = (lambda text: None) if args.json else say
+        job = replace(job, habits=habits, care=care, log_every=log_every)
+        summary = job.train(quiet, hung=hung)
     finally:
         if comm.rank == 0 and not resume and not out:
             with suppress(OSError):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,20 @@ def configuration(run: Run) -> dict[str, Any]:
     told["MODEL"] = plain.pop("model")
     told |= {f"the recipe's {name}": recipe.pop(name) for name in ("task", "warmup", "decay")}
     told |= {"--" + name.replace("_", "-"): value for name, value in (plain | recipe).items()}
-    return told | {"the version of refimpl": refimpl.__version__, "that of NumPy": np.__version__}
+    return told | {
+        "the version of refimpl": refimpl.__version__,
+        "the digest of its code": code(),
+        "the version of NumPy": np.__version__,
+    }
+
+
+@cache
+def code() -> str:
+    """Return the digest of all files of this package, as they were at first asking."""
+    top, told = Path(refimpl.__file__).parent, hashlib.sha256()
+    for path in sorted(top.rglob("*.py")):
+        told.update(f"{path.relative_to(top)}\n".encode() + path.read_bytes())
+    return told.hexdigest()[:16]
 
 
 def data(task: Any) -> dict[str, Any]:

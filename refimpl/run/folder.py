@@ -6,6 +6,7 @@
     model.py         the model file's text, so that the run can be opened without it
     metrics.jsonl    one line per epoch, written as it happens
     steps.jsonl      with --log-every N, a line of rank 0's per N steps
+    flight.txt       with --patience, of a run that hung: where its ranks stood; flight-rank-*.json
     model.npz        the parameters by name, at the end
     task.npz         what the task needs to score or decode other data, at the end
     summary.json     the figures, at the very end: a folder that has it is a finished run

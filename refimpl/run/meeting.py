@@ -9,6 +9,7 @@ from refimpl.collectives import small
 from refimpl.methods import faults
 from refimpl.methods.protocol import GradientAxis
 from refimpl.methods.step import LOSS_UNIT, Loss
+from refimpl.run.stragglers import Clock, stragglers
 from refimpl.support.errors import Diverged
 from refimpl.world.communicator import Communicator
 from refimpl.world.ledger import Count, summed
@@ -21,7 +22,7 @@ class Meeting:
     """What all ranks ask each other.  Every method that says so is collective."""
 
     def __init__(self, comm: Communicator, seen: faults.Faults, lr: float) -> None:
-        self.comm, self.seen = comm, seen
+        self.comm, self.seen, self.clock = comm, seen, Clock()
         self.remedy = f"; lower --lr (it is {lr:g}) or set --clip"
 
     @property
@@ -55,8 +56,13 @@ class Meeting:
             raise Diverged(f"training diverged by step {step}: {what}{self.remedy}")
 
     def told(
-        self, mine: dict[str, Count], gradient: GradientAxis
-    ) -> tuple[dict[str, Count], dict[str, Any]]:
-        """Return what all ranks have sent, and the epoch of their gradient axes.  Collective."""
-        each = self.comm.allgather_object((mine, gradient.told()))
-        return summed(sent for sent, _ in each), gradient.epoch([told for _, told in each])
+        self, mine: dict[str, Count], gradient: GradientAxis, seconds: float
+    ) -> tuple[dict[str, Count], dict[str, Any], list[dict[str, Any]]]:
+        """Return what all ranks have sent, the epoch of their gradient axes, and who was slow.
+
+        ``seconds``: how long the epoch took.  Collective.
+        """
+        each = self.comm.allgather_object((mine, gradient.told(), self.clock.told()))
+        sent, told, computed = zip(*each, strict=True)
+        slow = stragglers(computed, seconds, self.comm.nodes)
+        return summed(sent), gradient.epoch(told), slow

@@ -113,7 +113,8 @@ class Ready:
         number = self.grid.micro_batch(self.comm.rank, microstep, self.recipe.microsteps)
         index = self.batches.index(self.step, number)
         x, y = self._x[: index.size], self._y[: index.size]
-        self.task.train.take(index, x, y)
+        with self.comm.events.during("compute", "batch"):
+            self.task.train.take(index, x, y)
         return x, y
 
     def outputs(self, examples: Examples, index: NDArray[np.int64]) -> np.ndarray:

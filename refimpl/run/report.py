@@ -12,6 +12,7 @@ from typing import Any
 from refimpl.methods import traffic
 from refimpl.methods.calls import Setting
 from refimpl.methods.strategies import Methods
+from refimpl.run import stragglers
 from refimpl.run.config import COLLECTIVES, Run
 from refimpl.support.text import size
 from refimpl.world.ledger import Count
@@ -113,6 +114,7 @@ def epoch_text(line: dict[str, Any]) -> str:
     note = "" if line["accepted"] else "; worse, weights restored"
     changed, dev, sent = line["realigned"], line["dev"], line["ledger"]
     note += "" if changed is None else f"; {changed:.1%} of the targets re-aligned"
+    note += stragglers.told(line["stragglers"])
     return (
         f"epoch {line['epoch']}: loss {line['loss']:.4f}, dev loss {dev['loss']:.4f}, "
         f"dev FER {dev['frame_error_rate']:.2%}, lr {line['lr']:.4g}, "

@@ -6,12 +6,14 @@ It may have other ranks, and then another grid: the micro-batches of a step stay
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from refimpl.methods import strategies
 from refimpl.run import alike, claim
+from refimpl.run.care import Care, Watcher
 from refimpl.run.config import Run, override
 from refimpl.run.folder import RunFolder
 from refimpl.run.modelfile import ModelFile
@@ -43,6 +45,7 @@ class Job:
     run: Run
     model: ModelFile
     habits: Habits = field(default_factory=Habits)
+    care: Care = field(default_factory=Care)
     log_every: int = 0
     resumed: bool = False
     saved: Checkpoint | None = None
@@ -54,6 +57,7 @@ class Job:
             folder = RunFolder.begun(path)
             told = folder.told()
             habits = typed(Habits, told.get("habits", {}), "checkpoint habit")
+            care = typed(Care, told.get("care", {}), "kind of care")
             if comm.rank == 0:
                 clear(path)
             complete = checkpoint.steps(path / CHECKPOINTS)
@@ -62,7 +66,7 @@ class Job:
             name, file = Path(run.model).stem, str(path / "model.py")
             model = ModelFile.parse(name, folder.model_text(), file)
         log_every = int(told.get("log_every", 0))
-        return cls(comm, path, run, model, habits, log_every, True, saved)
+        return cls(comm, path, run, model, habits, care, log_every, True, saved)
 
     def changed(self, given: dict[str, Any]) -> Job:
         """Return the job with what was given again of its `Run`, by field, on these ranks.
@@ -98,13 +102,19 @@ class Job:
             new = replace(new, recipe=replace(new.recipe, microsteps=microsteps))
         return replace(self, run=new)
 
-    def train(self, say: Say, saving: type[Checkpoints] = Checkpoints) -> dict[str, Any]:
-        """Train to the end and return the summary.  Collective."""
+    def train(
+        self,
+        say: Say,
+        saving: type[Checkpoints] = Checkpoints,
+        hung: Callable[[str], None] = print,
+    ) -> dict[str, Any]:
+        """Train to the end and return the summary; ``hung`` ends a job that hangs.  Collective."""
         comm, run, config = self.comm, self.run, self.run.to_dict()
         with Trainer(comm, run, self.model, say, self.log_every) as trainer:
             if self.saved is not None:
                 trainer.go_on(self.saved)
-            told = {"habits": asdict(self.habits), "log_every": self.log_every}
+            told: dict[str, Any] = {"habits": asdict(self.habits), "care": asdict(self.care)}
+            told["log_every"] = self.log_every
             folder = None
             with together(comm):
                 if comm.rank == 0 and self.resumed:
@@ -112,15 +122,16 @@ class Job:
                     folder.go_on(config, trainer.epochs, trainer.step)
                 elif comm.rank == 0:
                     folder = RunFolder.create(self.path, config, self.model.text, told)
-            checkpoints = None
+            checkpoints, layout = None, trainer.replica.context.layout
             if self.habits.any:
-                layout = trainer.replica.context.layout
                 head = {"config": config, "grid": asdict(trainer.grid)}
                 checkpoints = saving(
                     trainer.comm, trainer.grid, layout, self.path, head, self.habits, trainer.say
                 )
                 checkpoints.saved = None if self.saved is None else trainer.step
-            return trainer.train(folder, checkpoints)
+            groups, step, saves = trainer.groups, trainer.step, self.habits.any
+            watcher = Watcher(self.care, groups, layout, step, self.path, hung, saves)
+            return trainer.train(folder, checkpoints, watcher)
 
 
 def left_by_this_job(out: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from refimpl.optim.schedule import Newbob
+from refimpl.run.care import Watcher
 from refimpl.run.config import Run
 from refimpl.run.folder import RunFolder, save
 from refimpl.run.meeting import Meeting
@@ -65,7 +66,10 @@ class Trainer(Ready):
         return Epoch(self.step, self.comm.ledger, saved)
 
     def train(
-        self, folder: RunFolder | None = None, checkpoints: Checkpoints | None = None
+        self,
+        folder: RunFolder | None = None,
+        checkpoints: Checkpoints | None = None,
+        watcher: Watcher | None = None,
     ) -> dict[str, Any]:
         """Run all epochs that are left and return the summary; rank 0 writes it to a folder."""
         per_epoch = self.batches.steps_per_epoch
@@ -81,11 +85,13 @@ class Trainer(Ready):
         with (
             folder or nullcontext(),
             checkpoints or nullcontext(),
+            watcher or nullcontext(),
+            self.comm.events.listen(self.meeting.clock),
             np.errstate(over="ignore", invalid="ignore"),
         ):
             while self.step < total and not self.stopped:
                 end = min(total, self.epoch.first + per_epoch)
-                rate = self._steps(end, folder, checkpoints)
+                rate = self._steps(end, folder, checkpoints, watcher)
                 self._conclude(rate, folder)
                 if checkpoints is not None and self.step < total and not self.stopped:
                     checkpoints.between(self.step, self.state)
@@ -110,7 +116,13 @@ class Trainer(Ready):
                 f"{self.batches.steps_per_epoch}, and evaluated there: it cannot be made longer"
             )
 
-    def _steps(self, end: int, folder: RunFolder | None, checkpoints: Checkpoints | None) -> float:
+    def _steps(
+        self,
+        end: int,
+        folder: RunFolder | None,
+        checkpoints: Checkpoints | None,
+        watcher: Watcher | None,
+    ) -> float:
         """Take steps until ``end`` and average what blocks there are; return the last rate."""
         per_epoch, first = self.batches.steps_per_epoch, self.epoch.first
         title = f"epoch {first // per_epoch + 1}"
@@ -131,6 +143,8 @@ class Trainer(Ready):
                     folder.log_step(line)
                 progress.advance()
                 self.meeting.between(self.step - first, end - first)
+                if watcher is not None:
+                    watcher.after(self.step, self.state)
                 if checkpoints is not None and self.step < end:
                     checkpoints.between(self.step, self.state)
         finally:
@@ -144,7 +158,9 @@ class Trainer(Ready):
         """End an epoch: evaluate, decide the learning rate, re-align, say and write its line."""
         epoch = self.epoch.first // self.batches.steps_per_epoch + 1
         frames = (self.step - self.epoch.first) * self.frames_per_step
-        sent, compression = self.meeting.told(self.epoch.sent(), self.replica.gradient)
+        sent, compression, slow = self.meeting.told(
+            self.epoch.sent(), self.replica.gradient, self.epoch.seconds
+        )
         self.traffic = {link: self.traffic[link] + count for link, count in sent.items()}
         self.loss = self.meeting.mean_loss(self.epoch.losses, frames)
         self.seconds += self.epoch.seconds
@@ -173,6 +189,7 @@ class Trainer(Ready):
             "seconds": self.epoch.seconds,
             "frames_per_second": frames / self.epoch.seconds,
             "ledger": plain(sent),
+            "stragglers": slow,
             **self._statistics(compression),
         }
         with together(self.comm):

@@ -34,8 +34,11 @@ LONGEST, LAST, THEIRS = 2000, 400, 500
 class UserError(Exception):
     """A mistake of the caller's; its text is the one line that the caller sees.
 
-    Lines of a text that others have written, such as an exception's, are joined.
+    Lines of a text that others have written, such as an exception's, are joined.  ``code`` is the
+    exit code of a job that it ends.
     """
+
+    code = 2
 
     def __init__(self, message: str) -> None:
         line = " ".join(filter(None, map(str.strip, message.splitlines())))
@@ -46,6 +49,12 @@ class UserError(Exception):
 
 class Diverged(UserError):
     """A run whose loss is not finite any more; raised on all ranks."""
+
+
+class Drifted(UserError):
+    """A run whose replicas are not equal any more; raised on all ranks."""
+
+    code = 4
 
 
 class Stopped(UserError):

@@ -65,7 +65,7 @@ def same(comm: Communicator, values: Mapping[str, Any]) -> None:
         other = next((text for text in texts if text != texts[0]), None)
         if other is not None:
             (ours, theirs) = (
-                f"{text[:60]} on {_ranks([r for r, one in enumerate(texts) if one == text])}"
+                f"{text[:60]} on {named([r for r, one in enumerate(texts) if one == text])}"
                 for text in (texts[0], other)
             )
             odd.append(f"{name} is {ours} but {theirs}")
@@ -73,14 +73,17 @@ def same(comm: Communicator, values: Mapping[str, Any]) -> None:
     raise UserError(f"ranks differ: {'; '.join(odd[:3])}{more}: give the same to all ranks")
 
 
-def _ranks(ranks: list[int]) -> str:
-    """Return ranks in words.
+def named(ranks: list[int], nodes: tuple[int, ...] = ()) -> str:
+    """Return ranks in words; with their nodes, if the nodes of all are given.
 
-    >>> _ranks([1]), _ranks([1, 2]), _ranks(list(range(1, 9)))
+    >>> named([1]), named([1, 2]), named(list(range(1, 9)))
     ('rank 1', 'ranks 1, 2', 'ranks 1, 2, 3, 4 and 4 more')
+    >>> named([3], nodes=(0, 0, 1, 1))
+    'rank 3 (node 1)'
     """
+    shown = [f"{rank} (node {nodes[rank]})" if nodes else str(rank) for rank in ranks[:4]]
     more = f" and {len(ranks) - 4} more" if len(ranks) > 4 else ""
-    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks[:4]))}{more}"
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(shown)}{more}"
 
 
 def on_first_rank(comm: MPI.Comm, work: Callable[[], T]) -> T:

@@ -53,9 +53,11 @@ class Place:
         self.bin.mkdir()
         shutil.copy(CHECKOUT / "run_mpi.sh", self.checkout)
         shutil.copy(CHECKOUT / "setup.cfg", self.checkout)
-        helper = Path("refimpl/support/surroundings.py")
-        (self.checkout / helper).parent.mkdir(parents=True)
-        shutil.copy(CHECKOUT / helper, self.checkout / helper)
+        support = Path("refimpl/support")
+        (self.checkout / support).mkdir(parents=True)
+        for helper in ("surroundings.py", "rank.sh"):
+            shutil.copy(CHECKOUT / support / helper, self.checkout / support)
+        self.parent = ["sh", str(self.checkout / support / "rank.sh")]  # of every rank
         self.command("python3", f'exec "{sys.executable}" "$@"')
 
     def command(self, name, text):
@@ -221,8 +223,9 @@ def test_wrong_variable_is_one_line_with_culprit_and_remedy(fake, name, value, r
 def test_main_job_is_acoustic_training_on_four_ranks(fake):
     place, run = fake
     assert run().returncode == 0
-    ranks, python, *program = (place.words()[:2], place.words()[2], *place.words()[3:])
-    assert ranks == ["-n", "4"]
+    ranks, parent = place.words()[:2], place.words()[2:4]
+    python, *program = place.words()[4:]
+    assert ranks == ["-n", "4"] and parent == place.parent
     assert python.endswith("python3")
     train = ["train", "acoustic_mlp", "--strategy", "ddp"]
     assert program == [*SAFELY, "-m", "refimpl", *train]
@@ -240,7 +243,8 @@ def test_words_of_the_launcher_stand_before_ours(fake):
     place, run = fake
     place.launcher("launch")
     run("-n", "2", "train", "mlp", MPIEXEC="launch --mpi=pmix -v")
-    assert place.words()[:5] == ["--mpi=pmix", "-v", "-n", "2", str(place.bin / "python3")]
+    rest = [*place.parent, str(place.bin / "python3")]
+    assert place.words()[:7] == ["--mpi=pmix", "-v", "-n", "2", *rest]
 
 
 def test_exit_code_is_passed_on(fake):

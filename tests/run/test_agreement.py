@@ -1,5 +1,6 @@
 """Ranks that were told, read or built different things are refused before the first step."""
 
+import threading
 from dataclasses import replace
 
 import idx_files
@@ -8,6 +9,8 @@ import pytest
 from launch import apart, launched, needs_mpiexec
 from loopback import spawn
 
+import refimpl
+from refimpl.run import alike
 from refimpl.run.alike import digest_of
 from refimpl.run.compare import compare
 from refimpl.run.config import Recipe, Run
@@ -73,6 +76,29 @@ def test_a_rank_that_was_told_something_else_is_named_with_the_option(message):
         Trainer(comm, run, ModelFile.open("mlp", comm), lambda text: None)
 
     refused_on_all(f"^ranks differ: {message}", body)
+
+
+def test_a_rank_whose_code_is_another_is_named(monkeypatch):
+    here = threading.local()
+    monkeypatch.setattr(alike, "code", lambda: here.code)
+
+    def body(comm):
+        here.code = "other" if comm.rank == 1 else "same"
+        Trainer(comm, RUN, ModelFile.open("mlp", comm), lambda text: None)
+
+    message = "the digest of its code is 'same' on ranks 0, 2 but 'other' on rank 1"
+    refused_on_all(f"^ranks differ: {message}", body)
+
+
+def test_the_digest_of_the_code_is_of_names_and_contents(tmp_path, monkeypatch):
+    monkeypatch.setattr(refimpl, "__file__", str(tmp_path / "__init__.py"))
+    seen = set()
+    for name, text in ("a.py", "1"), ("a.py", "2"), ("b.py", "2"), ("sub/b.py", "2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        seen.add(alike.code.__wrapped__())
+        assert alike.code.__wrapped__() in seen
+    assert len(seen) == 4
 
 
 @pytest.mark.parametrize(
