@@ -61,7 +61,8 @@ def run_of(case: Case, micro_batches=8, **changes) -> Run:
 def job(comm, path, run, **habits) -> Job:
     """Return a new run's job, saved after every fourth step."""
     model = ModelFile.parse("net", MODEL, "net.py")
-    return Job(comm, path, run, model, Habits(**{"steps": 4, "background": False} | habits), 2)
+    habits = Habits(**{"steps": 4, "background": False} | habits)
+    return Job(comm, path, run, model, habits, log_every=2)
 
 
 def until(after: int) -> type[Checkpoints]:
