@@ -132,7 +132,7 @@ def sh(script: str, **options) -> subprocess.CompletedProcess:
     return done
 
 
-def user(command: str, timeout: float = 240, **variables: str) -> tuple[int, str]:
+def user(command: str, timeout: float = 600, **variables: str) -> tuple[int, str]:
     """Run a command as the user, in the checkout; return its exit code and all that it said."""
     said = " ".join(f"export {name}='{value}';" for name, value in variables.items())
     try:
