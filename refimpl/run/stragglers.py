@@ -14,7 +14,7 @@ from typing import Any
 from refimpl.world.events import Event, Listener
 
 FACTOR = 2.0  # times what half of the ranks need
-SHARE = 0.1  # of an epoch's time: what is less does not matter, and may be chance
+SHARE, LEAST = 0.1, 0.1  # of an epoch's time, and seconds: less does not matter, or is chance
 
 
 class Clock(Listener):
@@ -53,7 +53,7 @@ def stragglers(
     return [
         {"rank": rank, "node": node, "seconds": mine, "median": median}
         for rank, (mine, node) in enumerate(zip(computed, nodes, strict=True))
-        if mine > FACTOR * median and mine - median > SHARE * seconds
+        if mine > FACTOR * median and mine - median > max(SHARE * seconds, LEAST)
     ]
 
 
