@@ -192,3 +192,22 @@ def test_what_is_scored_is_w_and_training_goes_on_from_where_it_stood(p, stage):
     options = {"partition": p, "stage": stage, "gtc_group": 1, "block": block, "steps": 3}
     spawn((0,) * 2 * p, body)
     assert len(seen) == 2 * p
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_every_block_is_averaged_and_momentum_starts_anew_unless_it_is_kept(keep):
+    def body(comm):
+        velocity = []
+
+        def after(replica):
+            (state,) = replica.partition.states.values()
+            velocity.append(state.any())
+
+        block = Bmuf(steps=2, keep_momentum=keep)
+        options = {"gtc_group": 1, "block": block, "steps": 6, "end": False}
+        replica = trained(comm, after=after, **options).replica
+        return replica.block.synchronised, [bool(v) for v in velocity]
+
+    for synchronised, moving in spawn((0, 0), body):
+        assert synchronised == 3
+        assert moving == [True, keep] * 3

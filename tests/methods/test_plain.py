@@ -44,3 +44,31 @@ def test_a_replica_takes_the_plain_steps_to_the_bit_and_sends_as_much(n, microst
         return trained(comm, microsteps, optimizer, steps=4)
 
     assert spawn((0,) * n, replica) == spawn((0,) * n, plainly)
+
+
+def test_a_clipped_step_moves_by_the_norm_that_is_allowed_and_no_other_is_changed():
+    """Plain SGD moves by lr times the mean gradient, or by lr clip along it."""
+
+    def moved(clip):
+        def body(comm):
+            held = []
+            tiny.trained(
+                comm,
+                micro_batches=2,
+                steps=1,
+                exact=False,
+                clip=clip,
+                optimizer="sgd",
+                before=lambda r: held.append(r.partition.whole.copy()),
+                after=lambda r: held.append(r.partition.whole.copy()),
+            )
+            return held[0] - held[1]
+
+        return spawn((0,), body)[0]
+
+    free, wide, tight = moved(None), moved(1e6), moved(0.01)
+    assert np.array_equal(free, wide)
+    # The decay of tiny's optimizers is the same part of all; what is left is lr clip long.
+    tighter = moved(0.02) - tight
+    assert np.linalg.norm(tighter) == pytest.approx(0.05 * 0.01, rel=1e-3)
+    assert np.linalg.norm(free - tight) > 0.01

@@ -61,3 +61,32 @@ def test_the_largest_term_that_is_let_in_cannot_overflow_the_sum():
         q = np.zeros(1, np.int64)
         fixed.encode(largest, q)
         assert int(q[0]) * count < 2**63
+
+
+class Heard:
+    def __init__(self):
+        self.told, self.noticed = [], []
+
+    def tell(self, what):
+        self.told.append(what)
+
+    def notice(self, what):
+        self.noticed.append(what)
+
+
+@pytest.mark.parametrize("size, noticed", [(0.0, 0), (2.0**-42, 1), (2.0**-41, 1), (2.0**-40, 0)])
+def test_what_is_added_as_nothing_is_noticed_and_true_zeros_are_not(size, noticed):
+    heard, out = Heard(), np.ones(3, np.int64)
+    FixedPoint(1, faults=heard).encode(np.full(3, -size), out)
+    assert len(heard.noticed) == noticed and heard.told == []
+    assert (out == 0).all() == (size < 2.0**-40)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, 1e30])
+def test_zeros_stand_for_a_piece_that_cannot_be_added(bad):
+    heard, out = Heard(), np.ones(PIECE + 2, np.int64)
+    x = np.ones(PIECE + 2)
+    x[3] = bad
+    FixedPoint(1, faults=heard).encode(x, out)
+    assert len(heard.told) == 1 and not out[:PIECE].any()
+    assert out[PIECE:].tolist() == [1 << FRACTION_BITS] * 2

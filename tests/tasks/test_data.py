@@ -13,6 +13,7 @@ from refimpl.support.errors import UserError
 from refimpl.tasks.batches import Batches
 from refimpl.tasks.images import idx, toy
 from refimpl.tasks.images.task import ImageExamples, ImageTask
+from refimpl.tasks.scoring import classification
 
 
 def epoch(batches, number):
@@ -176,3 +177,11 @@ def test_a_gzip_file_that_grows_without_end_is_read_no_further_than_its_header_s
 def test_a_saved_image_task_with_another_width_is_refused_by_name(inputs):
     with pytest.raises(UserError, match="image value inputs is"):
         ImageTask.restore({"inputs": inputs})
+
+
+def test_a_loss_is_the_mean_over_examples_and_an_error_rate_their_share():
+    examples = ImageExamples(np.zeros((7, 2, 2), np.uint8), np.arange(7).astype(np.uint8))
+    outputs = lambda examples, index: np.zeros((len(index), 10), np.float32)  # noqa: E731
+    found = classification(examples, outputs, Alone())
+    assert found["loss"] == pytest.approx(np.log(10), rel=1e-9)
+    assert found["frame_error_rate"] == 6 / 7 and found["frames"] == 7

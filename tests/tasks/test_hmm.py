@@ -1,6 +1,7 @@
 """States, targets and statistics, by hand."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +66,14 @@ def test_flat_start_takes_quiet_ends_for_silence():
     features = np.array(loudness, dtype=np.float32)[:, None] + np.zeros(4, dtype=np.float32)
     got = flat_start(said, STATES, features)
     assert got.tolist() == [0, 0, 1, 2, 3, 3, 4, 4, 5, 5, 0, 1, 2]
+
+
+@pytest.mark.parametrize("third, begin", [(3.1, 4), (2.9, 8)])
+def test_flat_start_begins_where_a_third_of_the_range_is_passed(third, begin):
+    said = STATES.of(("ah",))
+    loudness = [0, 0, 0, 0, third, third, third, third, 9, 9, 9, 0, 0, 0]
+    got = flat_start(said, STATES, np.array(loudness, np.float32)[:, None])
+    assert np.flatnonzero(got >= 3)[0] == begin
 
 
 def test_flat_start_takes_ends_too_short_for_silence_for_speech():

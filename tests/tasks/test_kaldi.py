@@ -75,6 +75,7 @@ def test_tabs_and_blank_lines_are_fine(tmp_path):
         ({"wav.scp": "a wavs/a.wav\nb wavs/c.wav\n"}, "scp:2: recording b: no file .*c.wav"),
         ({**SEGMENTED, "segments": "a rec 0 0.2\nb new 0 1\n"}, "segments:2: .*cut from new"),
         ({**SEGMENTED, "segments": "a rec 0.5 0.2\nb rec 0 1\n"}, "segments:1: .*0.5 to 0.2"),
+        ({**SEGMENTED, "segments": "a rec 0.2 0.2\nb rec 0 1\n"}, "segments:1: .*0.2 to 0.2"),
         ({**SEGMENTED, "segments": "a rec 0 x\nb rec 0 1\n"}, "segments:1: 0 x are not numbers"),
         ({**SEGMENTED, "segments": "a rec 0\nb rec 0 1\n"}, "segments:1: a needs a recording"),
         ({**SEGMENTED, "segments": "a rec 0 1\n"}, "b is in .*text but not in .*segments"),
