@@ -94,7 +94,7 @@ CASES = {
         '\'if [ -z "$SLURM_RESTART_COUNT" ]; then '
         f"{LONG}; else {TRAIN}; fi'); until grep -q epoch $OUT/o; do sleep .2; done; "
         "scontrol requeue $id; scontrol update job=$id starttime=now; "
-        "until [ -e $OUT/run/summary.json ]; do sleep .5; done; tail -n 3 $OUT/o",
+        "until grep -q folder: $OUT/o; do sleep .5; done; tail -n 3 $OUT/o",
         "run folder",
     ),
     "a user's mistake": (f"salloc -Q {TWO} ./run_mpi.sh train nosuch", "no model 'nosuch'"),
