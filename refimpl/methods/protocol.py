@@ -201,20 +201,34 @@ class BlockAxis(Axis):
     """How the blocks' models become one.
 
     ``steps``: local steps of a block.  ``resets``: whether the optimizer begins a block without
-    memory.  ``model``: (shard,), what is evaluated and saved.
+    memory.  ``model``: (shard,), what is evaluated and saved.  ``early``: so many steps before the
+    end of a block `prepare` is called; 0, never.  ``together``: whether all groups hold one model
+    since the last sync.
     """
 
     steps: int
     resets: bool
     model: np.ndarray
+    early: int = 0
+    together: bool = True
 
     def begin(self, weights: np.ndarray) -> None:
         """Take the initial model (shard,), the same on all ranks with this shard."""
         raise NotImplementedError
 
-    def sync(self, weights: np.ndarray) -> None:
-        """End a block: set the weights (shard,) to the start of the next.  Collective."""
+    def prepare(self, weights: np.ndarray) -> None:
+        """Take the weights (shard,) that the coming sync is about; sends nothing."""
+
+    def sync(self, weights: np.ndarray, closing: bool = False) -> None:
+        """End a block: set the weights (shard,) to the start of the next.  Collective.
+
+        ``closing``: bring all groups together, as `model` is to be evaluated.
+        """
         raise NotImplementedError
+
+    def said(self) -> Statistics:
+        """Return what the formula of the last sync depends on, without a message."""
+        return {}
 
     def start(self) -> np.ndarray:
         """Return where the block that begins starts from (shard,): what `sync` set."""
@@ -269,7 +283,11 @@ class GradientMethod(Method):
 
 @dataclass(frozen=True)
 class BlockMethod(Method):
-    """A method of the block axis."""
+    """A method of the block axis; ``together``: all groups hold one model after every sync."""
+
+    @property
+    def together(self) -> bool:
+        return True
 
     def build(self, context: Context) -> BlockAxis:
         """Return what runs.  Collective."""

@@ -168,8 +168,12 @@ class Replica:
             self.events.tell("combined", gradient)
             self._update(gradient, lr)
         self.steps += 1
-        if self.block is not None and self.steps - self.block_start == self.block.steps:
-            self.end_block(lr)
+        if self.block is not None:
+            left = self.block.steps - (self.steps - self.block_start)
+            if left == self.block.early > 0:
+                self.block.prepare(self.partition.weights())
+            if left == 0:
+                self._sync(self.block, lr, closing=False)
         return loss
 
     def _check(self, gradient: np.ndarray) -> None:
@@ -225,22 +229,24 @@ class Replica:
     # ---------------------------------------------------------------------------- one block
 
     def end_block(self, lr: float) -> None:
-        """Average the models over the blocks and filter them, if any step was taken since.
+        """Bring all models together, if they are not: average them over the blocks and filter.
 
         What gradients still owe is settled first, perhaps by one more optimizer step; the
         optimizer starts the next block without memory unless that is to be kept.  Collective.
         """
-        if self.block is None or self.steps == self.block_start:
-            return
+        if self.block and not (self.steps == self.block_start and self.block.together):
+            self._sync(self.block, lr, closing=True)
+
+    def _sync(self, block: BlockAxis, lr: float, closing: bool) -> None:
         self.block_start = self.steps
         with self.events.during("phase", "end of block"):
             owed = self.gradient.settle(self.partition.gradient)
             if owed is not None:
                 self._update(owed, lr)
             weights = self.partition.weights()
-            self.block.sync(weights)
+            block.sync(weights, closing)
             self.partition.replace(weights)
-        if self.block.resets:
+        if block.resets:
             self.optimizer.reset(self.partition.states)
 
     @contextmanager
@@ -253,7 +259,7 @@ class Replica:
         if self.block is None:
             yield
             return
-        assert self.steps == self.block_start, "a block is open: its models were not averaged"
+        assert self.steps == self.block_start and self.block.together, "models are apart"
         self._hold(self.block.model)
         try:
             yield

@@ -36,11 +36,13 @@ def step_calls(
     yield from _norm_calls(setting)
 
 
-def sync_calls(methods: Methods, setting: Setting, owed: bool = True) -> Iterator[Call]:
+def sync_calls(
+    methods: Methods, setting: Setting, owed: bool = True, said: Sequence[Statistics] = ()
+) -> Iterator[Call]:
     """Yield what all ranks send when a block ends: for a step that is owed, and for models.
 
     ``owed``: whether the step that settling could make is made; else its norm and its parameters
-    are not sent.
+    are not sent.  ``said``: what the block axis `BlockAxis.said`, by rank.
     """
     if methods.block is None or setting.grid.blocks == 1:
         return
@@ -50,7 +52,7 @@ def sync_calls(methods: Methods, setting: Setting, owed: bool = True) -> Iterato
         if owed:
             yield from _norm_calls(setting)
             yield from methods.partition.publishing(setting)
-    yield from methods.block.traffic(setting)
+    yield from methods.block.traffic(setting, said)
     yield from methods.partition.publishing(setting)
 
 

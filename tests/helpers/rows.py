@@ -176,7 +176,7 @@ FEW = list(dict.fromkeys([*EVERY, *(variants(row)[-1] for row in STRATEGIES.valu
 
 
 class Phase(NamedTuple):
-    """A step, or the end of a block: what a rank sent, and what its gradient axis then said.
+    """A step, or the end of a block: what a rank sent, and what its axis for that then said.
 
     ``updated``: whether the optimizer took a step in it.
     """
@@ -206,7 +206,8 @@ class Watch(Listener):
 
     def end(self, event):
         if event.name in self.NAMES:
-            said = self.replica.gradient.statistics()
+            step, block = event.name == self.NAMES[0], self.replica.block
+            said = self.replica.gradient.statistics() if step else block.said()
             sent = self.ledger.by_purpose()
             self.phases.append(Phase(event.name, self.updated, sent, said))
             self.ledger.clear()

@@ -101,7 +101,7 @@ def compresses_without_residual(self, gradient, right=ThresholdCompression.compr
     self.residual.fill(0)
 
 
-def representatives_only(self, weights, right=BlockMomentum.sync):
+def representatives_only(self, weights, closing=False, right=BlockMomentum.sync):
     """Only representatives take the filtered model; the others go on with their own."""
     kept = weights.copy()
     right(self, weights)

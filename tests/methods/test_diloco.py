@@ -1,11 +1,14 @@
 """The outer optimizer: Nesterov's SGD, torchft's numbers, BMUF in other words, plain averaging."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
 from axes import Alone, context
 
-from refimpl import collectives
+from refimpl import collectives, nn
+from refimpl.methods import traffic
 from refimpl.methods.block.bmuf import Bmuf, block_update
 from refimpl.methods.block.diloco import DiLoCo, outer_step
 from refimpl.methods.calls import Setting
@@ -13,7 +16,7 @@ from refimpl.methods.strategies import strategy
 from refimpl.numerics.rng import stream
 from refimpl.support.errors import UserError
 from refimpl.world.threads import spawn
-from refimpl.world.topology import Nodes
+from refimpl.world.topology import Grid, Nodes
 
 
 def test_three_blocks_worked_out_by_hand():
@@ -25,25 +28,104 @@ def test_three_blocks_worked_out_by_hand():
 
 
 # pytorch/torchft, test_fixtures/torchft.diloco_regression_test.DiLoCoMockedUpdateTest.
-# test_diloco_mocked_updates_0.json: two replicas, a local step moves a weight from 1 by -2; the
-# outer optimizer is SGD with rate 2; layers.0 is synchronised after steps 3, 9 and 15.
-TORCHFT = {0: 1, 1: -1, 2: -3, 3: -11, 6: -17, 8: -21, 9: -35, 10: -37}
+# test_diloco_mocked_updates_N.json: N -> delay, alpha, and layers.0 and layers.1 after steps 0 to
+# 12.  Two replicas, two fragments of one weight each, one synchronised every 3 steps; a local step
+# moves a weight by -2; the outer optimizer is SGD with rate 2.
+ALONE = [1, -1, -3, -5, -7, -9, -11, -13, -15, -17, -19, -21, -23]
+TORCHFT = {
+    0: (
+        (0, 0.0),
+        [1, -1, -3, -11, -13, -15, -17, -19, -21, -35, -37, -39, -41],
+        [1, -1, -3, -5, -7, -9, -23, -25, -27, -29, -31, -33, -47],
+    ),
+    1: (
+        (0, 0.5),
+        [1, -1, -3, -8, -10, -12, -14, -16, -18, -24.5, -26.5, -28.5, -30.5],
+        [1, -1, -3, -5, -7, -9, -17, -19, -21, -23, -25, -27, -32],
+    ),
+    2: ((0, 1.0), ALONE, ALONE),
+    3: (
+        (1, 0.0),
+        [1, -1, -3, -7, -9, -11, -13, -15, -17, -27, -29, -31, -33],
+        [1, -1, -3, -5, -7, -9, -19, -21, -23, -25, -27, -29, -39],
+    ),
+    4: (
+        (1, 0.5),
+        [1, -1, -3, -6, -8, -10, -12, -14, -16, -21.5, -23.5, -25.5, -27.5],
+        [1, -1, -3, -5, -7, -9, -15, -17, -19, -21, -23, -25, -29],
+    ),
+    5: ((1, 1.0), ALONE, ALONE),
+}
 
 
-def test_the_numbers_of_torchft():
+def layers(n, units, comm):
+    """Return a context of so many units of n numbers each."""
+    layout = nn.Layout([tiny.Bare(f"layers.{i}", (n,)) for i in range(units)])
+    return replace(context(n, block=comm), layout=layout)
+
+
+@pytest.mark.parametrize("number", TORCHFT)
+def test_the_numbers_of_torchft(number):
+    (delay, alpha), *want = TORCHFT[number]
+    streaming = {"fragments": 2, "delay": delay, "alpha": alpha, "steps": 3}
+
     def body(comm):
-        outer = DiLoCo(rate=2.0, momentum=0.0).build(context(1, block=comm))
-        w = np.ones(1, np.float32)
+        outer = DiLoCo(rate=2.0, momentum=0.0, **streaming).build(layers(1, 2, comm))
+        w = np.ones(2, np.float32)
         outer.begin(w)
-        history = {0: float(w[0])}
-        for step in range(1, 11):
+        history = [w.tolist()]
+        for step in range(1, 13):
             w -= 2
-            if step in (3, 9):
+            if delay and (step + delay) % 3 == 0:
+                outer.prepare(w)
+            if step % 3 == 0:
                 outer.sync(w)
-            history[step] = float(w[0])
-        return {step: history[step] for step in TORCHFT}
+                assert outer.said() == {"fragments": [(step // 3 - 1) % 2]}
+            history.append(w.tolist())
+        return [list(layer) for layer in zip(*history, strict=True)]
 
-    assert spawn((0,) * 2, body) == [TORCHFT] * 2
+    assert spawn((0,) * 2, body) == [want] * 2
+
+
+def test_closing_brings_all_fragments_to_the_global_model():
+    """Groups that are apart hold one model afterwards, and each fragment took its outer step."""
+
+    def body(comm):
+        options = DiLoCo(steps=2, rate=1.0, momentum=0.0, fragments=3, alpha=0.5, delay=1)
+        outer = options.build(layers(2, 3, comm))
+        w = np.zeros(6)
+        outer.begin(w)
+        w += comm.rank + 1
+        outer.prepare(w)
+        outer.sync(w)
+        apart, first = outer.together, w.copy()
+        w += comm.rank
+        mean = np.mean([first_of(r) + r for r in range(2)], axis=0)
+        outer.sync(w, closing=True)
+        assert (w == outer.model).all() and (w == mean).all() and outer.together
+        return apart, first.tolist()
+
+    def first_of(rank):  # the first fragment is half-way from 1.5, the mean, the others train on
+        return np.array([(rank + 1 + 1.5) / 2] * 2 + [rank + 1.0] * 4)
+
+    for rank, (apart, first) in enumerate(spawn((0,) * 2, body)):
+        assert not apart
+        assert first == first_of(rank).tolist()
+
+
+def test_fragments_are_runs_of_units_and_their_syncs_send_what_one_does():
+    layout = tiny.network_layout(2)
+    options = DiLoCo(fragments=2)
+    parts = options.parts(layout)
+    assert parts == [slice(0, 77 + 42), slice(77 + 42, 77 + 42 + 20)]
+    setting = Setting(Grid(2, 1, 2), Nodes.of(4, 1), layout, collectives.get("ring"))
+
+    def nbytes(fragments):
+        said = [{"fragments": fragments}]
+        return traffic.sent(options.traffic(setting, said))["models"]["inter"].bytes
+
+    whole = traffic.sent(DiLoCo().traffic(setting))["models"]["inter"].bytes
+    assert nbytes([0]) + nbytes([1]) == nbytes([0, 1]) == whole
 
 
 def blocks(count, n=20, models=4):
@@ -172,6 +254,9 @@ def test_any_cut_into_shards_takes_the_same_steps_and_keeps_the_dtype(dtype):
         ({"steps": 0}, "--block-steps 0: must be at least 1"),
         ({"rate": 0.0}, r"--outer-lr 0\.0: must be a positive, finite number"),
         ({"momentum": 1.0}, r"--outer-momentum 1\.0: must be at least 0 and less than 1"),
+        ({"fragments": 0}, "--fragments 0: must be at least 1"),
+        ({"alpha": 1.5}, r"--fragment-alpha 1\.5: must be at least 0 and at most 1"),
+        ({"steps": 3, "delay": 3}, "--fragment-delay 3: must be less than --block-steps 3"),
     ],
     ids=str,
 )

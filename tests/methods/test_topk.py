@@ -7,15 +7,20 @@ from axes import context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refimpl import nn
+from refimpl import collectives, nn
+from refimpl.methods import traffic
+from refimpl.methods.calls import Setting
 from refimpl.methods.gradient.gtc.header import MessageError
 from refimpl.methods.gradient.topk import exchange
 from refimpl.methods.gradient.topk.message import Chunks, Run, aligned, largest, owned, plain, runs
 from refimpl.methods.gradient.topk.method import TopK
+from refimpl.methods.partition.stages import Sharded
+from refimpl.methods.strategies import Methods
 from refimpl.nn.flat import one_unit
 from refimpl.numerics.rng import stream
 from refimpl.support.errors import UserError
 from refimpl.world.threads import spawn
+from refimpl.world.topology import Grid, Nodes
 
 
 def chunks_of(n, length=4, most=2, two_bit=False, dtype=np.float32):
@@ -198,6 +203,26 @@ def test_what_was_applied_and_what_is_owed_are_all_gradients():
     ends = spawn((0,) * 2, body)
     owed = ends[0][1] + ends[1][1]
     np.testing.assert_array_equal(ends[0][0] + owed, given.sum((0, 1)))
+
+
+def test_a_group_whose_shard_has_padding_sends_less_on_paper_and_in_a_run():
+    grid, options = Grid(1, 2, 4), TopK(most=1, length=2)
+    nodes = Nodes.of(8)
+
+    def body(comm):
+        given = {"grid": grid, "methods": Methods(Sharded(), options), "clip": None}
+        replica = tiny.trained(comm, steps=1, micro_batches=8, **given).replica
+        sent = comm.ledger.by_purpose()["gradients"]["intra"].bytes
+        return sent, replica.gradient.chunks.message_bytes, replica.context.layout
+
+    ends = spawn(nodes.node, body)
+    layout = ends[0][2]
+    setting = Setting(grid, nodes, layout, collectives.get("ring"), exact=True)
+    calls = list(options.traffic(setting))
+    found = [call.own.total()["intra"].bytes for call in calls]
+    assert found == [2 * ends[call.group[0]][1] for call in calls] and len(set(found)) > 1
+    reduced = traffic.sent(Sharded().traffic(setting))["gradients"]["intra"].bytes
+    assert sum(sent for sent, *_ in ends) == sum(found) + reduced
 
 
 def even(dtype=np.float32):

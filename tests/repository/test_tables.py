@@ -95,7 +95,7 @@ def some_states():
         states("zero3", 2, "adam", "newbob"),
         states("gtc-bmuf", 2, "momentum", gtc_group=1),
         states("onebit", 2, "sgd"),
-        states("diloco", 2, "adamw"),
+        states("diloco", 2, "adamw", fragment_delay=1),
     ]
 
 

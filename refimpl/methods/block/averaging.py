@@ -47,13 +47,13 @@ class Mean:
                 self.collectives.broadcast(self.group, weights)
 
 
-def calls(setting: Setting) -> Iterator[Call]:
-    """Yield what all ranks send for a mean.
+def calls(setting: Setting, values: int | None = None) -> Iterator[Call]:
+    """Yield what all ranks send for a mean of so many values of a shard; by default of all.
 
     One all-reduce of each shard among the b representatives, one broadcast of it inside every
     gradient group.
     """
-    n = setting.layout.shard
+    n = setting.layout.shard if values is None else values
     for group in setting.talking("block"):
         yield Call(setting, "block", group, "models", "allreduce", n, setting.summed)
     for group in setting.talking("gradient"):

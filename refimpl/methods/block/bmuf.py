@@ -169,7 +169,7 @@ class BlockMomentum(BlockAxis):
         """Take the initial model (shard,), the same on all ranks with this shard, as W."""
         self.model, self.update = weights.copy(), np.zeros_like(weights)
 
-    def sync(self, weights: np.ndarray) -> None:
+    def sync(self, weights: np.ndarray, closing: bool = False) -> None:
         """End the block: set ``weights`` (shard,) to the start of the next, the same on all ranks.
 
         Collective over all ranks with this shard.  Order of summation and cost: those of `Mean`.
