@@ -44,7 +44,7 @@ from benchmarks.same_bits import (
     write_images,
 )
 
-MEASURED = ("seconds", "frames_per_second", "max_resident_bytes_per_rank", "stragglers")
+MEASURED = ("seconds", "frames_per_second", "stragglers", "max_resident_bytes_per_rank")
 
 
 def trainings() -> list[str]:

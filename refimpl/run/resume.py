@@ -45,10 +45,10 @@ class Job:
     run: Run
     model: ModelFile
     habits: Habits = field(default_factory=Habits)
-    care: Care = field(default_factory=Care)
     log_every: int = 0
     resumed: bool = False
     saved: Checkpoint | None = None
+    care: Care = field(default_factory=Care)
 
     @classmethod
     def open(cls, comm: Communicator, path: Path) -> Job:
@@ -66,7 +66,7 @@ class Job:
             name, file = Path(run.model).stem, str(path / "model.py")
             model = ModelFile.parse(name, folder.model_text(), file)
         log_every = int(told.get("log_every", 0))
-        return cls(comm, path, run, model, habits, care, log_every, True, saved)
+        return cls(comm, path, run, model, habits, log_every, True, saved, care)
 
     def changed(self, given: dict[str, Any]) -> Job:
         """Return the job with what was given again of its `Run`, by field, on these ranks.

@@ -14,7 +14,7 @@ from typing import Any
 from refimpl.world.events import Event, Listener
 
 FACTOR = 2.0  # times what half of the ranks need
-SHARE, LEAST = 0.1, 0.1  # of an epoch's time, and seconds: less does not matter, or is chance
+SHARE, LEAST = 0.1, 1.0  # of an epoch's time, and seconds: less does not matter, or is chance
 
 
 class Clock(Listener):
@@ -46,7 +46,7 @@ def stragglers(
 
     >>> stragglers([1.0, 1.25, 9.5, 1.0], seconds=10, nodes=(0, 0, 1, 1))
     [{'rank': 2, 'node': 1, 'seconds': 9.5, 'median': 1.0}]
-    >>> stragglers([1.0, 1.25, 1.5, 1.0], 10, (0,) * 4), stragglers([0.1, 0.9], 10, (0, 0))
+    >>> stragglers([1.0, 1.25, 1.5, 1.0], 10, (0,) * 4), stragglers([0.1, 0.9], 1, (0, 0))
     ([], [])
     """
     median = statistics.median_low(computed)

@@ -26,7 +26,7 @@ def build(seed, inputs, classes):
 def recipe():
     return Recipe("images", 1, 0.1)
 """
-MEASURED = ("seconds", "frames_per_second", "max_resident_bytes_per_rank", "stragglers")
+MEASURED = ("seconds", "frames_per_second", "stragglers", "max_resident_bytes_per_rank")
 
 
 class Killed(BaseException):

@@ -85,7 +85,7 @@ def test_a_rank_that_is_slow_is_named_with_the_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(stragglers, "time", clock)
 
     def hook(layer, rank, step):
-        here.now = clock.perf_counter() + (1.0 if rank == 1 else 0.125)
+        here.now = clock.perf_counter() + (1.5 if rank == 1 else 0.125)
 
     def body(comm):
         said = []
@@ -94,13 +94,13 @@ def test_a_rank_that_is_slow_is_named_with_the_epoch(tmp_path, monkeypatch):
 
     epochs = [text for text in spawn((0, 0, 1), body)[0] if text.startswith("epoch")]
     assert [text.partition("; ")[2] for text in epochs] == [
-        "rank 1 (node 0) computed for 8.0 s, the median 1.0 s",
-        "rank 1 (node 0) computed for 1.0 s, the median 0.1 s",
+        "rank 1 (node 0) computed for 12.0 s, the median 1.0 s",
+        "rank 1 (node 0) computed for 1.5 s, the median 0.1 s",
     ]
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     (first,), (second,) = (json.loads(line)["stragglers"] for line in lines)
-    assert first == {"rank": 1, "node": 0, "seconds": 8.0, "median": 1.0}
-    assert second == {"rank": 1, "node": 0, "seconds": 1.0, "median": 0.125}
+    assert first == {"rank": 1, "node": 0, "seconds": 12.0, "median": 1.0}
+    assert second == {"rank": 1, "node": 0, "seconds": 1.5, "median": 0.125}
 
 
 # -------------------------------------------------------------------------------------- hangs
