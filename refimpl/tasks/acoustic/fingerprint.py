@@ -13,7 +13,7 @@ from refimpl.world.communicator import Communicator
 
 TABLES = ("wav.scp", "text", "utt2spk", "segments", "ctm")
 FIRST = 1 << 20  # bytes of a file that are compared
-RECORDINGS = 16  # that are compared, spread over a data directory
+RECORDINGS = 64  # that are compared, spread over a data directory
 
 
 def digest(file: Path) -> str:
