@@ -29,7 +29,7 @@ import numpy as np
 
 from refimpl.run.claim import JOB, SUMMARY, check_free
 from refimpl.state.digest import Digest
-from refimpl.support.errors import Diverged, Stopped, UserError, require
+from refimpl.support.errors import Diverged, Stopped, UserError, refused, require
 from refimpl.support.files import (
     append_line,
     load_arrays,
@@ -95,7 +95,7 @@ class RunFolder:
         except FileExistsError as error:
             raise UserError(f"run folder {path} is another run's: give --out a new one") from error
         except OSError as error:
-            raise UserError(f"cannot write run folder {path}: {error}") from error
+            raise refused(error, f"cannot write run folder {path}") from error
         try:
             if "SLURM_JOB_ID" in os.environ:
                 write_whole(path / JOB, os.environ["SLURM_JOB_ID"].encode())
@@ -135,7 +135,7 @@ class RunFolder:
                 kept = [one for one in whole if self._parsed(STEPS, one)["step"] <= step]
                 write_whole(self.path / STEPS, "".join(kept).encode())
         except OSError as error:
-            raise UserError(f"cannot write run folder {self.path}: {error}") from error
+            raise refused(error, f"cannot write run folder {self.path}") from error
 
     def _running(self, **more: Any) -> None:
         here = {"host": socket.gethostname(), "process": os.getpid()}
@@ -174,11 +174,11 @@ class RunFolder:
         """Return in words that the run's first process runs on this host, if it does."""
         process = told.get("process")
         here = told.get("state") == "running" and told.get("host") == socket.gethostname()
-        if not here or not isinstance(process, int):
+        if not here or not isinstance(process, int) or process <= 0:
             return None
         try:
             os.kill(process, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             return None
         except PermissionError:
             pass  # another user's
