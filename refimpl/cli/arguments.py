@@ -64,6 +64,18 @@ def period(text: str) -> tuple[int | None, float | None]:
         ) from None
 
 
+def span(text: str) -> tuple[int, int]:
+    """Return (A, B) of a text ``A:B``, or (A, A) of ``A``: steps, from 1."""
+    first, colon, last = text.partition(":")
+    try:
+        found = positive(first), positive(last if colon else first)
+    except argparse.ArgumentTypeError:
+        found = 1, 0
+    if found[0] > found[1]:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not of the form A:B, steps from 1")
+    return found
+
+
 def filename(text: str) -> str:
     """Return a file's or a folder's name; an empty one is a variable that was never set."""
     if not text:

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from refimpl.cli.arguments import filename, period, positive, positive_number, whole
+from refimpl.cli.arguments import MOST, filename, period, positive, positive_number, span, whole
 from refimpl.cli.base import say, world
 from refimpl.cli.endings import hung
 from refimpl.cli.run_options import add_options, given, run_of
 from refimpl.support.errors import require
+from refimpl.support.files import check_file
 
 
 def add(commands: Any) -> None:
@@ -39,6 +40,12 @@ def add(commands: Any) -> None:
         help="end a job in which a rank waits longer for a message, and say where all stand",
     )
     command.add_argument("--json", action="store_true", help="print the summary as JSON")
+    command.add_argument(
+        "--trace", type=filename, metavar="FILE", help="draw when all ranks did what, for Perfetto"
+    )
+    command.add_argument(
+        "--trace-steps", type=span, metavar="A:B", help="only of these steps (default: all)"
+    )
     saving = command.add_argument_group("checkpoints (default: none)")
     saving.add_argument(
         "--checkpoint-every", type=period, metavar="N", help="steps, or a time: 90s, 15m, 2h"
@@ -73,7 +80,11 @@ def run(args: Any) -> int:
     resume, out = args.resume, args.out
     require(bool(args.model or resume), "train: give a MODEL, or --resume RUN to go on with one")
     require(not (resume and out), "--resume RUN goes on in that folder: leave --out out")
+    require(args.trace is not None or args.trace_steps is None, "--trace-steps needs --trace FILE")
     comm = world(args.ranks_per_node)
+    with together(comm):
+        if args.trace and comm.rank == 0:
+            check_file("--trace", args.trace)
     if out and comm.bcast_object(left_by_this_job(Path(out)), root=0):
         resume = out  # this job was requeued, and goes on with its own work
     path = Path(resume or out or ".")
@@ -97,6 +108,8 @@ def run(args: Any) -> int:
     try:
         quiet = (lambda text: None) if args.json else say
         job = replace(job, habits=habits, care=care, log_every=log_every)
+        if args.trace:
+            job = replace(job, trace=(Path(args.trace), args.trace_steps or (1, MOST)))
         summary = job.train(quiet, hung=hung)
     finally:
         if comm.rank == 0 and not resume and not out:

@@ -7,6 +7,7 @@ It may have other ranks, and then another grid: the micro-batches of a step stay
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from refimpl.support.errors import UserError, listed, require, typed
 from refimpl.tasks.protocol import Say
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
+from refimpl.world.trace import Trace
 
 # What may be told anew: where a run ends, where its data are, and the ranks that it has.
 ANEW = frozenset(
@@ -37,7 +39,7 @@ class Job:
     """A run and its folder.
 
     ``resumed``: whether the folder was there.  ``saved``: the checkpoint to go on from; a run
-    that was resumed before there was one begins anew.
+    that was resumed before there was one begins anew.  ``trace``: a file to draw steps in.
     """
 
     comm: Communicator
@@ -49,6 +51,7 @@ class Job:
     resumed: bool = False
     saved: Checkpoint | None = None
     care: Care = field(default_factory=Care)
+    trace: tuple[Path, tuple[int, int]] | None = None
 
     @classmethod
     def open(cls, comm: Communicator, path: Path) -> Job:
@@ -131,7 +134,8 @@ class Job:
                 checkpoints.saved = None if self.saved is None else trainer.step
             groups, step, saves = trainer.groups, trainer.step, self.habits.any
             watcher = Watcher(self.care, groups, layout, step, self.path, hung, saves)
-            return trainer.train(folder, checkpoints, watcher)
+            with Trace(trainer.comm, *self.trace, step) if self.trace else nullcontext():
+                return trainer.train(folder, checkpoints, watcher)
 
 
 def left_by_this_job(out: Path) -> bool:

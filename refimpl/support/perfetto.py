@@ -1,0 +1,95 @@
+"""Perfetto's trace format, as far as slices on tracks and arrows between them need it.
+
+A trace is a file of protobuf messages (perfetto.dev/docs/reference/trace-packet-proto), which the
+viewer at ui.perfetto.dev opens.  A field of a message is its number and a wire type in one varint,
+then its value: a varint (type 0), eight bytes (type 1), or a length and as many bytes (type 2).
+A trace is packets, one after the other, so that files of packets may be put together.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+
+BEGIN, END = 1, 2  # TrackEvent.Type
+
+
+def varint(number: int) -> bytes:
+    """Return a whole number of at least 0, seven bits a byte, the lowest first.
+
+    >>> varint(5).hex(), varint(300).hex()
+    ('05', 'ac02')
+    """
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+def field(number: int, value: int | str | bytes) -> bytes:
+    """Return a field: a whole number, a text, or a message that is encoded.
+
+    >>> field(1, 150).hex(), field(2, "testing").hex()
+    ('089601', '120774657374696e67')
+    """
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    content = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def fixed64(number: int, value: int) -> bytes:
+    """Return a field of eight bytes."""
+    return varint(number << 3 | 1) + struct.pack("<Q", value)
+
+
+def packet(content: bytes) -> bytes:
+    """Return a packet of the trace; all are of one sequence."""
+    return field(1, content + field(10, 1))  # trusted_packet_sequence_id
+
+
+def process(uuid: int, pid: int, name: str) -> bytes:
+    """Return the packet that declares a process, whose tracks stand below it."""
+    told = field(1, pid) + field(6, name)
+    return packet(field(60, field(1, uuid) + field(3, told)))
+
+
+def track(uuid: int, parent: int, name: str, place: int) -> bytes:
+    """Return the packet that declares a track of a process; ``place`` orders those of one."""
+    return packet(field(60, field(1, uuid) + field(2, name) + field(5, parent) + field(12, place)))
+
+
+def begin(
+    at: int,
+    track: int,
+    name: str,
+    category: str,
+    arguments: Mapping[str, int | float | str],
+    starts: Sequence[int] = (),
+    ends: Sequence[int] = (),
+) -> bytes:
+    """Return the packet that begins a slice.
+
+    ``at``: nanoseconds.  ``starts``, ``ends``: arrows that begin or end at it, by number.
+    """
+    event = field(9, BEGIN) + field(11, track) + field(22, category) + field(23, name)
+    for key, value in arguments.items():
+        event += field(4, field(10, key) + _value(value))
+    event += b"".join(fixed64(47, arrow) for arrow in starts)
+    event += b"".join(fixed64(48, arrow) for arrow in ends)
+    return packet(field(8, at) + field(11, event))
+
+
+def end(at: int, track: int) -> bytes:
+    """Return the packet that ends a track's innermost slice."""
+    return packet(field(8, at) + field(11, field(9, END) + field(11, track)))
+
+
+def _value(value: int | float | str) -> bytes:
+    if isinstance(value, str):
+        return field(6, value)
+    if isinstance(value, int) and value >= 0:
+        return field(3, value)
+    return varint(5 << 3 | 1) + struct.pack("<d", value)

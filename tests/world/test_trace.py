@@ -1,0 +1,187 @@
+"""A trace is what happened: slices that nest, every message with its arrow, waiting apart."""
+
+import struct
+from collections import Counter
+
+import numpy as np
+import pytest
+from loopback import spawn
+
+from refimpl import collectives
+from refimpl.support.errors import UserError
+from refimpl.world import trace
+from refimpl.world.trace import Clock, Recorder, Slice, Trace, aligned, apart
+
+
+def fields(content):
+    """Yield (number, value) of a protobuf message: whole numbers, or bytes."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        found = shift = 0
+        while True:
+            byte = content[at]
+            at += 1
+            found |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return found
+
+    while at < len(content):
+        key = varint()
+        if key & 7 == 0:
+            yield key >> 3, varint()
+        elif key & 7 == 1:
+            yield key >> 3, struct.unpack("<Q", content[at : at + 8])[0]
+            at += 8
+        else:
+            size = varint()
+            yield key >> 3, content[at : at + size]
+            at += size
+
+
+def read(path):
+    """Return tracks by number, and per track its events: (time, type, name, starts, ends)."""
+    tracks, events = {}, {}
+    for number, packet in fields(path.read_bytes()):
+        assert number == 1
+        told = dict(fields(packet))
+        assert told[10] == 1
+        if 60 in told:
+            one = dict(fields(told[60]))
+            name = dict(fields(one[3]))[6] if 3 in one else one[2]
+            tracks[one[1]] = (one.get(5), name.decode())
+            events[one[1]] = []
+        else:
+            event = list(fields(told[11]))
+            one = dict(event)
+            starts, ends = ([v for n, v in event if n == kind] for kind in (47, 48))
+            name = one.get(23, b"").decode()
+            events[one[11]].append((told[8], one[9], name, starts, ends))
+    return tracks, events
+
+
+def program(path, steps=(1, 9), taken=0):
+    def body(comm):
+        with Trace(comm, path, steps, taken):
+            for _ in range(3):
+                with comm.events.during("phase", "step"):
+                    with comm.events.during("compute", "forward a"):
+                        vector = np.ones(10, np.float32)
+                    with comm.purpose("gradients"):
+                        collectives.get("ring").allreduce(comm, vector)
+                        collectives.get("halving-doubling").allreduce(comm, vector)
+        return comm.ledger.total(purpose="gradients").messages
+
+    return body
+
+
+def test_every_message_has_an_arrow_from_its_send_to_where_it_arrives(tmp_path):
+    path = tmp_path / "t.pftrace"
+    messages = spawn((0, 0, 1, 1), program(path))
+    tracks, events = read(path)
+    ranks = {number: name for number, (parent, name) in tracks.items() if parent is None}
+    assert [name.split(",")[0] for name in ranks.values()] == [
+        f"rank {r} (node {r // 2}" for r in range(4)
+    ]
+    starts, ends, kinds = Counter(), Counter(), {}
+    for number, (parent, name) in tracks.items():
+        if parent is None:
+            continue
+        depth, before = 0, 0
+        for at, type_, title, out, into in events[number]:
+            assert at >= before and type_ in (1, 2)
+            before, depth = at, depth + (1 if type_ == 1 else -1)
+            assert depth >= 0
+            starts.update(out)
+            ends.update(into)
+            for arrow in out:
+                assert name == "send" and title.startswith("gradients to ")
+                kinds[arrow] = at
+        assert depth == 0
+    assert starts == ends == Counter(range(1, sum(messages) + 1))
+    for number, (_, name) in tracks.items():
+        for at, _, title, _, into in events[number]:
+            for arrow in into:  # nothing arrives before it is sent
+                assert name == "receive" and title.startswith("gradients from ")
+                assert at >= kinds[arrow] - 100_000
+    names = Counter(
+        title
+        for number, (_, name) in tracks.items()
+        for _, type_, title, *_ in events[number]
+        if type_ == 1 and name in ("steps", "collectives", "compute")
+    )
+    assert names["step"] == names["forward a"] == names["ring.allreduce"] == 12
+
+
+def test_only_the_steps_that_were_asked_for_are_drawn(tmp_path):
+    spawn((0, 0), program(tmp_path / "t", (12, 12), taken=10))
+    tracks, events = read(tmp_path / "t")
+    assert [
+        sum(event[2] == "step" for event in events[number])
+        for number, (_, name) in tracks.items()
+        if name == "steps"
+    ] == [1, 1]
+
+
+def test_perfettos_own_schema_reads_it(tmp_path):
+    schema = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
+    spawn((0, 0), program(tmp_path / "t"))
+    told = schema.Trace()
+    told.ParseFromString((tmp_path / "t").read_bytes())
+    assert sum(one.HasField("track_descriptor") for one in told.packet) == 14
+
+
+def slice_of(kind, begin, end, **more):
+    plain = dict.fromkeys(("name", "purpose", "link", "inside"), "")
+    plain |= {"peer": 1, "nbytes": 4, "tag": 0, "step": 1, "message": 0}
+    return Slice(**plain | {"kind": kind, "begin": begin, "end": end} | more)
+
+
+@pytest.mark.parametrize(
+    "sent, want",
+    [
+        (3.0, [("wait", 1.0, 3.0), ("receive", 3.0, 5.0)]),
+        (0.5, [("receive", 1.0, 5.0)]),  # it was on its way
+        (9.0, [("wait", 1.0, 5.0), ("receive", 5.0, 5.0)]),  # as far as clocks can tell
+        (None, [("receive", 1.0, 5.0)]),
+    ],
+)
+def test_waiting_lasts_until_the_peer_begins_to_send(sent, want):
+    found = [(name, s.begin, s.end) for name, s in apart(slice_of("receive", 1.0, 5.0), sent)]
+    assert found == want
+
+
+def test_clocks_that_run_apart_are_brought_together():
+    """This rank's runs 1 % slow, and was 100 s behind when it began."""
+    mine = [slice_of("compute", 0.0, 1.0), slice_of("compute", 10.0, 20.0)]
+    moved = aligned(mine, Clock(0.0, 100.0, 0), Clock(20.0, 100.2, 0))
+    found = [at for one in moved for at in (one.begin, one.end)]
+    assert found == pytest.approx([100, 101.01, 110.1, 120.2])
+
+
+def test_what_there_is_no_room_for_is_counted(monkeypatch):
+    monkeypatch.setattr(trace, "MOST", 5)
+    recorder = Recorder()
+
+    def body(comm):
+        with comm.events.listen(recorder), comm.events.during("phase", "step"):
+            for _ in range(10):
+                with comm.events.during("compute", "x"):
+                    pass
+
+    spawn((0,), body)
+    assert len(recorder.slices) == 5 and recorder.left_out == 6
+
+
+def test_a_run_that_fails_writes_no_trace_and_one_that_cannot_be_written_is_told(tmp_path):
+    def failing(comm):
+        with Trace(comm, tmp_path / "t", (1, 1)):
+            raise UserError("why")
+
+    with pytest.raises(UserError, match="why"):
+        spawn((0, 0), failing)
+    assert not (tmp_path / "t").exists()
+    with pytest.raises(UserError, match="nowhere"):
+        spawn((0, 0), program(tmp_path / "nowhere" / "t"))
