@@ -121,7 +121,7 @@ def test_a_manifest_against_the_schema_is_refused(theirs, spoiled, culprit):
         (b"\xff\xfe{}", "is no JSON"),
         (b"[]", "is no object"),
         (b"{", "is no JSON"),
-        (None, "Is a directory"),
+        (None, "it is not a file"),
     ],
 )
 def test_a_manifest_that_cannot_be_read_is_refused(theirs, content, culprit):
@@ -326,7 +326,7 @@ def test_a_folder_in_an_archives_place_is_not_readable(theirs):
     file.unlink()
     file.mkdir()
     (said,) = wrong(theirs)
-    assert "arrays.npz is not readable: Is a directory" in said
+    assert "arrays.npz is not a file" in said
 
 
 def test_a_flipped_bit_names_its_array(theirs):

@@ -212,7 +212,7 @@ def test_what_is_alike_is_not_refused_and_what_differs_is_counted():
 
 TRAIN = ("train", "mlp", "--steps", 2, "--set", "hidden=8", "--out", "run")
 APART = {
-    "--seed is 0 on rank 0 but 1 on rank 1": (*TRAIN, "--seed", 1),
+    "--seed is None on rank 0 but 1 on rank 1": (*TRAIN, "--seed", 1),
     "--lr is None on rank 0 but 0.3 on rank 1": (*TRAIN, "--lr", 0.3),
     "--strategy is None on rank 0 but 'bmuf' on rank 1": (*TRAIN, "--strategy", "bmuf"),
     "--ranks-per-node is None on rank 0 but 1 on": (*TRAIN, "--ranks-per-node", 1),

@@ -19,7 +19,7 @@ def deadly(folder):
 
 def shown(name):
     """Return the output of this name that the chapter shows."""
-    return re.search(rf"^```text {name}\n(.*?)^```", CHAPTER, re.DOTALL | re.MULTILINE)[1]
+    return re.search(rf"^```output {name}\n(.*?)^```", CHAPTER, re.DOTALL | re.MULTILINE)[1]
 
 
 def alike(text):

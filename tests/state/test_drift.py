@@ -16,6 +16,8 @@ from refimpl.world.topology import Grid, Nodes
 
 def flipped(value, where=-1):
     """Return the value with one bit of it flipped, of its element ``where``."""
+    if isinstance(value, bool):
+        return not value
     if not isinstance(value, np.ndarray):
         return value + 1 if not isinstance(value, list) else [value[0] + 1, *value[1:]]
     other = value.copy()
