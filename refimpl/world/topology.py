@@ -226,9 +226,10 @@ class Nodes:
         >>> Nodes((0, 1, 0, 1)).order()
         [0, 2, 1, 3]
         """
-        return sorted(
-            range(len(self.node)), key=lambda rank: (self.node.index(self.node[rank]), rank)
-        )
+        lowest: dict[int, int] = {}
+        for rank, node in enumerate(self.node):
+            lowest.setdefault(node, rank)
+        return sorted(range(len(self.node)), key=lambda rank: (lowest[self.node[rank]], rank))
 
     def ordered(self) -> Nodes:
         """Return the nodes of the ranks in that order."""
