@@ -83,7 +83,7 @@ element 0]: have 0x1.6000000000000p+0 (1.375), want 0x0.0p+0 (0.0); allowed 1 ul
     first broken rung: 4, layers: layers/relu/dx
     """
     if against is None:
-        against = cases.ladder()
+        against = cases.ladder(pattern)
     elif isinstance(against, (str, Path)):
         against = check.loaded(Path(against))
     report, refused = Report(), set()

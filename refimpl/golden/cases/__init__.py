@@ -18,6 +18,7 @@ network.py       7 one step, 8 ten steps                          a real network
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, count
@@ -88,9 +89,22 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-def ladder() -> Iterator[Bundle]:
-    """Compute all bundles, and yield them in their places from the lowest rung on."""
-    made = [one for module in MODULES for one in module.bundles()]
+# Bundles that train take most of the time; their names begin with these.
+TRAINED = {network: ("one-step", "ten-steps"), training: ("one-step", "ten-steps")}
+
+
+def ladder(pattern: str = "*") -> Iterator[Bundle]:
+    """Compute all bundles, and yield them in their places from the lowest rung on.
+
+    Those that train may be left out where no name of theirs can match ``pattern``.
+    """
+    head = re.match(r"[\w-]*", pattern)[0]  # type: ignore[index]  # matches anything
+    made = [
+        one
+        for module in MODULES
+        if any(name.startswith(head) for name in TRAINED.get(module, (head,)))
+        for one in module.bundles()
+    ]
     for rung in RUNGS:
         bundles = (one for one in made if one.rung == rung)
         for place, one in zip(places(rung), bundles, strict=False):
