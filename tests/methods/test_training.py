@@ -50,7 +50,7 @@ def runs(n, partition, per_node, algorithm):
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
-@pytest.mark.parametrize("n", WORLDS)
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 6])
 def test_exact_reduction_ends_with_serials_bits_for_every_cut(n, optimizer):
     want = serial(optimizer=optimizer).digest
     for partition, stage in cuts(n):
