@@ -15,7 +15,7 @@ from importlib import import_module
 from refimpl import __version__
 from refimpl.cli import endings
 from refimpl.cli.base import Parser, launched
-from refimpl.support.errors import Stopped, UserError, refused
+from refimpl.support.errors import UserError, refused
 from refimpl.world.agree import same, together
 
 COMMANDS = (
@@ -41,8 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         with endings.staying():
             args = told(argv)
             return 0 if args is None else args.run(args)
-    except Stopped as error:
-        return endings.refuse(str(error), endings.STOPPED)
     except UserError as error:
         return endings.refuse(str(error), error.code)
     except MemoryError as error:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from refimpl.cli.base import first_rank, several, started
-from refimpl.support.errors import require
+from refimpl.support.errors import Stopped, require
 from refimpl.world import agree
 
 # How long a rank with a user's error waits for the others to report the same one: so many seconds,
@@ -28,9 +28,6 @@ HUNG = 3
 
 # The exit code of a process that nobody listens to any more: 128 + SIGPIPE.
 UNHEARD = 141
-
-# The exit code of a run that a signal has ended and that can go on: BSD's EX_TEMPFAIL.
-STOPPED = 75
 
 LEAVE = os._exit  # inside `staying`, too
 
@@ -52,7 +49,7 @@ def refuse(message: str, code: int = 2) -> int:
         mpi.COMM_WORLD.Abort(code)
     first = first_rank()
     if first:
-        kind = "" if code == STOPPED else "error: "
+        kind = "" if code == Stopped.code else "error: "
         print(f"refimpl: {kind}{message}", file=sys.stderr, flush=True)
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are leaving, as fast as we can

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from refimpl.nn.flat import Layout
 from refimpl.state import checkpoint, tree
 from refimpl.state.tree import Tree
-from refimpl.support.errors import Stopped, UserError, refused
+from refimpl.support.errors import Stopped, UserError, failure
 from refimpl.tasks.protocol import Say
 from refimpl.world.communicator import Communicator
 from refimpl.world.topology import Grid
@@ -193,10 +193,8 @@ class Checkpoints:
         try:
             folder = checkpoint.folder_of(self.folder, self.saved or 0)
             self._outcome = checkpoint.write_part(folder, self.comm.rank, self.place, part)
-        except UserError as error:
-            self._outcome = str(error)
-        except OSError as error:
-            self._outcome = str(refused(error))
+        except (UserError, OSError) as error:
+            self._outcome = failure(error)
 
     def settle(self) -> None:
         """Complete the checkpoint that is under way, if one is.  Collective."""
@@ -227,10 +225,8 @@ class Checkpoints:
             checkpoint.complete(checkpoint.folder_of(self.folder, step), head, self.layout, parts)
             for _, old in checkpoint.steps(self.folder)[: -self.habits.keep]:
                 checkpoint.remove(old)
-        except UserError as error:
-            return str(error)
-        except OSError as error:
-            return str(refused(error))
+        except (UserError, OSError) as error:
+            return failure(error)
         return None
 
 

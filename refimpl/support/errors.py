@@ -58,13 +58,23 @@ class Drifted(UserError):
 
 
 class Stopped(UserError):
-    """A run that was asked to end early, by a signal, and has saved itself; on all ranks."""
+    """A run that was asked to end early, by a signal, and has saved itself; on all ranks.
+
+    Its code is BSD's EX_TEMPFAIL.
+    """
+
+    code = 75
 
 
 def require(condition: bool, message: str) -> None:
     """Raise `UserError` with this message unless the condition holds."""
     if not condition:
         raise UserError(message)
+
+
+def failure(error: UserError | OSError) -> str:
+    """Return in one line what went wrong: a mistake, or what the system refuses."""
+    return str(error if isinstance(error, UserError) else refused(error))
 
 
 def brief(value: Any) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from refimpl.support.errors import UserError, refused
+from refimpl.support.errors import UserError, failure
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -36,10 +36,8 @@ def together(comm: Communicator) -> Iterator[None]:
     mine: str | None = None
     try:
         yield
-    except UserError as error:
-        mine = str(error)
-    except OSError as error:
-        mine = str(refused(error))
+    except (UserError, OSError) as error:
+        mine = failure(error)
     except MemoryError as error:
         mine = f"not enough memory: {error or 'give less data, or a smaller model'}"
     messages = comm.allgather_object(mine)
