@@ -54,6 +54,20 @@ class Compressed(GradientAxis):
         self.step += 1
         return gradient
 
+    def statistics(self) -> dict[str, Any]:
+        """Return the last step's numbers, plain data; empty before the first.
+
+        ``dense``: whether it was a warm-up step; else `compressed_step`, too.
+        """
+        if self.step == 0:
+            return {}
+        dense = self.step <= self.warmup
+        return {"dense": dense} | ({} if dense else self.compressed_step())
+
+    def compressed_step(self) -> dict[str, Any]:
+        """Return the numbers of the last step, which was compressed."""
+        return {}
+
     def compress(self, gradient: np.ndarray) -> None:
         """Replace a float gradient (shard,) by what the group makes of its sum.  Collective."""
         raise NotImplementedError

@@ -83,19 +83,10 @@ class SignCompression(Compressed):
         """Tell how near each sign is to being the other, in units of the largest value."""
         self.events.tell("margin", signed / max(np.abs(signed).max(initial=0), 1e-30))
 
-    def statistics(self) -> dict[str, Any]:
-        """Return the last step's numbers, plain data; empty before the first.
-
-        ``dense``: whether it was a warm-up step; else ``message_bytes``, all that this rank sent
-        for its gradient, and ``residual`` and ``owned``, the largest of each.
-        """
-        if self.step == 0:
-            return {}
-        if self.step <= self.warmup:
-            return {"dense": True}
+    def compressed_step(self) -> dict[str, Any]:
+        """Return ``message_bytes``, all that was sent; the largest ``residual`` and ``owned``."""
         sent = message.cost(self.residual.size, self.group.nodes).sent_by(self.group.rank)
         return {
-            "dense": False,
             "message_bytes": sum(count.bytes for count in sent.values()),
             "residual": float(np.abs(self.residual).max(initial=0)),
             "owned": float(np.abs(self.owned).max(initial=0)),

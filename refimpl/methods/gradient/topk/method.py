@@ -121,18 +121,9 @@ class TopKCompression(Compressed):
             self.events.tell("margin", self.chunks.margin(residual))
         exchange.exchange(self.group, self.chunks, residual, gradient, self._senders)
 
-    def statistics(self) -> dict[str, Any]:
-        """Return the last step's numbers, plain data; empty before the first.
-
-        ``dense``: whether it was a warm-up step; else this rank's ``entries`` and
-        ``message_bytes``, those of its message, and ``residual``, the largest.
-        """
-        if self.step == 0:
-            return {}
-        if self.step <= self.options.warmup:
-            return {"dense": True}
+    def compressed_step(self) -> dict[str, Any]:
+        """Return ``entries`` and ``message_bytes`` of the message; the largest ``residual``."""
         return {
-            "dense": False,
             "entries": self.chunks.entries,
             "message_bytes": self.chunks.message_bytes,
             "residual": float(np.abs(self.residual).max(initial=0)),
