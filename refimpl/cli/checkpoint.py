@@ -48,11 +48,13 @@ def run(args: Any) -> int:
 
 def found(where: str) -> list[Path]:
     """Return the complete checkpoints at a path: of a run, or the one that it is."""
+    from refimpl.run.saving import CHECKPOINTS
+
     path = Path(where)
     require(path.is_dir(), f"no folder {path}: give a run's folder, or one of its checkpoints")
     if path.name.startswith("step-"):
         return [path]
-    there = [folder for _, folder in steps(path / "checkpoints")]
+    there = [folder for _, folder in steps(path / CHECKPOINTS)]
     require(bool(there), f"{path} has no complete checkpoint: train with --checkpoint-every")
     return there
 
@@ -60,25 +62,8 @@ def found(where: str) -> list[Path]:
 def show(args: Any) -> int:
     """List the checkpoints of a run, or the leaves of one."""
     paths = found(args.where)
-    if len(paths) == 1 and paths[0] == Path(args.where):
-        one = Checkpoint(paths[0])
-        names = one.placements()
-        pieces = {
-            name: [array for (path, _), array in one.arrays.items() if path == name]
-            for name in names
-        }
-        rows = [
-            [
-                name,
-                placement,
-                pieces[name][0]["dtype"] if pieces[name] else "",
-                " + ".join("x".join(map(str, array["shape"])) for array in pieces[name][:4])
-                + (" + ..." if len(pieces[name]) > 4 else ""),
-            ]
-            for name, placement in names.items()
-        ]
-        say(f"step {one.step}: {one.grid.sentence()} ({one.config['strategy']})")
-        say(text.table(["name", "placement", "dtype", "numbers"], rows))
+    if paths == [Path(args.where)]:
+        say(leaves(Checkpoint(paths[0])))
         return 0
     rows = []
     for path in paths:
@@ -87,6 +72,18 @@ def show(args: Any) -> int:
         rows.append([str(one.step), one.grid.sentence(), text.size(nbytes), str(path)])
     say(text.table(["step", "written by", "size", "folder"], rows))
     return 0
+
+
+def leaves(one: Checkpoint) -> str:
+    """Return what is in a checkpoint as text, a line for each leaf."""
+    rows = []
+    for name, placement in one.placements().items():
+        pieces = [array for (path, _), array in one.arrays.items() if path == name]
+        shapes = ["x".join(map(str, array["shape"])) for array in pieces[:4]]
+        numbers = " + ".join([*shapes, "..."] if len(pieces) > 4 else shapes)
+        rows.append([name, placement, pieces[0]["dtype"] if pieces else "", numbers])
+    head = f"step {one.step}: {one.grid.sentence()} ({one.config['strategy']})"
+    return f"{head}\n{text.table(['name', 'placement', 'dtype', 'numbers'], rows)}"
 
 
 def verify(args: Any) -> int:

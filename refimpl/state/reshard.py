@@ -80,12 +80,9 @@ class _Fitting:
     def value(self) -> Any:
         saved, leaf = self.saved, self.leaf
         array = isinstance(leaf.value, np.ndarray)
-        if saved.grid == self.grid:
+        if saved.grid == self.grid or leaf.placement == "whole":
             source = speaker(leaf, self.place)
             return self._array(source) if array else saved.value(self.path, source)
-        if leaf.placement == "whole":
-            first = Place(0, 0, 0)
-            return self._array(first) if array else saved.value(self.path, first)
         if array:
             return getattr(self, f"_{leaf.placement}")()
         if leaf.placement == "part":
