@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from refimpl.nn.flat import Layout
 from refimpl.run.patience import Patience
@@ -81,12 +80,7 @@ class Watcher:
             self._inside = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._inside.close()
 
     def after(self, step: int, state: Callable[[], Tree]) -> None:
