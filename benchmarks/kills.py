@@ -140,7 +140,9 @@ class Training:
 def left(out: Path) -> list[dict[str, Any]]:
     """Return all that a finished run says of itself and that is not measured."""
     told = [json.loads((out / "summary.json").read_text())]
-    told += map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    for name in "metrics.jsonl", "steps.jsonl":
+        if (out / name).exists():
+            told += map(json.loads, (out / name).read_text().splitlines())
     return [{name: v for name, v in one.items() if name not in MEASURED} for one in told]
 
 

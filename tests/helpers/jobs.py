@@ -9,6 +9,7 @@ import numpy as np
 from loopback import spawn
 from rows import Case
 
+from benchmarks.kills import left
 from refimpl.run.config import Recipe, Run
 from refimpl.run.modelfile import ModelFile
 from refimpl.run.resume import Job
@@ -26,7 +27,6 @@ def build(seed, inputs, classes):
 def recipe():
     return Recipe("images", 1, 0.1)
 """
-MEASURED = ("seconds", "frames_per_second", "stragglers", "max_resident_bytes_per_rank")
 
 
 class Killed(BaseException):
@@ -113,17 +113,6 @@ def resumed(path: Path, world: int, after: int | None = None, **given):
 def newest(path: Path) -> int:
     """Return the step of the newest complete checkpoint, or 0."""
     return max([0, *(step for step, _ in checkpoint.steps(path / "checkpoints"))])
-
-
-def left(path: Path):
-    """Return what a finished run leaves that is not measured: summary and lines, plain data."""
-    summary = json.loads((path / "summary.json").read_text())
-    lines = [
-        json.loads(line)
-        for name in ("metrics.jsonl", "steps.jsonl")
-        for line in (path / name).read_text().splitlines()
-    ]
-    return [{k: v for k, v in one.items() if k not in MEASURED} for one in (summary, *lines)]
 
 
 def told(path: Path):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from beeps import beeps
+from jobs import images
 from launch import CHECKOUT, MPIEXEC, SURROUNDINGS, launched, needs_mpiexec
 from loopback import spawn
 
@@ -20,16 +21,7 @@ from refimpl.run.modelfile import ModelFile
 from refimpl.run.trainer import Trainer
 from refimpl.support.errors import Diverged, UserError
 from refimpl.tasks import table as tasks
-from refimpl.tasks.images.task import ImageExamples, ImageTask
 from refimpl.world.threads import OverThreads
-
-
-def images():
-    """A task of 96 images of 6 pixels, of three kinds."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (96, 2, 3)).astype(np.uint8)
-    labels = rng.integers(0, 3, 96)
-    return ImageTask(6, {name: ImageExamples(pixels, labels) for name in ("train", "dev", "test")})
 
 
 @pytest.fixture
