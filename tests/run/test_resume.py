@@ -262,6 +262,15 @@ def test_a_signal_to_one_rank_ends_the_run_with_a_checkpoint(monkeypatch, tmp_pa
     assert resumed(path, case.world) == want
 
 
+def test_a_checkpoint_is_due_when_the_first_ranks_clock_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(saving, "PAUSE", 0)
+    case = CASES["ddp"]
+    for seconds, want in ((1e-9, 3), (1e9, 0)):
+        path = tmp_path / str(want)
+        killed(path, run_of(case), case.world, 3, steps=None, seconds=seconds)
+        assert newest(path) == want
+
+
 def test_old_checkpoints_leave(tmp_path):
     whole(tmp_path / "run", run_of(CASES["serial"]), 1, steps=2, keep=3)
     assert [step for step, _ in checkpoint.steps(tmp_path / "run/checkpoints")] == [8, 10, 12]

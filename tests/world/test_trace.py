@@ -1,7 +1,10 @@
 """A trace is what happened: slices that nest, every message with its arrow, waiting apart."""
 
 import struct
+import threading
 from collections import Counter
+from itertools import repeat
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -151,6 +154,19 @@ def slice_of(kind, begin, end, **more):
 def test_waiting_lasts_until_the_peer_begins_to_send(sent, want):
     found = [(name, s.begin, s.end) for name, s in apart(slice_of("receive", 1.0, 5.0), sent)]
     assert found == want
+
+
+def test_of_all_ping_pongs_the_shortest_says_how_clocks_stand(monkeypatch):
+    """Rank 1 asks at 0, 20 and 30 and has an answer after 10, 2 and 8; at rank 0 it is 100."""
+    own = threading.local()
+    monkeypatch.setattr(trace, "ROUNDS", 3)
+    monkeypatch.setattr(trace, "time", SimpleNamespace(perf_counter=lambda: next(own.ticks)))
+
+    def body(comm):
+        own.ticks = repeat(100.0) if comm.rank == 0 else iter([0.0, 0, 10, 20, 22, 30, 38])
+        return trace.compare_clocks(comm)
+
+    assert spawn((0, 0), body) == [Clock(100.0, 0.0, 0.0), Clock(21.0, 79.0, 1.0)]
 
 
 def test_clocks_that_run_apart_are_brought_together():
