@@ -6,7 +6,6 @@
     bad_inputs.py     a thousand mistakes of users: each one line, on all ranks, nothing left
     same_bits.py      the same bits and messages from two commits?
     surroundings.py   the environment variables of the ranks of both
-    crossovers.py     from which length on the ring is the faster
     cluster/          a cluster in a box: slow links on one machine
     published/        published runs beside what the cost functions say about them
 

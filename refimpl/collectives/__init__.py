@@ -19,13 +19,19 @@ every case.
                       allreduce       2 (N + k - 2)  2 n (p-1)/p      chunk 0: (3 + 2) + (1 + 0)
                       broadcast       lg N + lg k    n per child
                       reduce          lg N + lg k    n (root: 0)      (0 + 1) + (2 + 3)
-    native            all five        MPI's affair   not counted      not documented
-    auto              all five        picks one of the explicit ones by size, ranks and nodes
+    recursive-doubling
+                      allreduce       lg p           n lg p           (0 + 1) + (2 + 3)
+    bruck             allgather       lg p           n (p-1)/p
+    scatter-allgather broadcast       lg p + p - 1   2 n (p-1)/p at most
+    chain             broadcast       m + p - 2      n in m segments
+    pairwise          alltoall        p - 1          n (p-1)/p
+    native            all             MPI's affair   not counted      not documented
+    auto              all             picks one of the explicit ones by size, ranks and nodes
 
 One message per step, except in the all-gather and reduce-scatter of ``hierarchical``, whose k - 1
-steps inside the node have one message for each of the N nodes.  ``ring`` and
-``halving-doubling`` broadcast and reduce along the tree.  ``tree`` has no all-gather and no
-reduce-scatter, and says so.  A message of no elements is sent and counted like any other.
+steps inside the node have one message for each of the N nodes.  ``ring``,
+``halving-doubling`` and ``recursive-doubling`` broadcast and reduce along the tree.  What a family
+does not have it refuses.  A message of no elements is sent and counted like any other.
 
     file                  what is in it
     chunks.py             how n elements are cut into chunks; what a call is
@@ -33,10 +39,11 @@ reduce-scatter, and says so.  A message of no elements is sent and counted like 
     cost.py               messages, bytes and time of a schedule
     interface.py          what every family offers, and where a call begins
     ring.py  halving_doubling.py  tree.py  hierarchical.py  hierarchical_steps.py  native.py
+    recursive_doubling.py  bruck.py  scatter_allgather.py  chain.py  pairwise.py
     families.py  auto.py  the families, and the one that picks among them
     small.py  norm.py     a few numbers of every rank, on all ranks; the norm over shards
     explain.py            schedules as text, from the index functions of the loops
-    text.py  explain_hierarchical.py              (its parts)
+    text.py  explain_hierarchical.py  explain_steps.py        (its parts)
 
 >>> get("ring").cost("allreduce", n=1000, nodes=(0, 0, 1, 1)).total()["inter"]
 Count(messages=12, bytes=12000)

@@ -31,7 +31,8 @@ class Step(NamedTuple):
 
     ``adds`` says whether the receiver adds what arrives to what it has, ``times`` how many such
     steps follow one another: where all chunks are alike, so are the steps of a ring, and one
-    stands for them all.
+    stands for them all.  ``copies``: what arrives is put in its place by a copy afterwards, which
+    takes as long as an addition.
     """
 
     source: Ints
@@ -39,6 +40,7 @@ class Step(NamedTuple):
     elements: Ints
     adds: NDArray[np.bool_]
     times: int = 1
+    copies: bool = False
 
     @classmethod
     def of(
@@ -48,12 +50,13 @@ class Step(NamedTuple):
         elements: ArrayLike,
         adds: ArrayLike = False,
         times: int = 1,
+        copies: bool = False,
     ) -> Step:
         """Make a step of arrays (or numbers) that broadcast to one shape."""
         numbers = (np.asarray(each, np.int64) for each in (source, dest, elements))
         arrays = np.broadcast_arrays(*numbers, adds)
         source, dest, elements, adds = (array.ravel() for array in arrays)
-        return cls(source, dest, elements, adds, times)
+        return cls(source, dest, elements, adds, times, copies)
 
     def among(self, ranks: ArrayLike) -> Step:
         """Return the step as these ranks take it: (p,), or (G, p) for G groups at once.
@@ -63,7 +66,7 @@ class Step(NamedTuple):
         """
         ranks = np.asarray(ranks)
         source, dest = ranks[..., self.source], ranks[..., self.dest]
-        return self.of(source, dest, self.elements, self.adds, self.times)
+        return self.of(source, dest, self.elements, self.adds, self.times, self.copies)
 
     def backwards(self, adds: bool = False) -> Step:
         """Return the step with every message turned round."""
@@ -88,7 +91,8 @@ def side_by_side(schedules: Sequence[Sequence[Step]]) -> list[Step]:
         source, dest, elements, adds = (
             np.concatenate([step[column] for step in steps]) for column in range(4)
         )
-        joined.append(Step(source, dest, elements, adds, steps[0].times))
+        copies = any(step.copies for step in steps)
+        joined.append(Step(source, dest, elements, adds, steps[0].times, copies))
     return joined
 
 
@@ -168,7 +172,7 @@ Count(messages=1, bytes=400))
         Steps follow one another; a step is over when the slowest rank and the slowest node are
         done.  A rank sends its messages inside the node one after the other, and receives at
         the same time; a node's link carries the bytes of all its ranks, in both directions at
-        once, after one latency.  Additions come after the message that they wait for.
+        once, after one latency.  Additions and copies come after the message that they wait for.
         """
         return sum(step.times * self._step_time(step, links) for step in self.steps)
 
@@ -185,5 +189,6 @@ Count(messages=1, bytes=400))
             leaves = np.bincount(node[step.source], across).max()
             enters = np.bincount(node[step.dest], across).max()
             busy.append(links.inter.alpha + max(leaves, enters))
-        adding = np.bincount(step.dest, nbytes * links.gamma * step.adds).max(initial=0.0)
+        worked_on = nbytes * links.gamma * (step.adds | step.copies)
+        adding = np.bincount(step.dest, worked_on).max(initial=0.0)
         return float(max(busy) + adding)

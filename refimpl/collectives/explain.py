@@ -16,6 +16,14 @@ from refimpl.collectives.explain_hierarchical import (
     hierarchical_allreduce,
     hierarchical_reduce_scatter,
 )
+from refimpl.collectives.explain_steps import (
+    bruck_allgather,
+    chain_broadcast,
+    doubling_allreduce,
+    pairs,
+    pairwise_alltoall,
+    scatter_allgather,
+)
 from refimpl.collectives.order import formula
 from refimpl.collectives.text import held, orders, ranks, section, table
 from refimpl.support.errors import UserError, listed, require
@@ -145,11 +153,7 @@ def halving_allreduce(p: int) -> str:
 def tree_table(p: int, operation: str) -> str:
     """Return who sends to whom in each step of the broadcast from, or the reduce to, rank 0."""
     make = {"broadcast": tree.broadcast_steps, "reduce": tree.reduce_steps}[operation]
-    lines = []
-    for number, step in enumerate(make(Call.of(1, (0,) * p))):
-        pairs = sorted(zip(step.source.tolist(), step.dest.tolist(), strict=True))
-        lines.append(f"{number:>4}  " + "  ".join(f"{s}->{d}" for s, d in pairs))
-    return "\n".join(["step", *lines])
+    return pairs(make(Call.of(1, (0,) * p)))
 
 
 def tree_broadcast(p: int) -> str:
@@ -186,6 +190,11 @@ _FLAT: dict[str, Callable[[int], str]] = {
     "tree-broadcast": tree_broadcast,
     "tree-reduce": tree_reduce,
     "tree-allreduce": tree_allreduce,
+    "recursive-doubling": doubling_allreduce,
+    "bruck": bruck_allgather,
+    "scatter-allgather": scatter_allgather,
+    "chain": chain_broadcast,
+    "pairwise": pairwise_alltoall,
 }
 _ON_NODES: dict[str, Callable[[int, int], str]] = {
     "hierarchical-allgather": hierarchical_allgather,

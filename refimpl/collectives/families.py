@@ -7,11 +7,16 @@ knows it.
 from __future__ import annotations
 
 from refimpl.collectives import (
+    bruck,
+    chain,
     halving_doubling,
     hierarchical,
     hierarchical_steps,
     native,
+    pairwise,
+    recursive_doubling,
     ring,
+    scatter_allgather,
     tree,
 )
 from refimpl.collectives.interface import Algorithm, Family
@@ -74,6 +79,29 @@ HIERARCHICAL = Family(
     unfit=hierarchical.uneven,
 )
 
+RECURSIVE_DOUBLING = Family(
+    "recursive-doubling",
+    TREE.algorithms
+    | {
+        "allreduce": Algorithm(
+            recursive_doubling.allreduce,
+            recursive_doubling.allreduce_steps,
+            recursive_doubling.orders,
+        ),
+    },
+)
+
+BRUCK = Family("bruck", {"allgather": Algorithm(bruck.allgather, bruck.allgather_steps)})
+
+SCATTER_ALLGATHER = Family(
+    "scatter-allgather",
+    {"broadcast": Algorithm(scatter_allgather.broadcast, scatter_allgather.broadcast_steps)},
+)
+
+CHAIN = Family("chain", {"broadcast": Algorithm(chain.broadcast, chain.broadcast_steps)})
+
+PAIRWISE = Family("pairwise", {"alltoall": Algorithm(pairwise.alltoall, pairwise.alltoall_steps)})
+
 NATIVE = Family(
     "native",
     {
@@ -82,8 +110,34 @@ NATIVE = Family(
         "allreduce": Algorithm(native.allreduce),
         "broadcast": Algorithm(native.broadcast),
         "reduce": Algorithm(native.reduce),
+        "alltoall": Algorithm(native.alltoall),
     },
 )
 
 # The families whose messages are written out, in the order in which ties are decided.
-EXPLICIT = (RING, HALVING_DOUBLING, TREE, HIERARCHICAL)
+EXPLICIT = (
+    RING,
+    HALVING_DOUBLING,
+    TREE,
+    HIERARCHICAL,
+    RECURSIVE_DOUBLING,
+    BRUCK,
+    SCATTER_ALLGATHER,
+    CHAIN,
+    PAIRWISE,
+)
+
+
+def able(operation: str, nodes: tuple[int, ...]) -> list[Family]:
+    """Return the explicit families that can do it on these nodes; what is the tree's, by the tree.
+
+    >>> [family.name for family in able("broadcast", nodes=(0, 0, 1))]
+    ['tree', 'scatter-allgather', 'chain']
+    """
+    trees = TREE.algorithms.get(operation)
+    return [
+        family
+        for family in EXPLICIT
+        if family.refuses(operation, nodes) is None
+        and (family is TREE or family.algorithms[operation] is not trees)
+    ]

@@ -1,4 +1,4 @@
-"""What every family of collectives offers: five operations, each in place, each with its cost."""
+"""What every family of collectives offers: its operations, each with its cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from refimpl.collectives.order import Orders
 from refimpl.support.errors import UserError
 from refimpl.world.communicator import Communicator
 
-OPERATIONS = ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce")
+WORDS = {
+    "allgather": "all-gather",
+    "reduce_scatter": "reduce-scatter",
+    "allreduce": "all-reduce",
+    "broadcast": "broadcast",
+    "reduce": "reduce",
+    "alltoall": "all-to-all",
+}
+OPERATIONS = tuple(WORDS)
 ROOTED = ("broadcast", "reduce")  # those that have a root
 
 
@@ -30,12 +38,12 @@ class Algorithm(NamedTuple):
 
 
 class Collectives(Protocol):
-    """A family of collectives: ``collectives.allreduce(comm, x)`` and its four siblings.
+    """A family of collectives: ``collectives.allreduce(comm, x)`` and its siblings.
 
     x is a contiguous array (n,), the same length and dtype on all ranks of comm; all of them
     call.  It is cut into p chunks, chunk r rank r's, by `chunks.offsets` or by ``offsets``.
-    Any n, 0 included, and any number of ranks.  All-gather and broadcast take any dtype, the
-    others those that can be added.
+    Any n, 0 included, and any number of ranks.  All-gather, broadcast and all-to-all take any
+    dtype, the others those that can be added.  Results stand in x; that of an all-to-all cannot.
 
     A family says which it `has`, what it `refuses`, and which `family` does the work.
     ``ahead(comm, x)`` is an all-gather in steps that the caller takes, `ring.allgather_ahead`;
@@ -54,7 +62,7 @@ class Collectives(Protocol):
     def family(self, operation: str, n: int, nodes: tuple[int, ...], itemsize: int = 4) -> Family:
         """Return the family whose algorithm does a call with n elements: this one, or a choice."""
 
-    # ---------------------------------------------------------------------- the five operations
+    # --------------------------------------------------------------------------- the operations
 
     def allgather(self, comm: Communicator, x: Array, offsets: Offsets | None = None) -> None:
         """Fill all chunks of x with their owners'."""
@@ -78,6 +86,11 @@ class Collectives(Protocol):
     def reduce(self, comm: Communicator, x: Array, root: int = 0) -> None:
         """Replace the root's x by the sum; the others' are undefined."""
         self._call("reduce", comm, x, root)
+
+    def alltoall(self, comm: Communicator, x: Array, offsets: Offsets | None = None) -> Array:
+        """Return (p, n_r): row s is rank s's chunk r, r being this rank.  x is not modified."""
+        came: Array = self._call("alltoall", comm, x, offsets)
+        return came
 
     def _call(self, operation: str, comm: Communicator, x: Array, *more: Any) -> Any:
         family = self.family(operation, x.size, comm.nodes, x.itemsize)
@@ -169,8 +182,8 @@ class Family(Collectives):
         """Return why ranks that lie on these nodes cannot call it; None if they can."""
         if self.has(operation):
             return self.unfit(nodes)
-        what = operation.replace("all", "all-").replace("_", "-")
-        return f"collectives {self.name} have no {what}: use ring, halving-doubling or auto"
+        others = "pairwise" if operation == "alltoall" else "ring, halving-doubling"
+        return f"collectives {self.name} have no {WORDS[operation]}: use {others} or auto"
 
     def family(self, operation: str, n: int, nodes: tuple[int, ...], itemsize: int = 4) -> Family:
         """Return this family: it does its work itself."""

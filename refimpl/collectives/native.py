@@ -41,6 +41,14 @@ def allreduce(comm: Communicator, x: Array) -> None:
     comm.Allreduce(comm.IN_PLACE, x)
 
 
+def alltoall(comm: Communicator, x: Array, offsets: Offsets | None = None) -> Array:
+    """Send chunk c of x to rank c; return what came for this rank, (p, n_r): ``MPI_Alltoallv``."""
+    counts = [c.stop - c.start for c in chunks.slices(x, comm.size, offsets)]
+    came = comm.scratch(comm.size * counts[comm.rank], x.dtype)
+    comm.Alltoallv(x, counts, came)
+    return came.reshape(comm.size, counts[comm.rank])
+
+
 def broadcast(comm: Communicator, x: Array, root: int = 0) -> None:
     """Replace x by the root's, in place: ``MPI_Bcast``."""
     comm.Bcast(x, root)

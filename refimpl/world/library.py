@@ -44,6 +44,10 @@ class Library:
     def _bytes(self, buf: Any) -> Any:
         return buf if buf is self.IN_PLACE else [buf, self._over_mpi.byte]
 
+    def _chunks(self, buf: np.ndarray, counts: Any) -> list[Any]:
+        lengths = [int(count) * buf.itemsize for count in counts]
+        return [buf, lengths, np.cumsum([0, *lengths[:-1]]), self._over_mpi.byte]
+
     def Allreduce(self, sendbuf: Any, recvbuf: np.ndarray) -> None:
         """MPI's all-reduce; ``sendbuf`` may be `IN_PLACE`."""
         with self._calling("allreduce", recvbuf):
@@ -61,10 +65,14 @@ class Library:
 
     def Allgatherv(self, sendbuf: Any, recvbuf: np.ndarray, counts: Any) -> None:
         """MPI's all-gather of chunks of ``counts`` elements; ``sendbuf`` may be `IN_PLACE`."""
-        lengths = [int(count) * recvbuf.itemsize for count in counts]
-        into = [recvbuf, lengths, np.cumsum([0, *lengths[:-1]]), self._over_mpi.byte]
         with self._calling("allgather", recvbuf):
-            self.mpi.Allgatherv(self._bytes(sendbuf), into)
+            self.mpi.Allgatherv(self._bytes(sendbuf), self._chunks(recvbuf, counts))
+
+    def Alltoallv(self, sendbuf: np.ndarray, counts: Any, recvbuf: np.ndarray) -> None:
+        """MPI's all-to-all of chunks of ``counts`` elements; equally long ones arrive."""
+        theirs = [recvbuf.size // self.mpi.size] * self.mpi.size
+        with self._calling("alltoall", sendbuf):
+            self.mpi.Alltoallv(self._chunks(sendbuf, counts), self._chunks(recvbuf, theirs))
 
     def Bcast(self, buf: np.ndarray, root: int = 0) -> None:
         """MPI's broadcast."""

@@ -6,7 +6,7 @@ from families import Sent, addends, uneven
 from loopback import spawn
 
 from refimpl import collectives
-from refimpl.collectives import chunks, hierarchical
+from refimpl.collectives import chain, chunks, hierarchical
 from refimpl.collectives.chunks import Call
 from refimpl.support.errors import UserError
 
@@ -165,3 +165,55 @@ def test_the_plain_forms_refuse_unequal_nodes():
                 plain(comm, np.zeros(6))
 
     spawn((0, 0, 1), body)
+
+
+# ----------------------------------------------------------------- the shortest, and the longest
+
+
+@pytest.mark.parametrize("p", range(1, 34))
+def test_doubling_and_bruck_take_as_few_steps_as_there_can_be(p):
+    steps, power = (p - 1).bit_length(), 1 << (p.bit_length() - 1)
+    doubling = collectives.get("recursive-doubling").cost("allreduce", 10, (0,) * p)
+    assert len(doubling.steps) == (p.bit_length() - 1) + 2 * (p > power)
+    assert doubling.total()["intra"].messages == power * (p.bit_length() - 1) + 2 * (p - power)
+    assert cost_per_rank("bruck", "allgather", 24 * p, (0,) * p) == [(steps, 24 * (p - 1))] * p
+
+
+@pytest.mark.parametrize("p", range(2, 34))
+def test_a_broadcast_by_chunks_sends_about_two_vectors_where_the_tree_sends_lg_p(p):
+    cost = collectives.get("scatter-allgather").cost("broadcast", 24 * p, (0,) * p, 1, root=p // 2)
+    most = max(cost.sent_by(rank)["intra"].bytes for rank in range(p))
+    assert most == 2 * 24 * (p - 1)
+    assert len(cost.steps) >= (p - 1).bit_length()
+    assert cost.total()["intra"].messages == p - 1 + p * (p - 1)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, 4])
+def test_a_chain_passes_segments_on_while_the_next_arrive(p, monkeypatch):
+    n, many, root = 7, 4, p // 2
+    monkeypatch.setattr(chain, "SEGMENT", 2)
+    cost = collectives.get("chain").cost("broadcast", n, (0,) * p, root=root)
+    assert len(cost.steps) == (many + p - 2 if p > 1 else 0)
+
+    def body(comm):
+        x = np.arange(n) if comm.rank == root else np.zeros(n, int)
+        with comm.events.listen(sent := Sent()):
+            collectives.get("chain").broadcast(comm, x, root)
+        assert x.tolist() == list(range(n))
+        return len(sent.messages), comm.ledger.total().bytes
+
+    stated = [cost.sent_by(rank)["intra"] for rank in range(p)]
+    assert spawn((0,) * p, body) == [(count.messages, 2 * count.bytes) for count in stated]
+    assert stated[root].messages == (many if p > 1 else 0)
+
+
+def test_among_a_power_of_two_doubling_has_the_trees_bits():
+    def body(comm):
+        mine = addends(comm.size, 101, np.float32)[comm.rank]
+        other = mine.copy()
+        collectives.get("recursive-doubling").allreduce(comm, mine)
+        collectives.get("tree").allreduce(comm, other)
+        return mine.tobytes(), mine.tobytes() == other.tobytes()
+
+    results = spawn((0,) * 8, body)
+    assert results == [(results[0][0], True)] * 8

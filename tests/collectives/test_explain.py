@@ -10,12 +10,17 @@ from listeners import Heard
 from loopback import spawn
 
 from refimpl.collectives import (
+    bruck,
+    chain,
     chunks,
     explain,
     explain_hierarchical,
+    explain_steps,
     halving_doubling,
     hierarchical,
+    pairwise,
     ring,
+    scatter_allgather,
 )
 from refimpl.support.errors import UserError
 
@@ -61,8 +66,11 @@ def read_arrow(cell):
     if cell == "-":
         return []
     run, to = cell.split("->")
-    first, last = re.fullmatch(r"(\d+)(?:[-,](\d+))?", run).groups()
-    found = list(range(int(first), int(last or first) + 1))
+    found = []
+    for part in run.split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    found.sort()
     return [(int(rank[1:]), found) for rank in to.split(",")]
 
 
@@ -72,13 +80,47 @@ def read_arrow(cell):
     [
         (halving_doubling.reduce_scatter, explain.halving_table),
         (halving_doubling.allgather, explain.doubling_table),
+        (bruck.allgather, explain_steps.bruck_table),
     ],
 )
-def test_halving_and_doubling_tables_are_what_is_sent(algorithm, table, p):
+def test_tables_of_chunks_and_receivers_are_what_is_sent(algorithm, table, p):
     sent = sent_by_everybody(algorithm, p)
     for rank in range(p):
         want = [message for row in rows(table(p)) for message in read_arrow(row[rank])]
         assert sent[rank] == want
+
+
+@pytest.mark.parametrize("p", range(2, 8))
+def test_pairwise_table_is_what_is_sent(p):
+    sent = sent_by_everybody(pairwise.alltoall, p)
+    for rank, row in enumerate(zip(*rows(explain_steps.pairwise_table(p)), strict=True)):
+        assert sent[rank] == [(int(to), [int(to)]) for to in row]
+
+
+@pytest.mark.parametrize("p", range(2, 8))
+def test_scatter_table_is_what_is_sent_before_the_ring(p, monkeypatch):
+    monkeypatch.setattr(chunks, "offsets", lambda n, p: np.cumsum([0, *(1 << np.arange(p))]))
+    sent = sent_by_everybody(lambda comm, x, offsets: scatter_allgather.broadcast(comm, x), p)
+    for rank, row in enumerate(zip(*rows(explain_steps.scatter_table(p)), strict=True)):
+        stated = [m for cell in row for m in read_arrow(cell.replace("v", "r"))]
+        around = [((rank + 1) % p, [ring.gathered(p, rank, step)]) for step in range(p - 1)]
+        assert sent[rank] == stated + around
+
+
+@pytest.mark.parametrize("p", range(2, 6))
+def test_chain_table_is_what_is_sent(p, monkeypatch):
+    monkeypatch.setattr(chain, "segments", lambda n: np.array([0, 1, 3, 7]))
+
+    def body(comm):
+        with comm.events.listen(heard := Heard("send")):
+            chain.broadcast(comm, np.zeros(7, np.uint8))
+        return [(e.peer, e.nbytes.bit_length() - 1) for e in heard.begun]
+
+    links = [line[6:] for line in explain_steps.chain_table(p, 3).splitlines()]
+    for rank, sent in enumerate(spawn((0,) * p, body)):
+        last = rank == p - 1
+        column = [] if last else [line[6 * rank :][:5].strip() for line in links[1:]]
+        assert sent == [(rank + 1, int(cell)) for cell in column if cell]
 
 
 @pytest.mark.parametrize("p, k", [(4, 2), (6, 2), (6, 3), (8, 4), (3, 3), (3, 1)])
@@ -136,6 +178,10 @@ def test_wrong_order_is_what_the_naive_version_really_gives(p, k):
         (ring.reduce_scatter, explain.ring_table(4, ring.reduced)),
         (halving_doubling.reduce_scatter, explain.halving_table(4)),
         (halving_doubling.allgather, explain.doubling_table(4)),
+        (bruck.allgather, explain_steps.bruck_table(4)),
+        (scatter_allgather.broadcast, explain_steps.scatter_table(4)),
+        (chain, explain_steps.chain_table(4, 3)),
+        (pairwise.alltoall, explain_steps.pairwise_table(4)),
         (hierarchical.allgather, explain_hierarchical.stages(4, 2)),
         (hierarchical.reduce_scatter, explain_hierarchical.mirror(4, 2)),
     ],
@@ -156,7 +202,7 @@ def test_every_name_explains_itself_at_every_size():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (("rang", 4), "nothing to explain under 'rang': choose one of halving-doubling, "),
+        (("rang", 4), "nothing to explain under 'rang': choose one of bruck, chain, halv"),
         (("ring", 0), "cannot draw 0 ranks: give -p from 1 to 16"),
         (("ring", 17), "cannot draw 17 ranks"),
         (("ring", 4, 2), "ring does not depend on nodes: leave -k 2 out"),

@@ -38,7 +38,7 @@ def run(family, operation, comm, x, root=0, offsets=None):
     """Call one operation; return its result, x or a view of it."""
     more = (root,) if operation in ROOTED else () if operation == "allreduce" else (offsets,)
     got = getattr(family, operation)(comm, x, *more)
-    return got if operation == "reduce_scatter" else x
+    return got if operation in ("reduce_scatter", "alltoall") else x
 
 
 def addend(rank, n, dtype):

@@ -15,7 +15,7 @@ from refimpl.methods.gradient.onebit import message as onebit
 
 # --------------------------------------------------------------------------------- collectives
 
-COLLECTIVES = ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce")
+COLLECTIVES = ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce", "alltoall")
 
 
 @pytest.mark.parametrize(

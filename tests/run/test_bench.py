@@ -1,8 +1,5 @@
 """What `bench` prints, from figures that were not measured."""
 
-import doctest
-
-from benchmarks import crossovers
 from refimpl.run.bench import collectives, gtc, step
 
 
@@ -16,15 +13,10 @@ def test_each_operation_has_a_table_with_a_row_for_each_size():
     first, second = collectives.table([*rows, row("reduce", 1 << 20, tree=2)]).split("\n\n")
     title, head, small, large = first.splitlines()
     assert title.startswith("allreduce, float32, 2 ranks on 1 node: ")
-    assert small.split() == ["1", "KiB", "1.000", "ms", "1.50", "-", "-", "-", "ring"]
+    assert small.split() == ["1", "KiB", "1.000", "ms", "1.50", "ring"]
     assert large.split()[:5] == ["1", "MiB", "1.000", "ms", "0.50"]
     assert len(head) == len(small) == len(large) and head.endswith("auto takes")
     assert second.startswith("reduce,") and "2.00" in second
-
-
-def test_sessions_of_the_crossovers_are_true():
-    found = doctest.testmod(crossovers)
-    assert found.attempted and not found.failed
 
 
 def test_a_step_stands_beside_its_parts():

@@ -58,6 +58,7 @@ OPERATIONS: tuple[Operation, ...] = (
     collectives.allreduce,
     collectives.broadcast,
     collectives.reduce,
+    collectives.alltoall,
     compression.gtc_encode,
     compression.gtc_message,
     compression.gtc_decode,

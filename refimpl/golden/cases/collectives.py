@@ -39,6 +39,11 @@ FAMILIES = {
     "halving-doubling": ("allgather", "reduce_scatter", "allreduce"),
     "tree": ("broadcast", "reduce", "allreduce"),
     "hierarchical": ("allgather", "reduce_scatter", "allreduce", "broadcast", "reduce"),
+    "recursive-doubling": ("allreduce",),
+    "bruck": ("allgather",),
+    "scatter-allgather": ("broadcast",),
+    "chain": ("broadcast",),
+    "pairwise": ("alltoall",),
 }
 NODES = {
     "1x2": (0, 0),
@@ -77,6 +82,11 @@ def reduce(inputs: Arrays, settings: Settings) -> Arrays:
     return _run("reduce", inputs["x"], settings)
 
 
+def alltoall(inputs: Arrays, settings: Settings) -> Arrays:
+    """Give block c of every rank to rank c: x (ranks, n) -> result (ranks, what came)."""
+    return _run("alltoall", inputs["x"], settings)
+
+
 class Sent(Listener):
     """Keeps what one rank sends: receivers and arrays, and x as it is before the second stage."""
 
@@ -107,6 +117,8 @@ def _run(operation: str, x: np.ndarray, settings: Settings) -> Arrays:
         more = (root,) if operation in ("broadcast", "reduce") else ()
         with comm.events.listen(heard[comm.rank]):
             got = family(comm, mine, *more)
+        if operation == "alltoall":
+            return got.reshape(-1).copy()  # from rank 0 on, end to end
         return got if operation == "reduce_scatter" else mine
 
     ends = spawn(nodes, body)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from refimpl.collectives import OPERATIONS, Auto, Collectives
-from refimpl.collectives.families import EXPLICIT, NATIVE, TREE
+from refimpl.collectives.families import EXPLICIT, NATIVE, able
 from refimpl.run.bench.timing import slowest
 from refimpl.support import text
 from refimpl.support.text import binary, plural
@@ -31,12 +31,9 @@ SIZES = tuple(1 << i for i in range(10, 27, 2))  # 1 KiB, 4 KiB, ..., 64 MiB
 def timed(operation: str, nodes: tuple[int, ...]) -> list[Collectives]:
     """Return the families to time: every algorithm once, MPI's own first.
 
-    ``auto`` is left out, because it is one of the others; so are ring and halving-doubling where
-    they are the tree, and who cannot run on these nodes.
+    ``auto`` is left out, because it is one of the others.
     """
-    able = [family for family in EXPLICIT if family.refuses(operation, nodes) is None]
-    trees = TREE.algorithms.get(operation)
-    return [NATIVE, *(f for f in able if f is TREE or f.algorithms[operation] is not trees)]
+    return [NATIVE, *able(operation, nodes)]
 
 
 def measure(
@@ -121,9 +118,10 @@ def _row(comm: Communicator, operation: str, x: np.ndarray, times: dict[str, lis
 
 def table(rows: Iterable[Mapping]) -> str:
     """Return the rows of `measure` as text: milliseconds of native, ratios of the others to it."""
-    names = [family.name for family in EXPLICIT]
     parts = []
-    for title, group in groupby(rows, key=_title):
+    for title, group in ((title, list(group)) for title, group in groupby(rows, key=_title)):
+        timed = set().union(*(row["ratio"] for row in group))
+        names = [family.name for family in EXPLICIT if family.name in timed]
         lines = [
             [
                 binary(row["bytes"]),

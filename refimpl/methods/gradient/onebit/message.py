@@ -33,9 +33,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import chunks, ring
+from refimpl.collectives import chunks, pairwise, ring
 from refimpl.collectives.chunks import Call
-from refimpl.collectives.cost import Cost, Step
+from refimpl.collectives.cost import Cost
 from refimpl.methods.gradient.gtc.bits import room
 from refimpl.methods.gradient.gtc.header import MessageError
 
@@ -168,8 +168,8 @@ def allreduce(
 
     Notes
     -----
-    Messages of the first part go straight to the owner: in step d = 1 .. p - 1 to the rank d
-    places to the right.  The second part is a ring all-gather.  Lengths follow from n and p.
+    Messages of the first part go straight to the owner, by a pairwise all-to-all.  The second part
+    is a ring all-gather.  Lengths follow from n and p.
 
     Cost per rank: 2 (p - 1) messages, about 2 (p - 1)/p n/8 bytes; `cost` gives it exactly.
     """
@@ -178,25 +178,13 @@ def allreduce(
     cut = _cut(gradient.size, p)
     residual += gradient
 
-    # Out of one buffer go the messages to the owners, into the other come those for our chunk.
-    leaving = comm.scratch(int(cut[-1]), np.uint8, slot=0)
-    length = int(cut[r + 1] - cut[r])
-    arrived = comm.scratch(p * length, np.uint8, slot=1)
+    # Out of one buffer go the messages to the owners (slot 0 is the algorithm's), and to all.
+    everyones = comm.scratch(int(cut[-1]), np.uint8, slot=1)
     for j in range(p):
-        encode(residual[chunk[j]], leaving[cut[j] : cut[j + 1]])
-    arrived[r * length : (r + 1) * length] = leaving[cut[r] : cut[r + 1]]
-    for d in range(1, p):
-        right, left = (r + d) % p, (r - d) % p
-        comm.Sendrecv(
-            leaving[cut[right] : cut[right + 1]],
-            right,
-            recvbuf=arrived[left * length : (left + 1) * length],
-            source=left,
-        )
-    for i in range(p):
-        add(arrived[i * length : (i + 1) * length], owned)
+        encode(residual[chunk[j]], everyones[cut[j] : cut[j + 1]])
+    for message in pairwise.alltoall(comm, everyones, offsets=cut):
+        add(message, owned)
 
-    everyones = leaving
     encode(owned, everyones[cut[r] : cut[r + 1]])
     ring.allgather(comm, everyones, offsets=cut)
     gradient.fill(0)
@@ -216,9 +204,5 @@ def cost(n: int, nodes: tuple[int, ...]) -> Cost:
     >>> cost(1000, nodes=(0, 0)).sent_by(0)["intra"]  # dense, in float32: 4000 bytes
     Count(messages=2, bytes=142)
     """
-    p = len(nodes)
-    sizes = np.diff(_cut(n, p))
-    rank = np.arange(p)
-    owners = [(rank + d) % p for d in range(1, p)]
-    steps = [Step.of(rank, owner, sizes[owner]) for owner in owners]
-    return Cost(steps + ring.allgather_steps(Call(sizes, nodes)), nodes, itemsize=1)
+    call = Call(np.diff(_cut(n, len(nodes))), nodes)
+    return Cost(pairwise.alltoall_steps(call) + ring.allgather_steps(call), nodes, itemsize=1)
