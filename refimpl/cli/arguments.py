@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from refimpl.support.errors import UserError
 
 MOST = 10**15  # anything that is counted: no formula overflows
 LARGEST = 1e30  # anything that is measured
@@ -81,6 +85,20 @@ def filename(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the name is empty: name a file or a folder")
     return text
+
+
+def links(text: str) -> Any:
+    """Parse ``measure``, or a file of links: what `Links.plain` gave."""
+    from refimpl.collectives.cost import Links
+    from refimpl.support.files import read_json, read_text
+
+    if text == "measure":
+        return text
+    try:
+        plain = read_json(read_text(Path(filename(text))))
+        return Links.of(plain if isinstance(plain, dict) else {}, text).plain()
+    except (UserError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def setting(text: str) -> tuple[str, str]:

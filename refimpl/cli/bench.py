@@ -1,17 +1,17 @@
-"""``refimpl bench``: the collectives beside MPI's own; ``refimpl bench step``: a training step."""
+"""``refimpl bench``: the collectives beside MPI's own, links, GTC, or a training step."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from refimpl.cli.arguments import between, filename, ranks
+from refimpl.cli.arguments import between, filename, links, ranks
 from refimpl.cli.base import say, world
 
 
 def add(commands: Any) -> None:
     """Declare the command."""
-    command = commands.add_parser("bench", help="time the collectives, GTC or a training step")
+    command = commands.add_parser("bench", help="time collectives, links, GTC, a training step")
     command.add_argument(
         "what",
         nargs="?",
@@ -20,6 +20,9 @@ def add(commands: Any) -> None:
         help="default: %(default)s",
     )
     command.add_argument("--collectives", metavar="NAME", help="for step (default: ring)")
+    command.add_argument(
+        "--links", type=links, metavar="FILE", help="what auto chooses by (default: measured)"
+    )
     command.add_argument("--repeats", type=between(1, 10**6), metavar="N", help="rounds of it")
     command.add_argument("--ranks-per-node", type=ranks, metavar="K", help="virtual nodes")
     command.add_argument(
@@ -31,8 +34,22 @@ def add(commands: Any) -> None:
 def _collectives(comm: Any, args: Any) -> tuple[Any, str]:
     from refimpl.run.bench import collectives
 
-    rows = collectives.measure(comm, **_given(repeats=args.repeats))
+    rows = collectives.measure(comm, **_given(repeats=args.repeats, links=_links(comm, args)))
     return rows, collectives.table(rows)
+
+
+def _links(comm: Any, args: Any) -> Any:
+    from refimpl.collectives.cost import Links
+    from refimpl.run.bench import links
+
+    return Links.of(args.links, "--links") if args.links else links.measure(comm)
+
+
+def _measured(comm: Any, args: Any) -> tuple[Any, str]:
+    from refimpl.run.bench import links
+
+    found = _links(comm, args)
+    return found.plain(), links.table(found)
 
 
 def _step(comm: Any, args: Any) -> tuple[Any, str]:
@@ -56,7 +73,7 @@ def _gtc(comm: Any, args: Any) -> tuple[Any, str]:
     return result, text
 
 
-KINDS = {"collectives": _collectives, "step": _step, "gtc": _gtc}
+KINDS = {"collectives": _collectives, "links": _measured, "step": _step, "gtc": _gtc}
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -73,6 +90,11 @@ def run(args: Any) -> int:
         args.what == "step" or not args.collectives,
         f"--collectives {args.collectives} is for `bench step`: {args.what} has its own",
     )
+    require(
+        args.what == "collectives" or not args.links,
+        f"--links is for `bench` of the collectives: leave it out of `bench {args.what}`",
+    )
+    args.links = None if args.links == "measure" else args.links
     comm = world(args.ranks_per_node)
     with together(comm):
         if args.json and comm.rank == 0:

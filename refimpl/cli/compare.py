@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from refimpl.cli.arguments import between, filename
 from refimpl.cli.base import say, world
-from refimpl.cli.run_options import add_options, parsed_over, run_of
+from refimpl.cli.run_options import add_options, measured, parsed_over, run_of
 from refimpl.methods.strategies import STRATEGIES
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def run(args: Any) -> int:
     from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)
+    measured(args, comm)
     model = ModelFile.open(args.model, comm)
     with together(comm):
         if args.json and comm.rank == 0:

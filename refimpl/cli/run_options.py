@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from refimpl.cli.arguments import filename, positive, positive_number, ranks, setting, whole
+from refimpl.cli.arguments import filename, links, positive, positive_number, ranks, setting, whole
 from refimpl.cli.base import Parser
 from refimpl.methods import strategies
 from refimpl.methods.options import Option
@@ -14,6 +14,10 @@ from refimpl.run.config import Run, override
 from refimpl.run.modelfile import ModelFile
 from refimpl.support.errors import UserError
 
+if TYPE_CHECKING:
+    from refimpl.world.communicator import Communicator
+
+LINKS_HELP = "what auto chooses by: a file of `bench links --json`, or measure"
 MAP_HELP = "fill the grid by-rank (default), or by-node: ranks of a node are neighbours"
 
 
@@ -41,6 +45,7 @@ def add_options(command: Any, resumes: bool = False) -> None:
 
     how = command.add_argument_group("how the ranks work together")
     how.add_argument("--collectives", metavar="NAME", help="default: ring")
+    how.add_argument("--links", type=links, metavar="FILE", help=LINKS_HELP)
     how.add_argument("--reduction", metavar="KIND", help="float (default) or exact")
     how.add_argument("--ranks-per-node", type=ranks, metavar="K", help="draw virtual nodes")
     how.add_argument("--map", metavar="ORDER", help=MAP_HELP)
@@ -95,6 +100,14 @@ def parsed_over(args: Any, words: list[str], what: str) -> Any:
     return parser.parse_args([args.model, *words], argparse.Namespace(**vars(args)))
 
 
+def measured(args: Any, comm: Communicator) -> None:
+    """Put numbers in the place of ``--links measure``, the same on all ranks.  Collective."""
+    if args.links == "measure":
+        from refimpl.run.bench.links import measure
+
+        args.links = measure(comm).plain()
+
+
 RECIPE_OPTIONS = (
     "batch",
     "microsteps",
@@ -117,7 +130,7 @@ def methods_of(args: Any) -> dict[str, Any]:
 def given(args: Any) -> dict[str, Any]:
     """Return the fields of a `Run` that were given, and of its recipe under ``recipe``."""
     named = ("model", "data", "strategy", "collectives", "reduction", "dtype", "steps", "seed")
-    fields = {name: getattr(args, name, None) for name in (*named, "ranks_per_node", "map")}
+    fields = {n: getattr(args, n, None) for n in (*named, "links", "ranks_per_node", "map")}
     found = {name: value for name, value in fields.items() if value is not None}
     recipe = {name: getattr(args, name) for name in RECIPE_OPTIONS}
     found["recipe"] = {name: value for name, value in recipe.items() if value is not None}

@@ -12,7 +12,7 @@ from typing import Any
 from refimpl.cli.arguments import MOST, filename, period, positive, positive_number, span, whole
 from refimpl.cli.base import say, world
 from refimpl.cli.endings import hung
-from refimpl.cli.run_options import add_options, given, run_of
+from refimpl.cli.run_options import add_options, given, measured, run_of
 from refimpl.support.errors import require
 from refimpl.support.files import check_file
 
@@ -82,6 +82,7 @@ def run(args: Any) -> int:
     require(not (resume and out), "--resume RUN goes on in that folder: leave --out out")
     require(args.trace is not None or args.trace_steps is None, "--trace-steps needs --trace FILE")
     comm = world(args.ranks_per_node)
+    measured(args, comm)
     with together(comm):
         if args.trace and comm.rank == 0:
             check_file("--trace", args.trace)

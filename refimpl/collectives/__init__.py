@@ -51,7 +51,8 @@ Count(messages=12, bytes=12000)
 
 from __future__ import annotations
 
-from refimpl.collectives.auto import Auto
+from refimpl.collectives.auto import ASSUMED, Auto
+from refimpl.collectives.cost import Links
 from refimpl.collectives.families import EXPLICIT, NATIVE
 from refimpl.collectives.interface import OPERATIONS, Collectives
 from refimpl.support.errors import UserError, listed
@@ -61,12 +62,12 @@ __all__ = ["NAMES", "OPERATIONS", "Auto", "Collectives", "get"]
 NAMES = (*(family.name for family in EXPLICIT), NATIVE.name, Auto.name)
 
 
-def get(name: str) -> Collectives:
-    """Return the family of this name.  ``auto`` comes with its default table and links.
+def get(name: str, links: Links = ASSUMED) -> Collectives:
+    """Return the family of this name; ``auto`` chooses by these links.
 
     Raises `UserError` if there is none; the message lists those that there are.
     """
-    for family in (*EXPLICIT, NATIVE, Auto()):
+    for family in (*EXPLICIT, NATIVE, Auto(links)):
         if family.name == name:
             return family
     raise UserError(f"no collectives {name!r}: choose one of {listed(NAMES)}")

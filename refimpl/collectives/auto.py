@@ -47,6 +47,7 @@ class Auto(Collectives):
     def __init__(self, links: Links = ASSUMED) -> None:
         self.links = links
         self.chosen: dict[tuple[str, int, int, tuple[int, ...]], Choice] = {}
+        self._families: dict[tuple[str, int, int, tuple[int, ...]], Family] = {}
 
     def choose(self, operation: str, n: int, nodes: tuple[int, ...], itemsize: int = 4) -> Choice:
         """Return the choice for a call with n elements on ranks that lie on these nodes.
@@ -77,8 +78,11 @@ class Auto(Collectives):
 
     def family(self, operation: str, n: int, nodes: tuple[int, ...], itemsize: int = 4) -> Family:
         """Return the family that is chosen."""
-        name = self.choose(operation, n, nodes, itemsize).name
-        return next(family for family in EXPLICIT if family.name == name)
+        key = operation, n, itemsize, nodes
+        if key not in self._families:
+            name = self.choose(operation, n, nodes, itemsize).name
+            self._families[key] = next(family for family in EXPLICIT if family.name == name)
+        return self._families[key]
 
     def has(self, operation: str) -> bool:
         """Tell whether there is a choice for this operation: for all there is."""

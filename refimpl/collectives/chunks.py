@@ -7,7 +7,8 @@ all-gather and what it takes from a reduce-scatter.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -40,9 +41,16 @@ def slices(x: Array, p: int, cut: Offsets | None = None) -> list[slice]:
     """
     assert x.shape == (x.size,), x.shape
     assert x.flags.c_contiguous, x.strides
-    points = offsets(x.size, p) if cut is None else cut
-    assert (len(points), points[0], points[-1]) == (p + 1, 0, x.size), (points, p, x.size)
-    return between(points)
+    if cut is None:
+        return list(_slices(offsets, x.size, p))
+    assert (len(cut), cut[0], cut[-1]) == (p + 1, 0, x.size), (cut, p, x.size)
+    return between(cut)
+
+
+@lru_cache(maxsize=1024)
+def _slices(cut: Callable[[int, int], Ints], n: int, p: int) -> tuple[slice, ...]:
+    """Return the p chunks of n elements, worked out once for each shape of call."""
+    return tuple(between(cut(n, p)))
 
 
 def between(points: Offsets) -> list[slice]:

@@ -14,15 +14,16 @@ The model is that of Hockney, in the form of Thakur, Rabenseifner and Gropp (200
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from refimpl.collectives.chunks import Ints
+from refimpl.support.errors import UserError, brief
 from refimpl.world.ledger import Count
 
 
@@ -103,16 +104,49 @@ class Link(NamedTuple):
     beta: float
 
 
+NUMBERS = ("intra_alpha", "intra_beta", "inter_alpha", "inter_beta", "gamma", "cores")
+
+
 class Links(NamedTuple):
     """The links of a cluster.
 
     ``intra`` is what one rank has to another rank of its node; ``inter`` is what one *node* has
-    to another: the ranks of a node share it.  ``gamma`` is seconds per byte added.
+    to another: the ranks of a node share it.  ``gamma`` is seconds per byte added.  ``cores`` is
+    how many cores a node has for each of its ranks, at most 1: fewer, and ranks take turns.
     """
 
     intra: Link
     inter: Link
     gamma: float = 0.0
+    cores: float = 1.0
+
+    def plain(self) -> dict[str, float]:
+        """Return the numbers by name, as files have them.
+
+        >>> Links(Link(1e-6, 1e-9), Link(1e-4, 1e-8)).plain()["inter_alpha"]
+        0.0001
+        """
+        return dict(zip(NUMBERS, (*self.intra, *self.inter, self.gamma, self.cores), strict=True))
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any], what: str) -> Links:
+        """Return what `plain` gave; raise `UserError` if this is something else.
+
+        >>> links = Links(Link(1e-6, 1e-9), Link(1e-4, 1e-8), cores=0.5)
+        >>> Links.of(links.plain(), "links") == links
+        True
+        """
+        for name in NUMBERS:
+            number: Any = plain.get(name)
+            most = 1 if name == "cores" else 1e9
+            fits = type(number) in (int, float) and 0 <= number <= most
+            if not fits or (name == "cores" and number == 0):
+                raise UserError(
+                    f"{what}: {name} is {brief(number)}: links are what `refimpl bench links "
+                    f"--json FILE` writes, seconds and seconds per byte under {', '.join(NUMBERS)}"
+                )
+        a, b, c, d, gamma, cores = (float(plain[name]) for name in NUMBERS)
+        return cls(Link(a, b), Link(c, d), gamma, cores)
 
 
 @dataclass(frozen=True)
@@ -173,6 +207,8 @@ Count(messages=1, bytes=400))
         done.  A rank sends its messages inside the node one after the other, and receives at
         the same time; a node's link carries the bytes of all its ranks, in both directions at
         once, after one latency.  Additions and copies come after the message that they wait for.
+        Where ranks share cores a step takes no less than what all of a node have to do, a message
+        being half the sender's and half the receiver's work.
         """
         return sum(step.times * self._step_time(step, links) for step in self.steps)
 
@@ -190,5 +226,11 @@ Count(messages=1, bytes=400))
             enters = np.bincount(node[step.dest], across).max()
             busy.append(links.inter.alpha + max(leaves, enters))
         worked_on = nbytes * links.gamma * (step.adds | step.copies)
-        adding = np.bincount(step.dest, worked_on).max(initial=0.0)
-        return float(max(busy) + adding)
+        adding = np.bincount(step.dest, worked_on, len(node))
+        seconds = float(max(busy) + adding.max(initial=0.0))
+        if links.cores < 1:
+            work = np.bincount(step.source, inside / 2, len(node)) + adding
+            work += np.bincount(step.dest, inside / 2, len(node))
+            shared = np.bincount(node, work) / np.maximum(np.bincount(node), 1) / links.cores
+            seconds = max(seconds, float(shared.max()))
+        return seconds

@@ -18,6 +18,7 @@ MPICH does; Thakur, Rabenseifner and Gropp 2005).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from refimpl.collectives import chunks
@@ -36,7 +37,8 @@ class Level(NamedTuple):
     sources: tuple[int, ...]
 
 
-def levels(p: int, rank: int) -> list[Level]:
+@lru_cache(maxsize=1024)
+def levels(p: int, rank: int) -> tuple[Level, ...]:
     """Return the levels of one rank, from all ranks down to itself.
 
     >>> for level in levels(3, 2): print(level)
@@ -61,7 +63,7 @@ def levels(p: int, rank: int) -> list[Level]:
             partner = mid + rank - lo
             found.append(Level((mid, hi), partner, (lo, mid), (partner,)))
             hi = mid
-    return found
+    return tuple(found)
 
 
 def order(p: int, chunk: int) -> Order:
@@ -108,8 +110,13 @@ def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None)
     chunk = chunks.slices(x, p, offsets)
     arrived = None
     for give, to, keep, sources in levels(p, r):
-        sending = comm.Isend(_chunks(x, chunk, give), to)
-        partial = _chunks(x, chunk, keep)
+        outgoing, partial = _chunks(x, chunk, give), _chunks(x, chunk, keep)
+        if sources == (to,):  # what follows, in one call
+            arrived = comm.scratch(partial.size, x.dtype)
+            comm.Sendrecv(outgoing, to, recvbuf=arrived, source=to)
+            partial += arrived
+            continue
+        sending = comm.Isend(outgoing, to)
         for source in sources:
             arrived = comm.scratch(partial.size, x.dtype)
             comm.Recv(arrived, source)
@@ -134,8 +141,12 @@ def allgather(comm: Communicator, x: Array, offsets: Offsets | None = None) -> N
     p, r = comm.size, comm.rank
     chunk = chunks.slices(x, p, offsets)
     for give, to, keep, sources in reversed(levels(p, r)):
-        receiving = comm.Irecv(_chunks(x, chunk, give), to)
-        sending = [comm.Isend(_chunks(x, chunk, keep), source) for source in sources]
+        incoming, outgoing = _chunks(x, chunk, give), _chunks(x, chunk, keep)
+        if sources == (to,):  # what follows, in one call
+            comm.Sendrecv(outgoing, to, recvbuf=incoming, source=to)
+            continue
+        receiving = comm.Irecv(incoming, to)
+        sending = [comm.Isend(outgoing, source) for source in sources]
         comm.wait([receiving, *sending])
 
 

@@ -58,7 +58,7 @@ def fitted(run: Run, name: str, seed: int, world: int, base: Run | None = None) 
     if run.collectives == (base or run).collectives and run.unused_collectives(
         ranks_of(name, world)
     ):
-        run = replace(run, collectives=COLLECTIVES)
+        run = replace(run, collectives=COLLECTIVES, links=None)
     if run.steps is None:
         return run
     recipe, ours = (base or run).recipe, step_frames(run, world)

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from refimpl import collectives, optim
+from refimpl.collectives import Collectives
+from refimpl.collectives.cost import Links
 from refimpl.methods import strategies, traffic
 from refimpl.methods.calls import Setting
 from refimpl.methods.step import StepOptions
@@ -65,7 +67,8 @@ class Run:
 
     ``methods`` is what was given of the methods' options, by the names of their flags
     (``gtc_group``, ``block_steps``); ``steps`` ends a run before its epochs do.  ``map`` says in
-    which order ranks fill the grid: the launcher's, or node by node.
+    which order ranks fill the grid: the launcher's, or node by node.  ``links`` are what ``auto``
+    chooses by (`Links.plain`): part of the run, since another choice adds in another order.
     """
 
     model: str
@@ -75,6 +78,7 @@ class Run:
     strategy: str = "ddp"
     methods: dict[str, Any] = field(default_factory=dict)
     collectives: str = COLLECTIVES
+    links: dict[str, float] | None = None
     reduction: str = "float"
     dtype: str = "float32"
     ranks_per_node: int | None = None
@@ -98,13 +102,27 @@ class Run:
         """Return the methods of the axes, with their options."""
         return self.row.choose(self.methods, self.recipe.methods)
 
+    def family(self) -> Collectives:
+        """Return the collectives of this run.
+
+        Raises `UserError` if there are none of that name, or they have no use for the links.
+        """
+        if self.links is None:
+            return collectives.get(self.collectives)
+        if self.collectives != collectives.Auto.name:
+            raise UserError(
+                "--links is what --collectives auto chooses by, and these are "
+                f"{self.collectives}: leave it out, or use auto"
+            )
+        return collectives.Auto(Links.of(self.links, "--links"))
+
     def setting(self, nodes: Nodes, layout: Layout) -> Setting:
         """Return what the closed formulas of this run are filled in with."""
         return Setting(
             self.grid(len(nodes.node)),
             nodes,
             layout,
-            collectives.get(self.collectives),
+            self.family(),
             microsteps=self.recipe.microsteps,
             itemsize=8 if self.dtype == "float64" else 4,
             exact=self.reduction == "exact",
@@ -142,7 +160,7 @@ class Run:
                 raise UserError(f"the recipe's methods: no option {key!r}, only {listed(known)}")
         for one in strategies.methods():
             one.of(recipe.methods)  # those of other strategies, too
-        self.chosen().refuse(collectives.get(self.collectives))
+        self.chosen().refuse(self.family())
         for name, value, names in (
             ("--reduction", self.reduction, REDUCTIONS),
             ("--dtype", self.dtype, DTYPES),

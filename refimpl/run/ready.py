@@ -80,7 +80,7 @@ class Ready:
             self.network = self.model.build(run.seed, inputs, classes, run.options)
             self.model.plan(self.network, rows, dtype, self.grid.partition)
         same(comm, alike.network(self.network, dtype))
-        family, options = collectives.get(run.collectives), run.step_options()
+        family, options = run.family(), run.step_options()
         chosen = family, run.optimizer(), self.methods, options
         self.replica = Replica(self.network, self.groups, *chosen)
         if isinstance(family, collectives.Auto):

@@ -30,7 +30,8 @@ from refimpl.world.trace import Trace
 
 # What may be told anew: where a run ends, where its data are, and the ranks that it has.
 ANEW = frozenset(
-    ("--epochs", "--steps", "--data", "--strategy", "--collectives", "--ranks-per-node", "--map")
+    ("--epochs", "--steps", "--data", "--strategy", "--collectives", "--links")
+    + ("--ranks-per-node", "--map")
 )
 
 
@@ -84,6 +85,8 @@ class Job:
         recipe = override(run.recipe, changes.pop("recipe"))
         if changes.get("strategy", run.strategy) == run.strategy:
             changes["methods"] = run.methods | changes["methods"]
+        if changes.get("collectives", run.collectives) != run.collectives:
+            changes = {"links": None} | changes  # the old ones' go with them
         new = replace(run, recipe=recipe, **changes)
         was, now = alike.configuration(run), alike.configuration(new)
         may = ANEW | {known.flag for known in strategies.grid_options().values()}

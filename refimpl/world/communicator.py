@@ -94,6 +94,7 @@ class Communicator(Library):
             self.events, self.ledger = parent.events, parent.ledger
         self._link = tuple("intra" if node == nodes[self.rank] else "inter" for node in nodes)
         self._slots: dict[int, NDArray[np.uint8]] = {}
+        self._lent: dict[int, np.ndarray] = {}  # what `scratch` last returned of each
         self._levels: tuple[Communicator, Communicator] | None = None
         self._ordered: Communicator | None = None
 
@@ -214,12 +215,16 @@ class Communicator(Library):
         algorithm called again and again allocates nothing.  A slot has one use at a time: the
         next call with the same slot returns the same memory.
         """
+        last = self._lent.get(slot)
+        if last is not None and last.size == n and last.dtype == dtype:
+            return last
         dtype = np.dtype(dtype)
         nbytes = n * dtype.itemsize
         memory = self._slots.get(slot)
         if memory is None or memory.size < nbytes:
             memory = self._slots[slot] = np.empty(nbytes, np.uint8)
-        return memory[:nbytes].view(dtype)
+        self._lent[slot] = lent = memory[:nbytes].view(dtype)
+        return lent
 
     # -------------------------------------------------------------------------- sub-communicators
 
@@ -271,4 +276,5 @@ class Communicator(Library):
             made.free()
         self._levels = self._ordered = None
         self._slots.clear()
+        self._lent.clear()
         self._transport.free()

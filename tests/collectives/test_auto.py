@@ -59,3 +59,14 @@ def test_choices_are_kept_to_be_shown():
     choice = auto.choose("allreduce", 5, (0, 0))
     assert auto.chosen == {("allreduce", 5, 4, (0, 0)): choice}
     assert collectives.get("auto").chosen == {}
+
+
+def test_where_ranks_share_cores_the_work_of_all_counts_and_fewer_messages_win():
+    four = Links(intra=Link(1e-6, 1e-9), inter=Link(1e-6, 1e-9), gamma=1e-9)
+    two = four._replace(cores=0.5)
+    assert Auto(four).choose("allreduce", 100, (0,) * 4).name == "recursive-doubling"
+    assert Auto(two).choose("allreduce", 100, (0,) * 4).name == "tree"
+    ring = collectives.get("ring").cost("allgather", 4000, (0,) * 4)
+    assert ring.time(two) == pytest.approx(2 * ring.time(four))
+    tree = collectives.get("tree").cost("reduce", 1000, (0,) * 4)
+    assert tree.time(two) == pytest.approx(tree.time(four))  # half of the ranks rest anyway

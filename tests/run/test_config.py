@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from loopback import spawn
 
+from refimpl.collectives.auto import ASSUMED
 from refimpl.run import modelfile
 from refimpl.run.config import Recipe, Run
 from refimpl.run.modelfile import ModelFile
@@ -13,6 +14,7 @@ from refimpl.support.errors import UserError
 
 RECIPE = Recipe(task="images", epochs=1, lr=0.1)
 RUN = Run("mlp", RECIPE, strategy="serial")
+LINKS, AUTO = ASSUMED.plain(), {"collectives": "auto"}
 INF, NAN = float("inf"), float("nan")
 
 
@@ -62,6 +64,10 @@ def test_a_recipe_is_checked_for_strategies_that_are_not_this_runs_too(tau):
         ({"seed": -1}, "--seed -1: give 0 to"),
         ({"seed": 10**400}, "--seed 10{79}: give"),
         ({"ranks_per_node": 10**30}, "--ranks-per-node 10{30}: give"),
+        ({"links": LINKS}, "--links is what --collectives auto chooses by, and these are ring"),
+        ({"links": LINKS | {"cores": 0}, **AUTO}, "--links: cores is 0: links are what `refim"),
+        ({"links": LINKS | {"gamma": NAN}, **AUTO}, "--links: gamma is nan: links are what"),
+        ({"links": {}, **AUTO}, "--links: intra_alpha is None: links are what"),
     ],
 )
 def test_a_number_of_a_run_that_cannot_be_meant_is_refused(fields, message):

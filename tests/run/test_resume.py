@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import idx_files
 import jobs
@@ -19,6 +20,7 @@ from loopback import spawn
 from rows import EVERY, FEW, Case
 
 from refimpl import cli
+from refimpl.collectives.cost import Link, Links
 from refimpl.run import saving
 from refimpl.state import checkpoint
 from refimpl.state.checkpoint import Checkpoint
@@ -42,6 +44,19 @@ def test_a_run_killed_inside_an_epoch_and_a_block_ends_as_if_it_had_not_been(cas
     killed(tmp_path / "killed", run, case.world, after=8)
     assert newest(tmp_path / "killed") == 8
     assert resumed(tmp_path / "killed", case.world) == want
+
+
+def test_the_links_that_auto_chooses_by_are_part_of_the_run(tmp_path):
+    """A message that costs nothing makes auto take the ring, which adds in another order."""
+    links = Links(Link(0.0, 1.0), Link(0.0, 1.0), gamma=1.0).plain()
+    usual = run_of(CASES["ddp"], collectives="auto")
+    run = replace(usual, links=links)
+    want = whole(tmp_path / "whole", run, 4)
+    killed(tmp_path / "killed", run, 4, after=8)
+    assert json.loads((tmp_path / "killed" / "config.json").read_text())["links"] == links
+    assert resumed(tmp_path / "killed", 4) == want
+    assert whole(tmp_path / "usual", usual, 4) != want
+    spawn((0,) * 4, lambda comm: jobs.again(comm, tmp_path / "whole", collectives="ring"))
 
 
 @pytest.mark.parametrize("after", [1, 6, 7, 11])

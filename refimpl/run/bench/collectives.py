@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from refimpl.collectives import OPERATIONS, Auto, Collectives
+from refimpl.collectives.auto import ASSUMED
+from refimpl.collectives.cost import Links
 from refimpl.collectives.families import EXPLICIT, NATIVE, able
 from refimpl.run.bench.timing import slowest
 from refimpl.support import text
@@ -43,6 +45,7 @@ def measure(
     repeats: int = 31,
     seconds: float = 40.0,
     dtype: str = "float32",
+    links: Links = ASSUMED,
 ) -> list[dict]:
     """Time all families on all operations and sizes.  Collective.
 
@@ -57,6 +60,8 @@ def measure(
     seconds : float
         About how long it may take in all: a row ends when its part of the time is over, with
         three runs of each at least.
+    links : Links
+        What ``auto`` chooses by.
 
     Returns
     -------
@@ -67,13 +72,13 @@ def measure(
     """
     x = np.empty(max(sizes) // np.dtype(dtype).itemsize, dtype)
     allowed = seconds / (len(sizes) * len(operations))
-    rows = []
+    auto, rows = Auto(links), []
     with comm.purpose("bench"):
         for operation in operations:
             for nbytes in sizes:
                 part = x[: nbytes // x.itemsize]
                 times = _times(comm, operation, part, repeats, allowed)
-                rows.append(_row(comm, operation, part, times))
+                rows.append(_row(comm, operation, part, times, auto))
     return rows
 
 
@@ -97,7 +102,9 @@ def _times(
     return times
 
 
-def _row(comm: Communicator, operation: str, x: np.ndarray, times: dict[str, list[float]]) -> dict:
+def _row(
+    comm: Communicator, operation: str, x: np.ndarray, times: dict[str, list[float]], auto: Auto
+) -> dict:
     native = times[NATIVE.name]
     return {
         "operation": operation,
@@ -106,7 +113,7 @@ def _row(comm: Communicator, operation: str, x: np.ndarray, times: dict[str, lis
         "ranks": comm.size,
         "nodes": len(set(comm.nodes)),
         "repeats": len(native),
-        "auto": Auto().choose(operation, x.size, comm.nodes, x.itemsize).name,
+        "auto": auto.choose(operation, x.size, comm.nodes, x.itemsize).name,
         "seconds": {name: median(seconds) for name, seconds in times.items()},
         "best": {name: min(seconds) for name, seconds in times.items()},
         "ratio": {
@@ -117,7 +124,10 @@ def _row(comm: Communicator, operation: str, x: np.ndarray, times: dict[str, lis
 
 
 def table(rows: Iterable[Mapping]) -> str:
-    """Return the rows of `measure` as text: milliseconds of native, ratios of the others to it."""
+    """Return the rows of `measure` as text: milliseconds of native, ratios of the others to it.
+
+    Last stand the family that ``auto`` takes, and its time to that of the best of the explicit.
+    """
     parts = []
     for title, group in ((title, list(group)) for title, group in groupby(rows, key=_title)):
         timed = set().union(*(row["ratio"] for row in group))
@@ -128,12 +138,19 @@ def table(rows: Iterable[Mapping]) -> str:
                 f"{1e3 * row['seconds'][NATIVE.name]:.3f} ms",
                 *(f"{row['ratio'][n]:.2f}" if n in row["ratio"] else "-" for n in names),
                 row["auto"],
+                f"{_lost(row):.2f}",
             ]
             for row in group
         ]
-        head = ["vector", NATIVE.name, *names, "auto takes"]
+        head = ["vector", NATIVE.name, *names, "auto takes", "to the best"]
         parts.append(title + "\n" + text.table(head, lines, left=0))
     return "\n\n".join(parts)
+
+
+def _lost(row: Mapping) -> float:
+    """Return the time of what auto takes to that of the best explicit family."""
+    ratios = {name: ratio for name, ratio in row["ratio"].items() if name != NATIVE.name}
+    return float(ratios[row["auto"]] / min(ratios.values()))
 
 
 def _title(row: Mapping) -> str:
