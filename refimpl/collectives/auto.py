@@ -1,6 +1,7 @@
 """Picks one of the explicit algorithms for each call, and says which and why.
 
-The cost functions of all that can run are filled in with the links, and the least time wins.  That
+The cost functions of all that can run are filled in with the links, and the least time wins; of
+those that are close, the fewest steps, since every step may be delayed.  That
 depends only on what every rank knows (the operation, the length, the nodes, the links), so all
 ranks choose the same.  Links that are assumed make it the same in every run, too; those that were
 measured are part of a run (`--links`), which another measurement must not change: another choice
@@ -21,6 +22,8 @@ from refimpl.collectives.interface import Collectives, Family
 # Assumed where nothing was measured: shared memory, with what Python needs for a message, and
 # Ethernet of 10 Gbit/s.
 ASSUMED = Links(intra=Link(8e-6, 2e-10), inter=Link(3e-5, 8e-10), gamma=1e-10)
+
+CLOSE = 1.1  # times so near each other are equal, as predictions go: fewer steps, fewer delays
 
 
 class Choice(NamedTuple):
@@ -66,12 +69,16 @@ class Auto(Collectives):
         can = able(operation, nodes)
         if len(nodes) == 1:
             return Choice(can[0].name, "nothing to send")
-        times = {
-            family.name: family.cost(operation, n, nodes, itemsize).time(self.links)
-            for family in can
-        }
-        best = min(times, key=lambda name: times[name])
+        costs = {family.name: family.cost(operation, n, nodes, itemsize) for family in can}
+        times = {name: cost.time(self.links) for name, cost in costs.items()}
+        least = min(times.values())
+        close = [name for name, seconds in times.items() if seconds <= CLOSE * least]
+        best = min(close, key=lambda name: (sum(s.times for s in costs[name].steps), times[name]))
         predicted = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in times.items())
+        if times[best] > least:
+            predicted += (
+                f"; {best} in the fewest steps of those within {CLOSE - 1:.0%} of the least"
+            )
         unfit = [f.name for f in EXPLICIT if f.has(operation) and f.refuses(operation, nodes)]
         unequal = f"; nodes of unequal size exclude {', '.join(unfit)}" if unfit else ""
         return Choice(best, f"predicted: {predicted}{unequal}")

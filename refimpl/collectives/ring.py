@@ -150,12 +150,11 @@ def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None)
     p, r = comm.size, comm.rank
     right, left = (r + 1) % p, (r - 1) % p
     chunk = chunks.slices(x, p, offsets)
-    longest = max(c.stop - c.start for c in chunk)
-    arrived = comm.scratch(longest, x.dtype)
     for step in range(p - 1):
         outgoing, partial = x[chunk[reduced(p, r, step)]], x[chunk[reduced(p, left, step)]]
-        comm.Sendrecv(outgoing, right, recvbuf=arrived[: partial.size], source=left)
-        partial += arrived[: partial.size]  # what the ranks behind us have added, and ours
+        arrived = comm.scratch(partial.size, x.dtype)
+        comm.Sendrecv(outgoing, right, recvbuf=arrived, source=left)
+        partial += arrived  # what the ranks behind us have added, and ours
     return x[chunk[r]]
 
 
