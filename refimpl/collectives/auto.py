@@ -1,8 +1,10 @@
 """Picks one of the explicit algorithms for each call, and says which and why.
 
-The cost functions of all that can run are filled in with the links, and the least time wins; of
-those that are close, the fewest steps, since every step may be delayed.  That
-depends only on what every rank knows (the operation, the length, the nodes, the links), so all
+The cost functions of all that can run are filled in with the links, and the least time wins.  Of
+those that are close, a short vector takes the fewest steps, since every step may be delayed, and a
+long one the shortest messages, which stay in the cache.
+
+That depends only on what every rank knows (the operation, the length, the nodes, the links), so all
 ranks choose the same.  Links that are assumed make it the same in every run, too; those that were
 measured are part of a run (`--links`), which another measurement must not change: another choice
 adds in another order.
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from refimpl.collectives.cost import Link, Links
+from refimpl.collectives.cost import Cost, Link, Links
 from refimpl.collectives.families import EXPLICIT, able
 from refimpl.collectives.interface import Collectives, Family
 
@@ -23,7 +25,8 @@ from refimpl.collectives.interface import Collectives, Family
 # Ethernet of 10 Gbit/s.
 ASSUMED = Links(intra=Link(8e-6, 2e-10), inter=Link(3e-5, 8e-10), gamma=1e-10)
 
-CLOSE = 1.1  # times so near each other are equal, as predictions go: fewer steps, fewer delays
+CLOSE = 1.05  # times so near each other are equal, as predictions go
+LONG = 0.9  # the share of the time that bytes take, of a vector whose steps no longer count
 
 
 class Choice(NamedTuple):
@@ -71,14 +74,15 @@ class Auto(Collectives):
             return Choice(can[0].name, "nothing to send")
         costs = {family.name: family.cost(operation, n, nodes, itemsize) for family in can}
         times = {name: cost.time(self.links) for name, cost in costs.items()}
-        least = min(times.values())
-        close = [name for name, seconds in times.items() if seconds <= CLOSE * least]
-        best = min(close, key=lambda name: (sum(s.times for s in costs[name].steps), times[name]))
+        first = min(times, key=lambda name: times[name])
+        close = [name for name in times if times[name] <= CLOSE * times[first]]
+        moving = costs[first].time(self.links.without_alpha())
+        short = moving < LONG * times[first]
+        best = min(close, key=lambda name: _steps(costs[name]) if short else _largest(costs[name]))
         predicted = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in times.items())
-        if times[best] > least:
-            predicted += (
-                f"; {best} in the fewest steps of those within {CLOSE - 1:.0%} of the least"
-            )
+        if best != first:
+            what = "the fewest steps" if short else "the shortest messages"
+            predicted += f"; of those within {CLOSE - 1:.0%} of the least, {best} has {what}"
         unfit = [f.name for f in EXPLICIT if f.has(operation) and f.refuses(operation, nodes)]
         unequal = f"; nodes of unequal size exclude {', '.join(unfit)}" if unfit else ""
         return Choice(best, f"predicted: {predicted}{unequal}")
@@ -98,3 +102,11 @@ class Auto(Collectives):
     def refuses(self, operation: str, nodes: tuple[int, ...]) -> str | None:
         """Return None: there is a choice on all nodes."""
         return None
+
+
+def _steps(cost: Cost) -> int:
+    return sum(step.times for step in cost.steps)
+
+
+def _largest(cost: Cost) -> int:
+    return max(int(step.elements.max(initial=0)) for step in cost.steps)

@@ -120,6 +120,11 @@ class Links(NamedTuple):
     gamma: float = 0.0
     cores: float = 1.0
 
+    def without_alpha(self) -> Links:
+        """Return links on which only bytes take time."""
+        intra, inter = self.intra._replace(alpha=0.0), self.inter._replace(alpha=0.0)
+        return self._replace(intra=intra, inter=inter)
+
     def plain(self) -> dict[str, float]:
         """Return the numbers by name, as files have them.
 

@@ -49,7 +49,7 @@ def test_unequal_nodes_exclude_hierarchical_and_the_choice_says_so():
 def test_slow_links_inside_the_node_can_make_the_flat_ring_the_choice():
     slow_inside = Links(intra=Link(1e-2, 1e-6), inter=Link(1e-6, 1e-10))
     fast_inside = Links(intra=Link(2e-6, 2e-10), inter=Link(3e-5, 8e-10))
-    many = tuple(rank // 2 for rank in range(16))
+    many = tuple(rank // 4 for rank in range(16))
     assert Auto(links=fast_inside).choose("allgather", 10**6, many).name == "hierarchical"
     assert Auto(links=slow_inside).choose("allgather", 10**6, many).name != "hierarchical"
 
