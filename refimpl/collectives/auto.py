@@ -4,7 +4,7 @@ The cost functions of all that can run are filled in with the links, and the lea
 those that are close, a short vector takes the fewest steps, since every step may be delayed, and a
 long one the shortest messages, which stay in the cache.
 
-That depends only on what every rank knows (the operation, the length, the nodes, the links), so all
+That depends only on what every rank knows (operation, length, nodes, links), so all
 ranks choose the same.  Links that are assumed make it the same in every run, too; those that were
 measured are part of a run (`--links`), which another measurement must not change: another choice
 adds in another order.
