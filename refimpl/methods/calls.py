@@ -46,8 +46,9 @@ class Setting:
 class Call:
     """One exchange of a group: what it is for, and what it costs.
 
-    ``operation`` is a collective's of the run's family, on n values of ``itemsize`` bytes.  An
-    exchange that is a method's own gives its cost as ``own``, whatever the family.
+    ``operation`` is a collective's of the run's family, on n values of ``itemsize`` bytes, in
+    chunks that are cut at ``offsets``.  An exchange that is a method's own gives its cost as
+    ``own``, whatever the family.
     """
 
     setting: Setting
@@ -59,6 +60,7 @@ class Call:
     itemsize: int = 4
     own: Cost | None = None
     times: int = 1
+    offsets: tuple[int, ...] | None = None
 
     @property
     def where(self) -> tuple[int, ...]:
@@ -70,4 +72,6 @@ class Call:
         if self.own is not None:
             return self.own
         family = self.setting.collectives
-        return family.cost(self.operation, self.n, self.where, itemsize=self.itemsize)
+        return family.cost(
+            self.operation, self.n, self.where, itemsize=self.itemsize, offsets=self.offsets
+        )

@@ -6,10 +6,7 @@ from refimpl.world.topology import Grid, Nodes
 
 
 def drawing(grid: Grid, nodes: Nodes) -> str:
-    """Return the grid as text: one line per worker, then the groups of each axis.
-
-    Stars mark the representatives, the ranks that speak for their GTC group on the block axis.
-    """
+    """Return the grid as text: one line per worker, then the groups of each axis."""
     width = len(str(grid.world - 1)) + 1
     shards = range(grid.partition)
     head = " " * 20 + "".join(f"{'shard ' + str(s):>{width + 8}}" for s in shards)
@@ -17,17 +14,16 @@ def drawing(grid: Grid, nodes: Nodes) -> str:
     for worker in range(grid.workers):
         block, member = divmod(worker, grid.gradient)
         ranks = [grid.rank(block, member, shard) for shard in shards]
-        star = "*" if grid.blocks > 1 and member == 0 else " "
         where = sorted({nodes.node[rank] for rank in ranks})
         label = f"block {block:<3}" if member == 0 else " " * 9
-        cells = "".join(f"{str(rank) + star:>{width + 8}}" for rank in ranks)
+        cells = "".join(f"{rank:>{width + 7}} " for rank in ranks)
         on = f"node {where[0]}" if len(where) == 1 else f"nodes {where[0]}-{where[-1]}"
         lines.append(f"{label} member {member:<3}{cells}   {on}")
     lines.append("")
     for title, use in (
         ("partition", "parameters, gradients: every micro-step"),
         ("gradient", "gradients of one shard: every step"),
-        ("block", "models, representatives only: every block"),
+        ("block", "models, a part at each place: every block"),
         ("replication", "all ranks with the same shard"),
     ):
         groups = grid.groups(title)

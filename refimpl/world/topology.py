@@ -11,8 +11,8 @@ The n ranks of the world form a grid of b x g x p, the partition axis fastest::
              member 1      6         7
                            ^
                            a replication group: the whole column, the same shard everywhere.
-                           {0, 2} and {4, 6} are its gradient (GTC) groups, {0, 4} is the
-                           block group of their representatives (member 0)
+                           {0, 2} and {4, 6} are its gradient (GTC) groups, {0, 4} and
+                           {2, 6} block groups: the same place in every block
 
 A *worker* is one partition group: it computes one gradient.  An axis of length 1 vanishes:
 p = n is ZeRO, p = 1 data parallelism, g = 1 BMUF, and so on for every row of the strategy table.
@@ -119,7 +119,7 @@ class Grid:
         return [self.rank(block, member, shard) for member in range(self.gradient)]
 
     def block_group(self, rank: int) -> list[int]:
-        """Return the ranks at the same place in every block; member 0 is the representative."""
+        """Return the ranks at the same place in every block."""
         _, member, shard = self.place(rank)
         return [self.rank(block, member, shard) for block in range(self.blocks)]
 
@@ -130,8 +130,6 @@ class Grid:
     def groups(self, axis: str) -> list[list[int]]:
         """Return the groups of an axis that talk, each as its ranks in order.
 
-        On the block axis these are the representatives' groups.
-
         >>> Grid(1, 2, 2).groups("gradient")
         [[0, 2], [1, 3]]
         """
@@ -139,7 +137,7 @@ class Grid:
         firsts = {
             "partition": range(0, self.world, self.partition),
             "gradient": [self.rank(b, 0, s) for b in range(self.blocks) for s in shards],
-            "block": shards,
+            "block": range(self.partition * self.gradient),
             "replication": shards,
         }[axis]
         group_of = getattr(self, f"{axis}_group")

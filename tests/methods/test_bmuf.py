@@ -4,12 +4,22 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from families import addend
 from loopback import spawn
 from tiny import trained
 
+from refimpl import collectives
+from refimpl.methods.block import averaging
 from refimpl.methods.block.bmuf import Bmuf, block_update, start_of
+from refimpl.methods.calls import Setting
+from refimpl.methods.protocol import Context
+from refimpl.methods.traffic import sent
+from refimpl.nn.flat import one_unit
 from refimpl.numerics.rng import stream
 from refimpl.support.errors import UserError
+from refimpl.world.groups import Groups
+from refimpl.world.ledger import summed
+from refimpl.world.topology import Grid, Nodes
 
 
 def blocks(eta, zeta, nesterov, count=12, n=50, groups=4, dtype=np.float64, found=None):
@@ -211,3 +221,28 @@ def test_every_block_is_averaged_and_momentum_starts_anew_unless_it_is_kept(keep
     for synchronised, moving in spawn((0, 0), body):
         assert synchronised == 3
         assert moving == [True, keep] * 3
+
+
+@pytest.mark.parametrize("name", ["ring", "halving-doubling", "hierarchical"])
+@pytest.mark.parametrize("grid, k", [(Grid(3, 2, 1), 2), (Grid(2, 3, 1), 3), (Grid(4, 2, 1), 4)])
+def test_parts_of_a_mean_are_added_as_the_whole_is_and_sent_as_stated(name, grid, k):
+    """The sum of the first members' models over the whole vector, as one all-reduce makes it."""
+    family = collectives.get(name)
+    nodes = Nodes.of(grid.world, k)
+    for n in (0, 1, 7, 101):
+        setting = Setting(grid, nodes, one_unit(n, 1), family)
+
+        def body(comm, n=n):
+            groups = Groups.split(comm, grid)
+            own = addend(grid.place(comm.rank).block, n, np.dtype("f4"))
+            whole = own.copy()
+            family.allreduce(groups.block, whole)
+            comm.ledger.clear()
+            averaging.Mean(Context(groups, family, one_unit(n, 1), own.dtype))(own)
+            whole /= grid.blocks
+            return own.tobytes() == whole.tobytes(), own.tobytes(), comm.ledger.totals()
+
+        ends = spawn(nodes.node, body)
+        assert all(same for same, _, _ in ends) and len({end for _, end, _ in ends}) == 1
+        stated = sent(averaging.calls(setting))["models"]
+        assert summed(totals for _, _, totals in ends) == stated

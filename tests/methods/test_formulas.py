@@ -129,7 +129,7 @@ def test_a_replica_on_every_rank_sends_one_allreduce_and_keeps_everything():
 
 def test_a_block_axis_adds_the_models():
     text = table(Grid(2, 2, 1), Nodes.of(4, 2), 1000, 0)
-    # Two representatives on two nodes all-reduce 4000 bytes; a broadcast inside each group.
+    # Two pairs all-reduce 2000 bytes each between two nodes; an all-gather inside each group.
     assert printed(text)["between nodes'"] == 8000
     assert printed(text)["inside nodes'"] == 8000
 

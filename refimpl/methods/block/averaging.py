@@ -1,17 +1,24 @@
 """The mean of the groups' models, and what it sends: all methods of the block axis begin with it.
 
-Only representatives talk between groups: they sum up their models, and broadcast the *mean* inside
-their groups.  Equal numbers are then on all ranks with this shard, so every one of them can do by
-itself what is done with the mean.
+Every member of a gradient group carries a part of the shard: those with the same place in their
+groups sum up their part, and inside each group the parts of the *mean* are gathered.  Equal
+numbers are then on all ranks with this shard, so every one can do by itself what is done with the
+mean.  (One representative of each group would send all of it, g times as much, and broadcast it.)
+
+A part has a share of every piece of the vector that is added in an order of its own, so that every
+value is added in the same order as in an all-reduce of the whole: the bits do not depend on g.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
+from refimpl.collectives import Collectives, chunks
 from refimpl.methods import dense
 from refimpl.methods.calls import Call, Setting
 from refimpl.methods.options import least, option
@@ -23,38 +30,108 @@ def steps_option() -> Any:
     return option("--block-steps", 50, "local steps of a block", least(1))
 
 
+def parts(
+    collectives: Collectives, n: int, nodes: tuple[int, ...], members: int, itemsize: int = 4
+) -> list[list[slice]]:
+    """Return what each member of a group carries of n values that are summed on these nodes.
+
+    >>> from refimpl.collectives import get
+    >>> parts(get("tree"), 7, nodes=(0, 1), members=2)
+    [[slice(0, 4, None)], [slice(4, 7, None)]]
+    >>> parts(get("ring"), 7, nodes=(0, 1), members=2)
+    [[slice(0, 2, None), slice(4, 6, None)], [slice(2, 4, None), slice(6, 7, None)]]
+    """
+    algorithm = collectives.family("allreduce", n, nodes, itemsize).algorithms["allreduce"]
+    pieces = [slice(0, n)]
+    if algorithm.orders is not None:
+        pieces = [piece for piece, _ in algorithm.orders(chunks.Call.of(n, nodes))]
+    return [
+        [
+            slice(piece.start + share.start, piece.start + share.stop)
+            for piece in pieces
+            for share in [chunks.between(chunks.offsets(piece.stop - piece.start, members))[m]]
+        ]
+        for m in range(members)
+    ]
+
+
+def cut(carried: list[list[slice]]) -> list[int]:
+    """Return where the members' parts, laid end to end, meet.
+
+    >>> cut([[slice(0, 2), slice(4, 6)], [slice(2, 4), slice(6, 7)]])
+    [0, 4, 7]
+    """
+    sizes = (sum(share.stop - share.start for share in shares) for shares in carried)
+    return list(accumulate(sizes, initial=0))
+
+
 class Mean:
     """Averages models on one rank; ``models``: how many."""
 
     def __init__(self, context: Context) -> None:
-        self.block, self.group = context.groups.block, context.groups.gradient
+        groups = context.groups
+        self.block, self.group = groups.block, groups.gradient
         self.collectives = context.collectives
         self.fixed = context.fixed(self.block.size, "the model")
         self.models = self.block.size
+        first = groups.grid.place(groups.world.rank)._replace(member=0)
+        self.nodes = tuple(
+            groups.world.nodes[rank] for rank in groups.grid.block_group(groups.grid.rank(*first))
+        )
 
     def __call__(self, weights: np.ndarray) -> None:
         """Replace weights (shard,) by the mean over the groups, the same bits on all ranks.
 
         Collective over all ranks with this shard.  The sum over groups (order of summation: the
-        collective's; none with ``--reduction exact``), divided by b.  Cost: between
-        representatives one all-reduce of the shard, inside a group one broadcast.
+        collective's; none with ``--reduction exact``), divided by b.  Cost: `calls`.
         """
         with self.block.purpose("models"):
-            if self.group.rank == 0:
-                dense.allreduce(self.block, self.collectives, weights, self.fixed)
-                weights /= self.models
-            if self.group.size > 1:
-                self.collectives.broadcast(self.group, weights)
+            if self.group.size == 1:
+                self._mean(weights)
+                return
+            members, n = self.group.size, weights.size
+            itemsize = 8 if self.fixed else weights.itemsize
+            carried = parts(self.collectives, n, self.nodes, members, itemsize)
+            points = cut(carried)
+            run = self.group.scratch(n, weights.dtype, slot=1)  # the parts end to end
+            mine = run[points[self.group.rank] : points[self.group.rank + 1]]
+            np.concatenate([weights[share] for share in carried[self.group.rank]], out=mine)
+            self._mean(mine)
+            self.collectives.allgather(self.group, run, points)
+            start = 0
+            for share in (share for shares in carried for share in shares):
+                weights[share] = run[start : start + share.stop - share.start]
+                start += share.stop - share.start
+
+    def _mean(self, x: np.ndarray) -> None:
+        """Replace x by its mean over the block group."""
+        dense.allreduce(self.block, self.collectives, x, self.fixed)
+        x /= self.models
 
 
 def calls(setting: Setting, values: int | None = None) -> Iterator[Call]:
     """Yield what all ranks send for a mean of so many values of a shard; by default of all.
 
-    One all-reduce of each shard among the b representatives, one broadcast of it inside every
-    gradient group.
+    One all-reduce of every part among the b ranks that carry it, one all-gather of the parts in
+    every gradient group.
     """
-    n = setting.layout.shard if values is None else values
+    n, grid = setting.layout.shard if values is None else values, setting.grid
+    carried = {
+        shard: parts(
+            setting.collectives,
+            n,
+            setting.nodes.nodes_of(grid.block_group(shard)),
+            grid.gradient,
+            setting.summed,
+        )
+        for shard in range(grid.partition)
+    }
     for group in setting.talking("block"):
-        yield Call(setting, "block", group, "models", "allreduce", n, setting.summed)
+        _, member, shard = grid.place(group[0])
+        points = cut(carried[shard])
+        own = points[member + 1] - points[member]
+        yield Call(setting, "block", group, "models", "allreduce", own, setting.summed)
     for group in setting.talking("gradient"):
-        yield Call(setting, "gradient", group, "models", "broadcast", n, setting.itemsize)
+        points = cut(carried[grid.place(group[0]).shard])
+        one = Call(setting, "gradient", group, "models", "allgather", n, setting.itemsize)
+        yield replace(one, offsets=tuple(points))
