@@ -65,6 +65,8 @@ def test_collectives_without_an_operation_that_an_axis_needs_are_refused():
     with pytest.raises(UserError, match="tree have no allgather, which the partition axis needs"):
         check(Grid(1, 1, 4), nodes, "tree", stage=1)
     check(Grid(1, 4, 1), nodes, "tree", stage=0)
+    with pytest.raises(UserError, match="bruck have no allreduce, which the gradient axis needs"):
+        check(Grid(1, 4, 1), nodes, "bruck", stage=0)
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,11 @@ def parts(
     >>> parts(get("ring"), 7, nodes=(0, 1), members=2)
     [[slice(0, 2, None), slice(4, 6, None)], [slice(2, 4, None), slice(6, 7, None)]]
     """
-    algorithm = collectives.family("allreduce", n, nodes, itemsize).algorithms["allreduce"]
-    pieces = [slice(0, n)]
-    if algorithm.orders is not None:
-        pieces = [piece for piece, _ in algorithm.orders(chunks.Call.of(n, nodes))]
+    family, pieces = collectives.family("allreduce", n, nodes, itemsize), [slice(0, n)]
+    if members > 1 and family.refuses("allreduce", nodes) is None:
+        orders = family.algorithms["allreduce"].orders
+        if orders is not None:
+            pieces = [piece for piece, _ in orders(chunks.Call.of(n, nodes))]
     return [
         [
             slice(piece.start + share.start, piece.start + share.stop)
