@@ -64,7 +64,7 @@ def test_sessions_of_the_report_are_true(report):
 
 def test_alpha_and_beta_are_found_again(report):
     run = {"figures": links(intra=(2e-6, 1e-10), inter=(3e-4, 4e-8))}
-    (intra, inter, gamma), close = report.links_of(run), pytest.approx
+    (intra, inter, gamma, _), close = report.links_of(run), pytest.approx
     assert (intra.alpha, intra.beta) == (close(2e-6), close(1e-10))
     assert (inter.alpha, inter.beta, gamma) == (close(3e-4), close(4e-8), 0.0)
 
