@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from refimpl.support.errors import UserError, failure
+from refimpl.world.transport import asleep
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -105,9 +105,4 @@ def on_first_rank(comm: MPI.Comm, work: Callable[[], T]) -> T:
 
 def meet(comm: MPI.Comm, limit: float = math.inf) -> bool:
     """Wait for all ranks, mostly asleep; return whether they came within so many seconds."""
-    barrier, since = comm.Ibarrier(), time.monotonic()
-    while not barrier.Test():
-        if time.monotonic() - since > limit:
-            return False
-        time.sleep(0.01)
-    return True
+    return asleep(comm.Ibarrier(), limit)
