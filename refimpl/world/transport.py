@@ -129,7 +129,8 @@ class OverMPI:
         if all(everyones[::ROW]):
             whole = range(1, len(everyones), ROW)
             return [pickle.loads(memoryview(everyones)[first:]) for first in whole]
-        return self.mpi.bcast(self.mpi.gather(obj))  # fewer turns than all have in a ring
+        found: list[Any] = self.mpi.bcast(self.mpi.gather(obj))  # fewer turns than in a ring
+        return found
 
     def object(self, obj: Any, root: int) -> Any:
         row = bytearray(_row(obj) if self.rank == root else ROW)

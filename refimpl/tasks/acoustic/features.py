@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-import zipfile
 import zlib
 from contextlib import suppress
 from dataclasses import asdict
@@ -75,7 +73,9 @@ def default_cache() -> Path:
     try:
         return Path.home() / ".cache" / "refimpl"
     except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"refimpl-{os.getuid()}"
+        from tempfile import gettempdir
+
+        return Path(gettempdir()) / f"refimpl-{os.getuid()}"
 
 
 def log_mel_features(
@@ -240,13 +240,15 @@ def read_cache(file: Path, utterances: int, bands: int) -> Found | None:
     The members of an npz are checked by the CRC of the zip format when they are read, so a file
     that was cut short or changed is found out, and computed anew.
     """
+    from zipfile import BadZipFile
+
     try:
         with np.load(file, allow_pickle=False) as bundle:
             rate, offsets, features = int(bundle["rate"]), bundle["offsets"], bundle["features"]
             clipped = Clipped(int(bundle["clipped"]), float(bundle["seconds"]))
     except (
         *(OSError, EOFError, ValueError, KeyError, TypeError, MemoryError),
-        *(zipfile.BadZipFile, zlib.error),
+        *(BadZipFile, zlib.error),
     ):
         return None
     sound = (
