@@ -129,17 +129,16 @@ class OverMPI:
         if all(everyones[::ROW]):
             whole = range(1, len(everyones), ROW)
             return [pickle.loads(memoryview(everyones)[first:]) for first in whole]
-        found: list[Any] = self.mpi.bcast(self.mpi.gather(obj))  # fewer turns than in a ring
+        found: list[Any] = self.object(self.mpi.gather(obj), 0)
         return found
 
     def object(self, obj: Any, root: int) -> Any:
-        row = bytearray(_row(obj) if self.rank == root else ROW)
-        asleep(self.mpi.Ibcast([row, self.byte], root))
-        if self.rank == root:
-            if not row[0]:
-                self.mpi.bcast(obj, root)
-            return obj
-        return pickle.loads(memoryview(row)[1:]) if row[0] else self.mpi.bcast(None, root)
+        told = pickle.dumps(obj, pickle.HIGHEST_PROTOCOL) if self.rank == root else b""
+        length = np.array(len(told))
+        asleep(self.mpi.Ibcast([length, self.byte], root))
+        content = bytearray(told or int(length))
+        asleep(self.mpi.Ibcast([content, self.byte], root))
+        return obj if self.rank == root else pickle.loads(content)
 
     def barrier(self) -> None:
         self.mpi.Barrier()
