@@ -170,7 +170,7 @@ def _row(obj: Any) -> bytes:
 
 
 def asleep(request: MPI.Request, limit: float = math.inf) -> bool:
-    """Wait for a request, asleep for most of a long wait; return if it took so many seconds.
+    """Wait for a request, mostly asleep; return whether it was over within so many seconds.
 
     Ranks that share cores wait for each other for long before the first step, and whoever waits
     inside MPI takes the core from those that are awaited.  Each sleep is as long as the wait was

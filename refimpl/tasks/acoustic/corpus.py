@@ -196,7 +196,7 @@ class Corpus:
         return Frames(features, offsets, self.settings.context), clipped
 
     def _normalise(self, utterances: list[Utterance], found: Found) -> None:
-        """Normalise the utterances' features, in place."""
+        """Normalise the utterances' features, in place, by what is measured first if need be."""
         features, offsets = found.features, found.offsets
         if self.settings.cmvn != "none":
             by_speaker = self.settings.cmvn == "speaker"
