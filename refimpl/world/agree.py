@@ -52,7 +52,7 @@ def same(comm: Communicator, values: Mapping[str, Any]) -> None:
     It names what differs, both values and the ranks.  Values are plain data, and equal if they
     are written alike.  Costs two small control messages per rank at most, as a rule one.
     """
-    mine = {name: repr(value) for name, value in values.items()}
+    mine = {name: "not given" if value is None else repr(value) for name, value in values.items()}
     digest = hashlib.sha256(repr(sorted(mine.items())).encode()).digest()
     if len(set(comm.allgather_object(digest))) == 1:
         return

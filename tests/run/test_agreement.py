@@ -226,11 +226,11 @@ def test_what_is_alike_is_not_refused_and_what_differs_is_counted():
 
 TRAIN = ("train", "mlp", "--steps", 2, "--set", "hidden=8", "--out", "run")
 APART = {
-    "--seed is None on rank 0 but 1 on rank 1": (*TRAIN, "--seed", 1),
-    "--lr is None on rank 0 but 0.3 on rank 1": (*TRAIN, "--lr", 0.3),
-    "--strategy is None on rank 0 but 'bmuf' on rank 1": (*TRAIN, "--strategy", "bmuf"),
-    "--ranks-per-node is None on rank 0 but 1 on": (*TRAIN, "--ranks-per-node", 1),
-    "--data is None on rank 0 but '/nowhere' on": (*TRAIN, "--data", "/nowhere"),
+    "--seed is not given on rank 0 but 1 on rank 1": (*TRAIN, "--seed", 1),
+    "--lr is not given on rank 0 but 0.3 on rank 1": (*TRAIN, "--lr", 0.3),
+    "--strategy is not given on rank 0 but 'bmuf' on rank 1": (*TRAIN, "--strategy", "bmuf"),
+    "--ranks-per-node is not given on rank 0 but 1 on": (*TRAIN, "--ranks-per-node", 1),
+    "--data is not given on rank 0 but '/nowhere' on": (*TRAIN, "--data", "/nowhere"),
     "--out is 'run' on rank 0 but 'other' on rank 1": (*TRAIN[:-1], "other"),
     "MODEL is 'mlp' on rank 0 but 'acoustic_mlp'": (TRAIN[0], "acoustic_mlp", *TRAIN[2:]),
     "the command is 'train' on rank 0 but 'compare' on rank 1": ("compare", "mlp"),
