@@ -21,6 +21,7 @@ from refimpl.run.modelfile import ModelFile
 from refimpl.run.trainer import Trainer
 from refimpl.support.errors import Diverged, UserError
 from refimpl.tasks import table as tasks
+from refimpl.tasks.images.task import ImageTask
 from refimpl.world.threads import OverThreads
 
 
@@ -144,6 +145,33 @@ def test_ranks_meet_within_an_epoch_too(small, monkeypatch):
 
     spawn((0, 0), body)
     assert max(seen) == 3  # counted from 0: two steps, met; two steps, met
+
+
+class Realigning(ImageTask):
+    """A task whose dev has other targets after the first epoch."""
+
+    def realign_after(self, epoch):
+        return epoch == 1
+
+    def realign(self, outputs, comm):
+        self.splits["dev"].labels[:] = (self.splits["dev"].labels + 1) % 3
+        return 1.0
+
+
+def test_newbob_compares_the_next_epoch_on_the_targets_that_are_new(monkeypatch):
+    """Else a network that is no worse is thrown away, for targets that are harder."""
+    plain = images()
+    monkeypatch.setattr(tasks, "prepare", lambda *given: Realigning(plain.inputs, plain.splits))
+    run = run_of("serial", steps=24, recipe={"schedule": "newbob"})
+
+    def body(comm):
+        with Trainer(comm, run, model(0), lambda text: None) as trainer:
+            trainer.train()
+            now = trainer.task.evaluate("dev", trainer.outputs, comm, words=False)["loss"]
+            return trainer.schedule.state()["best"], now
+
+    ((best, now),) = spawn((0,), body)
+    assert best == now
 
 
 @pytest.mark.parametrize("steps", [1, 8])
