@@ -234,6 +234,12 @@ class RunFolder:
         """Return the lines of metrics.jsonl."""
         return [self._parsed(METRICS, line) for line in self._text(METRICS).splitlines()]
 
+    def steps(self) -> list[dict[str, Any]]:
+        """Return the lines of steps.jsonl; none if steps were not logged."""
+        if not (self.path / STEPS).exists():
+            return []
+        return [self._parsed(STEPS, line) for line in self._text(STEPS).splitlines()]
+
     def _read(self, name: str) -> dict[str, Any]:
         return self._parsed(name, self._text(name))
 
