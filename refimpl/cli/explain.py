@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,16 +28,18 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Print the schedule, or draw it."""
-    if args.name == "gtc":
-        from refimpl.methods.gradient.gtc import explain as gtc
+    from refimpl.collectives import explain
+    from refimpl.methods.protocol import Method
+    from refimpl.methods.strategies import methods
 
-        require(args.p is None and args.k is None, "gtc shows one rank: leave -p and -k out")
-        text, picture = gtc.explain, gtc.picture
-    else:
-        from refimpl.collectives import explain
-
-        how = args.name, args.p or 4, args.k
-        text, picture = partial(explain.explain, *how), partial(explain.picture, *how)
+    shown = {one.name: one.shown for one in methods() if issubclass(one, Method) and one.shown}
+    how = args.name, args.p or 4, args.k
+    text: Callable[[], str] = partial(explain.explain, *how)
+    picture: Callable[[], str] = partial(explain.picture, *how)
+    if args.name in shown:
+        alone = args.p is None and args.k is None
+        require(alone, f"{args.name} shows one rank: leave -p and -k out")
+        text, picture = shown[args.name]
     if args.svg:
         return wrote(args.svg, picture)
     say(text())
