@@ -126,7 +126,7 @@ class _Picture:
 
     # -------------------------------------------------------------------------------------- blocks
 
-    def _block(self, x: float, y: float, block: Block, edge: bool = False) -> str:
+    def _block(self, x: float, y: float, block: Block, edge: float = 0) -> str:
         colour = svg.fill(block.chunk)
         told = "+".join(map(str, block.ranks))
         if len(block.ranks) > 4:
@@ -134,9 +134,7 @@ class _Picture:
             told = "all" if len(block.ranks) == self.moves.p else told
         size = 12 if len(told) < 6 else 11
         parts = [
-            svg.rect(
-                x, y, WIDTH, HEIGHT, rx=3, fill=colour, kind="edge", stroke_width=2 if edge else 0
-            ),
+            svg.rect(x, y, WIDTH, HEIGHT, rx=3, fill=colour, kind="edge", stroke_width=edge),
             svg.text(x + WIDTH / 2, y + 16.5, told, size, "middle", svg.on(colour)),
         ]
         return "".join(parts)
@@ -180,7 +178,7 @@ class _Picture:
                 x, y = self._x(move.source), self._y(move.from_slot)
                 by = f"--x:{svg.number(self._x(move.dest) - x)}px"
                 by += f";--y:{svg.number(self._y(move.to_slot) - y)}px"
-                block = self._block(x, y, move.block, edge=move.link == "inter")
+                block = self._block(x, y, move.block, 2.5 if move.link == "inter" else 1)
                 yield svg.element("g", block, kind=f"fly {name}", style=by)
 
     def _captions(self) -> Iterator[str]:
