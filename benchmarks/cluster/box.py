@@ -25,7 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 # From <sched.h> and <sys/prctl.h>; os.unshare is there from Python 3.12 on.
-CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x20000000, 0x40000000
+CLONE_NEWNS, CLONE_NEWUTS = 0x00020000, 0x04000000
+CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
 PR_SET_PDEATHSIG = 1
 
 TOOLS = ("ip", "tc", "mount", "unshare", "sh")  # of iproute2 and util-linux

@@ -58,7 +58,8 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 mkdir -p /var/spool/slurmd.host$1
 /usr/sbin/sshd -o PidFile=none
-exec /usr/sbin/slurmd -D -N host$1 >/var/log/slurmd.host$1 2>&1
+/usr/sbin/slurmd -D -N host$1 >/var/log/slurmd.host$1 2>&1 & # process 1 reaps: this shell
+wait
 """
 
 # Beside each case, in the shell of a user in the checkout: the command, and what its output must
@@ -100,7 +101,7 @@ CASES = {
     "a user's mistake": (f"salloc -Q {TWO} ./run_mpi.sh train nosuch", "no model 'nosuch'"),
     "a rank is killed": (
         f"salloc -Q {TWO} sh -c '{LONG} & sleep 8; ssh host1 \"pkill -9 -u {USER} -o -f "
-        "[m]pi4py\"; wait $!'",
+        "^/[a-z/]*.venv[-a-z]*/bin/python\"; wait $!'",
         "",
     ),
     "dealt out": (f"{DEALT} salloc -Q {TWO} {PAIRS}", "partition groups are on more nodes"),
@@ -151,7 +152,7 @@ def user(command: str, timeout: float = 600, **variables: str) -> tuple[int, str
 
 def furnish() -> None:
     """Lay memory over the machine's files and install there: SLURM, the user, both MPIs."""
-    if ctypes.CDLL(None).unshare(box.CLONE_NEWNS) != 0:
+    if ctypes.CDLL(None).unshare(box.CLONE_NEWNS | box.CLONE_NEWUTS) != 0:
         raise box.Refused("needs the right to make namespaces (CAP_SYS_ADMIN)")
     excluded = " ".join(f"--exclude='{name}'" for name in NOT_COPIED)
     sh(f"""mount --make-rprivate /

@@ -8,6 +8,7 @@ communicator; the others never start MPI.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from importlib import import_module
@@ -20,16 +21,16 @@ from refimpl.world.agree import same, together
 
 COMMANDS = (
     *("train", "compare", "evaluate", "decode", "report", "checkpoint"),
-    *("topology", "explain", "plan", "bench", "golden", "data"),
+    *("topology", "explain", "timeline", "plan", "bench", "golden", "data"),
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
+def parser(first: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of all commands; of one, if ``first`` is a command's name."""
     top = Parser(prog="refimpl", description="MiCS, GTC and BMUF in NumPy and MPI.")
     top.add_argument("--version", action="version", version=f"refimpl {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name in [first] if first in COMMANDS else COMMANDS:
         import_module(f"refimpl.cli.{name}").add(commands)
     return top
 
@@ -59,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def told(argv: Sequence[str] | None) -> argparse.Namespace | None:
     """Return what the command line says, the same on all ranks; None if it asked for a text."""
     everyone, args = launched(), None
+    argv = sys.argv[1:] if argv is None else argv
     with together(everyone) if everyone else nullcontext(), suppress(SystemExit):
-        args = parser().parse_args(argv)
+        args = parser(*argv[:1]).parse_args(argv)
     if everyone is not None:
         plain = {} if args is None else vars(args)
         command = plain["run"].__module__.rpartition(".")[2] if plain else "--help"

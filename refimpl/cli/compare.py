@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
         "--json", type=filename, metavar="FILE", help="write table and summaries to a file"
     )
     command.add_argument(
-        "--plot", type=filename, metavar="FILE.png", help="write a picture (extra [plot])"
+        "--plot", type=filename, metavar="FILE", help="draw it, .png or .svg (extra [plot])"
     )
     command.set_defaults(run=run)
 
@@ -60,7 +60,7 @@ def run(args: Any) -> int:
         if args.json and comm.rank == 0:
             check_file("--json", args.json)
         if args.plot and comm.rank == 0:
-            check_file("--plot", args.plot, ".png")
+            check_file("--plot", args.plot, ".png", ".svg")
             picture.require_matplotlib()
 
     def keep(result: dict[str, Any]) -> None:

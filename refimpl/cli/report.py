@@ -11,7 +11,7 @@ from refimpl.cli.base import first_rank, say
 
 def add(commands: Any) -> None:
     """Declare the command."""
-    command = commands.add_parser("report", help="draw loss, FER and traffic of runs")
+    command = commands.add_parser("report", help="draw loss, errors, traffic and time of runs")
     command.add_argument(
         "run_folders", type=filename, metavar="RUN", nargs="+", help="folders of finished runs"
     )
@@ -19,25 +19,29 @@ def add(commands: Any) -> None:
         "--out",
         type=filename,
         default="report.png",
-        metavar="FILE.png",
-        help="default: %(default)s",
+        metavar="FILE",
+        help="NAME.png or NAME.svg (default: %(default)s)",
+    )
+    command.add_argument(
+        "--trace", type=filename, metavar="FILE", nargs="+", help="traces of steps of these runs"
     )
     command.set_defaults(run=run)
 
 
 def run(args: Any) -> int:
     """Write the picture, on the first rank only."""
-    from refimpl.run import picture
+    from refimpl.run import picture, timeline
     from refimpl.run.folder import RunFolder
     from refimpl.support.errors import UserError
     from refimpl.support.files import check_file
 
-    check_file("--out", args.out, ".png")
+    check_file("--out", args.out, ".png", ".svg")
     picture.require_matplotlib()
     folders = [RunFolder.finished(Path(path)) for path in args.run_folders]
+    traces = [timeline.read(Path(path)) for path in args.trace or ()]
     if first_rank():
         try:
-            picture.runs(folders, Path(args.out))
+            picture.runs(folders, Path(args.out), traces)
         except OSError as error:
             raise UserError(f"cannot write {args.out}: {error.strerror}") from error
     say(f"wrote {args.out}")

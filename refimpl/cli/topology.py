@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from refimpl.cli.arguments import positive, ranks
+from refimpl.cli.arguments import filename, positive, ranks
 from refimpl.cli.base import say
+from refimpl.cli.pictures import SVG_HELP, wrote
 from refimpl.cli.run_options import MAP_HELP, add_method_options, methods_of
 from refimpl.support.errors import UserError, listed, require
 
@@ -36,6 +37,7 @@ def add(commands: Any) -> None:
         help="node after node (default), or dealt out in turn",
     )
     command.add_argument("--map", default="by-rank", metavar="ORDER", help=MAP_HELP)
+    command.add_argument("--svg", type=filename, metavar="FILE", help=SVG_HELP)
     numbers = command.add_argument_group("volumes and memory of one training step")
     numbers.add_argument("--parameters", type=positive, metavar="N", help="of the model")
     numbers.add_argument("--microsteps", type=positive, metavar="S", help="default: 1")
@@ -55,7 +57,7 @@ def run(args: Any) -> int:
     from refimpl.methods.strategies import strategy
     from refimpl.run.config import MAPS
     from refimpl.run.report import scattered_text
-    from refimpl.world.drawing import drawing
+    from refimpl.world.drawing import drawing, picture
     from refimpl.world.topology import Nodes
 
     given = methods_of(args)
@@ -67,6 +69,9 @@ def run(args: Any) -> int:
         require(args.ranks_per_node is not None, "--placement cyclic needs --ranks-per-node K")
         nodes = Nodes.dealt(args.n, args.ranks_per_node)
     nodes = nodes.ordered() if args.map == "by-node" else nodes
+    if args.svg:
+        require(args.parameters is None, "--svg draws the grid alone: leave --parameters out")
+        return wrote(args.svg, lambda: picture(grid, nodes))
     text = drawing(grid, nodes)
     if warning := scattered_text(grid, nodes, {}):
         text += f"\n\nwarning: {warning}"

@@ -1,16 +1,15 @@
-"""Schedules as text: what each rank sends, and who holds what after each step.
+"""Schedules as text and as pictures: what each rank sends, and who holds what after each step.
 
-Pure functions, no MPI.  Everything is derived from the index functions that the loops use, so a
+No MPI.  What is sent and held is heard from a run on threads (`refimpl.collectives.moves`), so a
 picture cannot say one thing and the algorithm do another; the tables in docstrings and docs/ are
 compared with these in the tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from refimpl.collectives import halving_doubling, ring, tree
-from refimpl.collectives.chunks import Call
+from refimpl.collectives import halving_doubling, pictures, ring, tree
 from refimpl.collectives.explain_hierarchical import (
     hierarchical_allgather,
     hierarchical_allreduce,
@@ -20,12 +19,13 @@ from refimpl.collectives.explain_steps import (
     bruck_allgather,
     chain_broadcast,
     doubling_allreduce,
-    pairs,
     pairwise_alltoall,
     scatter_allgather,
 )
+from refimpl.collectives.families import EXPLICIT
+from refimpl.collectives.moves import Moves, Stage, heard
 from refimpl.collectives.order import formula
-from refimpl.collectives.text import held, orders, ranks, section, table
+from refimpl.collectives.text import held, orders, ranks, section, table, wrapped
 from refimpl.support.errors import UserError, listed, require
 
 MOST = 16  # ranks; wider tables cannot be read
@@ -34,26 +34,25 @@ MOST = 16  # ranks; wider tables cannot be read
 # ------------------------------------------------------------------------------------------- ring
 
 
-def ring_table(p: int, sent: Callable[[int, int, int], int]) -> str:
-    """Return the chunk that each rank sends in each step, by an index function of the ring."""
-    rows = [(str(s), [str(sent(p, rank, s)) for rank in range(p)]) for s in range(p - 1)]
-    return table("step", rows, ranks(p))
+def ring_table(moves: Moves) -> str:
+    """Return the chunk that each rank sends in each step."""
+    rows = []
+    for number, stage in enumerate(moves.sending):
+        sent = {move.source: str(move.block.chunk) for move in stage.moves}
+        rows.append((str(number), [sent[rank] for rank in range(moves.p)]))
+    return table("step", rows, ranks(moves.p))
 
 
 def ring_allgather(p: int) -> str:
     """Return the ring all-gather: what is sent, and which chunks each rank has."""
-    has = [{rank} for rank in range(p)]
-    rows = [("start", [held(have, p) for have in has])]
-    for step in range(p - 1):
-        sent = [ring.gathered(p, rank, step) for rank in range(p)]
-        assert all(sent[rank] in has[rank] for rank in range(p))
-        for rank in range(p):
-            has[rank].add(sent[(rank - 1) % p])
-        rows.append((str(step), [held(have, p) for have in has]))
+    found = heard("ring", "allgather", p)
+    rows = [("start", [held(set(has), p) for has in found.start])]
+    for step, stage in enumerate(found.sending):
+        rows.append((str(step), [held(set(has), p) for has in stage.after]))
     return section(
         f"ring all-gather, p = {p}",
         "the chunk that rank r sends to rank r + 1",
-        ring_table(p, ring.gathered),
+        ring_table(found),
         "the chunks that rank r has after the step",
         table("step", rows, ranks(p)),
     )
@@ -61,20 +60,14 @@ def ring_allgather(p: int) -> str:
 
 def ring_reduce_scatter(p: int) -> str:
     """Return the ring reduce-scatter: what is sent, and whose addends are in what arrives."""
-    inside = {(rank, chunk): str(rank) for rank in range(p) for chunk in range(p)}
-    rows = []
-    for step in range(p - 1):
-        sent = [ring.reduced(p, rank, step) for rank in range(p)]
-        arriving = {(rank + 1) % p: inside[rank, sent[rank]] for rank in range(p)}
-        cells = []
-        for rank in range(p):
-            chunk = sent[(rank - 1) % p]
-            inside[rank, chunk] = f"{arriving[rank]}+{rank}"
-            cells.append(f"{chunk}: {inside[rank, chunk]}")
+    found, rows = heard("ring", "reduce_scatter", p), []
+    for step, stage in enumerate(found.sending):
+        came = {move.dest: stage.after[move.dest][move.to_slot] for move in stage.moves}
+        cells = [f"{came[r].chunk}: {'+'.join(map(str, came[r].ranks))}" for r in range(p)]
         rows.append((str(step), cells))
     parts = [
         "the chunk that rank r sends to rank r + 1",
-        ring_table(p, ring.reduced),
+        ring_table(found),
         "what rank r holds after the step of the chunk that came: the ranks whose parts are in it",
         table("step", rows, ranks(p)),
         orders(lambda chunk: ring.order(p, chunk), p),
@@ -97,30 +90,24 @@ def _run(first: int, last: int) -> str:
     return f"{first}-{last - 1}"
 
 
-def _arrow(chunks: tuple[int, int], to: Sequence[int]) -> str:
-    return _run(*chunks) + "->" + ",".join(f"r{rank}" for rank in to) if to else "-"
+def _arrows(stage: Stage, rank: int) -> str:
+    """Return the chunks that a rank sends in a step, and to whom: ``0-2->r3,r4``."""
+    mine = [move for move in stage.moves if move.source == rank]
+    if not mine:
+        return "-"
+    chunks, to = ({getattr(move, name): None for move in mine} for name in ("from_slot", "dest"))
+    return f"{_run(min(chunks), max(chunks) + 1)}->" + ",".join(f"r{dest}" for dest in to)
 
 
-def halving_table(p: int) -> str:
-    """Return the chunks that each rank sends at each level of the reduce-scatter, and to whom."""
-    levels = [halving_doubling.levels(p, rank) for rank in range(p)]
-    depth = max(map(len, levels))
-    rows = []
-    for d in range(depth):
-        cells = [_arrow(at[d].give, [at[d].to]) if d < len(at) else "-" for at in levels]
-        rows.append((str(d), cells))
-    return table("level", rows, ranks(p))
-
-
-def doubling_table(p: int) -> str:
-    """Return the chunks that each rank sends at each level of the all-gather, and to whom."""
-    levels = [halving_doubling.levels(p, rank) for rank in range(p)]
-    depth = max(map(len, levels))
-    rows = []
-    for d in reversed(range(depth)):
-        cells = [_arrow(at[d].keep, at[d].sources) if d < len(at) else "-" for at in levels]
-        rows.append((str(d), cells))
-    return table("level", rows, ranks(p))
+def halving_table(moves: Moves) -> str:
+    """Return the chunks that each rank sends at each level, and to whom; level 0 is the widest."""
+    levels = range(len(moves.sending))
+    numbers = reversed(levels) if moves.operation == "allgather" else levels
+    rows = [
+        (str(number), [_arrows(stage, rank) for rank in range(moves.p)])
+        for number, stage in zip(numbers, moves.sending, strict=True)
+    ]
+    return table("level", rows, ranks(moves.p))
 
 
 def halving(p: int) -> str:
@@ -128,7 +115,7 @@ def halving(p: int) -> str:
     return section(
         f"halving-doubling reduce-scatter, p = {p}",
         "the chunks that rank r sends, and to whom; what arrives is added",
-        halving_table(p),
+        halving_table(heard("halving-doubling", "reduce_scatter", p)),
         orders(lambda chunk: halving_doubling.order(p, chunk), p),
     )
 
@@ -138,7 +125,7 @@ def doubling(p: int) -> str:
     return section(
         f"halving-doubling all-gather, p = {p}",
         "the chunks that rank r sends, and to whom",
-        doubling_table(p),
+        halving_table(heard("halving-doubling", "allgather", p)),
     )
 
 
@@ -152,8 +139,11 @@ def halving_allreduce(p: int) -> str:
 
 def tree_table(p: int, operation: str) -> str:
     """Return who sends to whom in each step of the broadcast from, or the reduce to, rank 0."""
-    make = {"broadcast": tree.broadcast_steps, "reduce": tree.reduce_steps}[operation]
-    return pairs(make(Call.of(1, (0,) * p)))
+    lines = []
+    for number, stage in enumerate(heard("tree", operation, p).sending):
+        pairs = sorted({(move.source, move.dest) for move in stage.moves})
+        lines.append(f"{number:>4}  " + "  ".join(f"{s}->{d}" for s, d in pairs))
+    return "\n".join(["step", *lines])
 
 
 def tree_broadcast(p: int) -> str:
@@ -166,7 +156,7 @@ def tree_reduce(p: int) -> str:
     return section(
         f"tree reduce to rank 0, p = {p}",
         tree_table(p, "reduce"),
-        f"order of summation: {formula(tree.order(p))}",
+        wrapped(f"order of summation: {formula(tree.order(p))}"),
     )
 
 
@@ -177,7 +167,14 @@ def tree_allreduce(p: int) -> str:
 
 # ------------------------------------------------------------------------------------- all of them
 
-_FLAT: dict[str, Callable[[int], str]] = {
+STILL: dict[str, Callable[[int], str]] = {
+    "recursive-doubling": doubling_allreduce,
+    "bruck": bruck_allgather,
+    "scatter-allgather": scatter_allgather,
+    "chain": chain_broadcast,
+    "pairwise": pairwise_alltoall,
+}
+_FLAT: dict[str, Callable[[int], str]] = STILL | {
     "ring": ring_allreduce,
     "ring-allgather": ring_allgather,
     "ring-reduce-scatter": ring_reduce_scatter,
@@ -190,11 +187,6 @@ _FLAT: dict[str, Callable[[int], str]] = {
     "tree-broadcast": tree_broadcast,
     "tree-reduce": tree_reduce,
     "tree-allreduce": tree_allreduce,
-    "recursive-doubling": doubling_allreduce,
-    "bruck": bruck_allgather,
-    "scatter-allgather": scatter_allgather,
-    "chain": chain_broadcast,
-    "pairwise": pairwise_alltoall,
 }
 _ON_NODES: dict[str, Callable[[int, int], str]] = {
     "hierarchical-allgather": hierarchical_allgather,
@@ -202,6 +194,17 @@ _ON_NODES: dict[str, Callable[[int, int], str]] = {
     "hierarchical-allreduce": hierarchical_allreduce,
 }
 NAMES = (*_FLAT, *_ON_NODES)
+
+
+def check(name: str, p: int, k: int | None) -> None:
+    """Refuse what cannot be explained; see `explain`."""
+    require(1 <= p <= MOST, f"cannot draw {p} ranks: give -p from 1 to {MOST}")
+    if name not in NAMES:
+        raise UserError(f"nothing to explain under {name!r}: choose one of {listed(NAMES)}")
+    if name in _FLAT:
+        require(k is None, f"{name} does not depend on nodes: leave -k {k} out")
+    else:
+        require(k is not None or p == 1, f"{name} needs -k, the ranks of a node")
 
 
 def explain(name: str, p: int, k: int | None = None) -> str:
@@ -220,14 +223,21 @@ def explain(name: str, p: int, k: int | None = None) -> str:
        0  0->2
        1  0->1  2->3
     """
-    require(1 <= p <= MOST, f"cannot draw {p} ranks: give -p from 1 to {MOST}")
-    if p == 1 and name in NAMES:
+    check(name, p, k)
+    if p == 1:
         return f"{name}, p = 1: one rank has everything, and nothing is sent"
     if name in _FLAT:
-        require(k is None, f"{name} does not depend on nodes: leave -k {k} out")
         return _FLAT[name](p)
-    if name in _ON_NODES:
-        if k is None:
-            raise UserError(f"{name} needs -k, the ranks of a node")
-        return _ON_NODES[name](p, k)
-    raise UserError(f"nothing to explain under {name!r}: choose one of {listed(NAMES)}")
+    assert k is not None
+    return _ON_NODES[name](p, k)
+
+
+def picture(name: str, p: int, k: int | None = None) -> str:
+    """Return the same as a picture that moves, SVG; see `explain`."""
+    check(name, p, k)
+    require(p > 1, f"{name} on one rank sends nothing, and there is nothing to draw: give -p 2")
+    require(name not in STILL, f"{name} has no picture that moves: leave --svg out")
+    families = sorted((family.name for family in EXPLICIT), key=len)
+    family = next(each for each in reversed(families) if name.startswith(each))
+    operation = name.removeprefix(family).strip("-").replace("-", "_") or "allreduce"
+    return pictures.draw(heard(family, operation, p, k))

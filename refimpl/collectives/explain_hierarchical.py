@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from refimpl.collectives import hierarchical, ring
+from refimpl.collectives import hierarchical
 from refimpl.collectives.hierarchical_steps import order
+from refimpl.collectives.moves import heard
 from refimpl.collectives.order import formula
-from refimpl.collectives.text import held, orders, plural, ranks, section, table
+from refimpl.collectives.text import held, orders, plural, ranks, section, table, wrapped
 from refimpl.support.errors import require
 
 
@@ -15,25 +16,21 @@ def _nodes(p: int, k: int) -> tuple[int, ...]:
 
 
 def stages(p: int, k: int) -> str:
-    """Return which chunks are in their places after each stage of the hierarchical all-gather."""
-    place = hierarchical.grid(_nodes(p, k))
-    runs = [hierarchical.column(place, rank % k) for rank in range(p)]
-    has = [{rank} for rank in range(p)]
-    rows = [("at the start", [held(have, p) for have in has])]
-    rows.append(("1 across", [f"[{' '.join(map(str, run))}]" for run in runs]))
-    has = [set(run) for run in runs]
-    rows.append(("2 re-order", [held(have, p) for have in has]))
-    for step in range(k - 1):
-        came = []
-        for rank in range(p):
-            node, local = divmod(rank, k)
-            left = place[node][(local - 1) % k]
-            theirs = set(hierarchical.column(place, ring.gathered(k, left % k, step)))
-            assert theirs <= has[left]
-            came.append(theirs)
-        for rank in range(p):
-            has[rank] |= came[rank]
-    rows.append(("3 within", [held(have, p) for have in has]))
+    """Return which chunks are in their places after each stage of the hierarchical all-gather.
+
+    One without messages, on one node or with nodes of one rank, is there all the same.
+    """
+    moves = heard("hierarchical", "allgather", p, k)
+    across = [stage for stage in moves.sending if stage.moves[0].link == "inter"]
+    least, there = (p, across[-1].after) if across else (0, moves.start)
+    runs = [[has[slot] for slot in sorted(has) if slot >= least] for has in there]
+    within = moves.stages[-1].after
+    rows = [
+        ("at the start", [held(set(has), p) for has in moves.start]),
+        ("1 across", [f"[{' '.join(str(block.chunk) for block in run)}]" for run in runs]),
+        ("2 re-order", [held({block.chunk for block in run}, p) for run in runs]),
+        ("3 within", [held(set(has), p) for has in within]),
+    ]
     return table("", rows, ranks(p))
 
 
@@ -95,7 +92,7 @@ def hierarchical_allreduce(p: int, k: int) -> str:
         ("3 within", ["x (all)"] * p),
     ]
     lines = "\n".join(
-        f"  chunk {local}, part {node}: {formula(order(place, node, local))}"
+        wrapped(f"  chunk {local}, part {node}: {formula(order(place, node, local))}")
         for local in range(k)
         for node in range(count)
     )

@@ -18,8 +18,13 @@ def pairs(steps: Iterable[Step]) -> str:
     """Return who sends to whom in each step."""
     lines = []
     for number, step in enumerate(steps):
-        both = sorted(zip(step.source.tolist(), step.dest.tolist(), strict=True))
-        lines.append(f"{number:>4}  " + "  ".join(f"{source}->{dest}" for source, dest in both))
+        sent = set(zip(step.source.tolist(), step.dest.tolist(), strict=True))
+        cells = [
+            f"{a}<->{b}" if (b, a) in sent else f"{a}->{b}"
+            for a, b in sorted(sent)
+            if a < b or (b, a) not in sent
+        ]
+        lines.append(f"{number:>4}  " + "  ".join(cells))
     return "\n".join(["step", *lines])
 
 
@@ -46,7 +51,7 @@ def doubling_allreduce(p: int) -> str:
         f"recursive-doubling all-reduce, p = {p}",
         f"who sends all that it has to whom; what arrives is added{back}",
         pairs(recursive_doubling.allreduce_steps(Call.of(1, (0,) * p))),
-        f"order of summation: {formula(recursive_doubling.order(p))}",
+        f"order of summation\n  {formula(recursive_doubling.order(p))}",
     )
 
 

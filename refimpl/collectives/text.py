@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from textwrap import wrap
 
 from refimpl.collectives.order import Order, formula
 from refimpl.support import text
 
+MOST = 100  # columns of a line
+
 
 def table(head: str, rows: Sequence[tuple[str, Sequence[str]]], names: Sequence[str]) -> str:
-    """Return right-aligned columns under ``names``, after a column of labels under ``head``."""
+    """Return right-aligned columns under ``names``, after a column of labels under ``head``.
+
+    Where they are too wide for a line of `MOST`, those that have no room stand below.
+    """
     left = 0 if all(label.isdigit() for label, _ in rows) else 1
-    lines = [[label, *cells] for label, cells in rows]
-    return text.table([head, *names], lines, left, even=True)
+    label = max(map(len, [head, *(label for label, _ in rows)]))
+    cell = max(map(len, [*names, *(each for _, cells in rows for each in cells)]))
+    room = max(1, (MOST - label) // (cell + 2))
+    parts = []
+    for first in range(0, len(names), room):
+        some = slice(first, first + room)
+        lines = [[label, *cells[some]] for label, cells in rows]
+        parts.append(text.table([head, *names[some]], lines, left, even=True))
+    return "\n\n".join(parts)
 
 
 def ranks(p: int) -> list[str]:
@@ -30,8 +43,13 @@ def held(have: set[int], p: int) -> str:
 
 
 def orders(order: Callable[[int], Order], p: int) -> str:
-    rows = [f"  chunk {chunk}: {formula(order(chunk))}" for chunk in range(p)]
+    rows = [wrapped(f"  chunk {chunk}: {formula(order(chunk))}") for chunk in range(p)]
     return "order of summation\n" + "\n".join(rows)
+
+
+def wrapped(line: str) -> str:
+    """Return a long line as several."""
+    return "\n".join(wrap(line, MOST, subsequent_indent=" " * 6))
 
 
 def section(title: str, *parts: str) -> str:

@@ -7,6 +7,7 @@ compares these before the first step, and whoever differs is named.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ import refimpl
 from refimpl.methods import strategies
 from refimpl.nn import Sequential
 from refimpl.run.config import Run
+from refimpl.world.communicator import Communicator
 
 EXAMPLES = 64  # of a split that are compared, spread over it
 
@@ -36,13 +38,28 @@ def configuration(run: Run) -> dict[str, Any]:
     told |= {"--" + name.replace("_", "-"): value for name, value in (plain | recipe).items()}
     return told | {
         "the version of refimpl": refimpl.__version__,
-        "the digest of its code": code(),
         "the version of NumPy": np.__version__,
     }
 
 
+def code(comm: Communicator) -> dict[str, str]:
+    """Return the digest of this rank's package, by what it is called.  Collective.
+
+    One rank reads the files for all that have them in the same folder of the same machine.
+    """
+    places = comm.allgather_object(place())
+    reader = places.index(place())
+    digests = comm.allgather_object(files() if reader == comm.rank else "")
+    return {"the digest of its code": digests[reader]}
+
+
+def place() -> str:
+    """Return the machine and the folder of this package."""
+    return f"{os.uname().nodename}:{Path(refimpl.__file__).parent}"
+
+
 @cache
-def code() -> str:
+def files() -> str:
     """Return the digest of all files of this package, as they were at first asking."""
     top, told = Path(refimpl.__file__).parent, hashlib.sha256()
     for path in sorted(top.rglob("*.py")):

@@ -7,7 +7,6 @@ import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from shutil import rmtree
 
 from refimpl.support.errors import UserError
 
@@ -54,6 +53,8 @@ def claim(out: str | None, model: str) -> Path:
         return default_folder(model)
     path = Path(out)
     if left_by_this_job(path):
+        from shutil import rmtree
+
         rmtree(path, ignore_errors=True)
     check_free(path)
     return path

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -138,7 +137,7 @@ class RunFolder:
             raise refused(error, f"cannot write run folder {self.path}") from error
 
     def _running(self, **more: Any) -> None:
-        here = {"host": socket.gethostname(), "process": os.getpid()}
+        here = {"host": os.uname().nodename, "process": os.getpid()}
         self._told = {**self._told, **more}
         self._set("running", **here)
 
@@ -164,7 +163,7 @@ class RunFolder:
         if told.get("state") != "running":
             return f"has failed ({told.get('why')})"
         host, process = told.get("host"), told.get("process")
-        if host != socket.gethostname() or not isinstance(process, int):
+        if host != os.uname().nodename or not isinstance(process, int):
             return f"is not finished: it runs on {host}, or was killed there (process {process})"
         here = self._runs_here(told)
         return f"is not finished: {here or f'it was killed (its process {process} is gone)'}"
@@ -173,7 +172,7 @@ class RunFolder:
     def _runs_here(told: dict[str, Any]) -> str | None:
         """Return in words that the run's first process runs on this host, if it does."""
         process = told.get("process")
-        here = told.get("state") == "running" and told.get("host") == socket.gethostname()
+        here = told.get("state") == "running" and told.get("host") == os.uname().nodename
         if not here or not isinstance(process, int) or process <= 0:
             return None
         try:
@@ -234,6 +233,12 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl."""
         return [self._parsed(METRICS, line) for line in self._text(METRICS).splitlines()]
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Return the lines of steps.jsonl; none if steps were not logged."""
+        if not (self.path / STEPS).exists():
+            return []
+        return [self._parsed(STEPS, line) for line in self._text(STEPS).splitlines()]
 
     def _read(self, name: str) -> dict[str, Any]:
         return self._parsed(name, self._text(name))

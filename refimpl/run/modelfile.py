@@ -18,7 +18,6 @@ import inspect
 import os
 import resource
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -46,10 +45,10 @@ _OURS = Path(__file__).parents[1]  # the package
 
 def shelf() -> Path:
     """Return the folder of the shipped models: installed, else that of the checkout."""
-    try:
-        return Path(str(resources.files("refimpl.models")))
-    except ModuleNotFoundError:
-        return Path(__file__).resolve().parents[2] / "models"
+    found = importlib.util.find_spec("refimpl.models")
+    if found is not None and found.submodule_search_locations:
+        return Path(next(iter(found.submodule_search_locations)))
+    return Path(__file__).resolve().parents[2] / "models"
 
 
 def shipped() -> list[str]:

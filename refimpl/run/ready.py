@@ -54,7 +54,7 @@ class Ready:
         say: Say = print,
         multiple: int = 1,
     ) -> None:
-        same(comm, alike.configuration(run))
+        same(comm, alike.configuration(run) | alike.code(comm))
         run.check(comm.size)
         comm = comm.by_node() if run.map == "by-node" else comm
         self.comm, self.run, self.model, self.step = comm, run, model, 0

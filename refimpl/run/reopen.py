@@ -63,7 +63,7 @@ class Finished:
             MODEL_FILE: alike.digest_of({"text": model.text}),
         }
         held = {f"the digest of {path / name}": digest for name, digest in held.items()}
-        same(comm, alike.configuration(run) | held)
+        same(comm, alike.configuration(run) | alike.code(comm) | held)
         return cls(comm, run, network, task)
 
     def outputs(self, examples: Examples, index: NDArray[np.int64]) -> np.ndarray:

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Any, NamedTuple
 
 from refimpl.nn.flat import Layout
@@ -232,6 +231,8 @@ class Checkpoints:
 
 def clear(folder: Path) -> None:
     """Remove what was left of checkpoints that were never completed."""
+    from shutil import rmtree
+
     for path in (folder / CHECKPOINTS).glob("step-*"):
         if not (path / checkpoint.MANIFEST).exists():
             with suppress(OSError):

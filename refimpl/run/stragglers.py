@@ -6,7 +6,6 @@ computes does.  It is taken from the events that the rank tells anyway, waiting 
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -49,7 +48,7 @@ def stragglers(
     >>> stragglers([1.0, 1.25, 1.5, 1.0], 10, (0,) * 4), stragglers([0.1, 0.9], 1, (0, 0))
     ([], [])
     """
-    median = statistics.median_low(computed)
+    median = sorted(computed)[(len(computed) - 1) // 2]
     return [
         {"rank": rank, "node": node, "seconds": mine, "median": median}
         for rank, (mine, node) in enumerate(zip(computed, nodes, strict=True))

@@ -14,12 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
-from zipfile import ZIP_STORED, ZipFile, ZipInfo
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from refimpl.support.errors import UserError, refused, require
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile, ZipInfo
 
 
 def partial_of(path: Path) -> Path:
@@ -115,6 +117,8 @@ def save_arrays(
     path: Path, arrays: Iterable[tuple[str, np.ndarray]], durable: bool = False
 ) -> None:
     """Write named arrays as an npz file, whole or not at all; holds one array at a time."""
+    from zipfile import ZipFile  # here, as in NumPy: a rank that only starts does without
+
     with writing(path, durable) as partial, ZipFile(partial, "w") as file:
         for name, array in arrays:
             with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
@@ -202,6 +206,8 @@ def mapped_arrays(path: Path) -> dict[str, np.ndarray]:
 @contextmanager
 def _members(path: Path) -> Iterator[tuple[ZipFile, dict[str, ZipInfo]]]:
     """Give the members of an npz file by their arrays' names; an error names the file."""
+    from zipfile import ZIP_STORED, ZipFile
+
     check_is_file(path)
     try:
         with ZipFile(path) as archive:

@@ -9,7 +9,8 @@ A trace is packets, one after the other, so that files of packets may be put tog
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 BEGIN, END = 1, 2  # TrackEvent.Type
 
@@ -93,3 +94,98 @@ def _value(value: int | float | str) -> bytes:
     if isinstance(value, int) and value >= 0:
         return field(3, value)
     return varint(5 << 3 | 1) + struct.pack("<d", value)
+
+
+# ------------------------------------------------------------------------------------ read again
+
+
+class Edge(NamedTuple):
+    """A slice's begin, or (``kind`` == `END`) the end of the innermost one of its track."""
+
+    at: int
+    kind: int
+    name: str
+    arguments: dict[str, int | str]
+    starts: list[int]
+    ends: list[int]
+
+
+class Track(NamedTuple):
+    """A process (``parent`` None) or a track of one, with what is on it in order."""
+
+    parent: int | None
+    name: str
+    edges: list[Edge]
+
+
+def fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yield (number, value) of a message: whole numbers, or bytes.
+
+    Raises `ValueError` if it is none.
+
+    >>> list(fields(field(1, 150) + field(2, "testing")))
+    [(1, 150), (2, b'testing')]
+    """
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        found = shift = 0
+        while True:
+            byte = content[at]
+            at += 1
+            found |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return found
+
+    try:
+        while at < len(content):
+            key = number()
+            if key & 7 == 0:
+                yield key >> 3, number()
+                continue
+            size = 8 if key & 7 == 1 else number() if key & 7 == 2 else len(content)
+            value, at = content[at : at + size], at + size
+            if at > len(content):
+                raise IndexError
+            yield key >> 3, int.from_bytes(value, "little") if key & 7 == 1 else value
+    except IndexError:
+        raise ValueError("not protobuf, or cut off") from None
+
+
+def read(content: bytes) -> dict[int, Track]:
+    """Return the tracks of a trace that the functions above have made, by number.
+
+    Raises `ValueError` if it is none.
+    """
+    tracks: dict[int, Track] = {}
+    try:
+        for number, one in fields(content):
+            assert number == 1
+            told: dict[int, Any] = dict(fields(_bytes(one)))
+            if 60 in told:
+                about: dict[int, Any] = dict(fields(told[60]))
+                name = dict(fields(about[3]))[6] if 3 in about else about[2]
+                tracks[about[1]] = Track(about.get(5), _bytes(name).decode(), [])
+            else:
+                event = list(fields(told[11]))
+                first: dict[int, Any] = dict(event)
+                arrows = ([int(v) for n, v in event if n == kind] for kind in (47, 48))
+                said = dict(_argument(_bytes(v)) for n, v in event if n == 4)
+                name = first.get(23, b"").decode()
+                tracks[first[11]].edges.append(Edge(told[8], first[9], name, said, *arrows))
+    except (AssertionError, KeyError, UnicodeDecodeError) as error:
+        raise ValueError("not a trace that refimpl has written") from error
+    return tracks
+
+
+def _bytes(value: int | bytes) -> bytes:
+    assert isinstance(value, bytes)
+    return value
+
+
+def _argument(content: bytes) -> tuple[str, Any]:
+    told = dict(fields(content))
+    value = told.get(6, told.get(3, told.get(5, 0)))
+    return _bytes(told[10]).decode(), value.decode() if isinstance(value, bytes) else value

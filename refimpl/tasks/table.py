@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from refimpl.support.errors import UserError, listed, typed
-from refimpl.tasks.acoustic.task import AcousticTask
-from refimpl.tasks.images.task import ImageTask
 from refimpl.tasks.protocol import Say, Task
 from refimpl.world.communicator import Communicator
 
-TASKS: dict[str, type[Task]] = {"acoustic": AcousticTask, "images": ImageTask}
+
+def _acoustic() -> type[Task]:
+    from refimpl.tasks.acoustic.task import AcousticTask
+
+    return AcousticTask
+
+
+def _images() -> type[Task]:
+    from refimpl.tasks.images.task import ImageTask
+
+    return ImageTask
+
+
+# Each is imported when it is asked for: many ranks start without what they do not need.
+TASKS: dict[str, Callable[[], type[Task]]] = {"acoustic": _acoustic, "images": _images}
 
 
 def kind(name: str) -> type[Task]:
     """Return the task class of this name, or raise a `UserError` that lists the names."""
     if name not in TASKS:
         raise UserError(f"no task {name!r}: a recipe names one of {listed(TASKS)}")
-    return TASKS[name]
+    return TASKS[name]()
 
 
 def prepare(

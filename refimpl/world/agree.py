@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from refimpl.support.errors import UserError, failure
+from refimpl.world.transport import asleep
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -52,7 +52,7 @@ def same(comm: Communicator, values: Mapping[str, Any]) -> None:
     It names what differs, both values and the ranks.  Values are plain data, and equal if they
     are written alike.  Costs two small control messages per rank at most, as a rule one.
     """
-    mine = {name: repr(value) for name, value in values.items()}
+    mine = {name: "not given" if value is None else repr(value) for name, value in values.items()}
     digest = hashlib.sha256(repr(sorted(mine.items())).encode()).digest()
     if len(set(comm.allgather_object(digest))) == 1:
         return
@@ -105,9 +105,4 @@ def on_first_rank(comm: MPI.Comm, work: Callable[[], T]) -> T:
 
 def meet(comm: MPI.Comm, limit: float = math.inf) -> bool:
     """Wait for all ranks, mostly asleep; return whether they came within so many seconds."""
-    barrier, since = comm.Ibarrier(), time.monotonic()
-    while not barrier.Test():
-        if time.monotonic() - since > limit:
-            return False
-        time.sleep(0.01)
-    return True
+    return asleep(comm.Ibarrier(), limit)

@@ -5,6 +5,9 @@ The other way is that of ranks which are threads, in `refimpl.world.threads`.
 
 from __future__ import annotations
 
+import math
+import pickle
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,6 +18,10 @@ from refimpl.world.topology import Nodes
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+
+# Bytes of an object that goes in one message of a fixed length: None, a digest, a word.
+ROW = 128
 
 
 class Request(Protocol):
@@ -117,10 +124,21 @@ class OverMPI:
         return self.mpi.Irecv([buf, self.byte], source, tag)
 
     def objects(self, obj: Any) -> list[Any]:
-        return self.mpi.allgather(obj)
+        everyones = bytearray(self.size * ROW)
+        asleep(self.mpi.Iallgather([_row(obj), self.byte], [everyones, self.byte]))
+        if all(everyones[::ROW]):
+            whole = range(1, len(everyones), ROW)
+            return [pickle.loads(memoryview(everyones)[first:]) for first in whole]
+        found: list[Any] = self.object(self.mpi.gather(obj), 0)
+        return found
 
     def object(self, obj: Any, root: int) -> Any:
-        return self.mpi.bcast(obj, root)
+        told = pickle.dumps(obj, pickle.HIGHEST_PROTOCOL) if self.rank == root else b""
+        length = np.array(len(told))
+        asleep(self.mpi.Ibcast([length, self.byte], root))
+        content = bytearray(told or int(length))
+        asleep(self.mpi.Ibcast([content, self.byte], root))
+        return obj if self.rank == root else pickle.loads(content)
 
     def barrier(self) -> None:
         self.mpi.Barrier()
@@ -129,15 +147,42 @@ class OverMPI:
         mpi = self.mpi.Split(self._undefined if color is None else color, key)
         if color is None:
             return None
-        group, whole = mpi.Get_group(), self.mpi.Get_group()
-        ranks = group.Translate_ranks(list(range(mpi.size)), whole)
+        part = OverMPI(mpi, owned=True)
+        return part, part.ranks_in(self.mpi, list(range(mpi.size)))
+
+    def ranks_in(self, other: MPI.Comm, ranks: list[int]) -> list[int]:
+        """Return these ranks' numbers in another communicator, of which they are members, too."""
+        group, whole = self.mpi.Get_group(), other.Get_group()
+        found = group.Translate_ranks(ranks, whole)
         group.Free()
         whole.Free()
-        return OverMPI(mpi, owned=True), ranks
+        return found
 
     def free(self) -> None:
         if self.owned:
             self.mpi.Free()
+
+
+def _row(obj: Any) -> bytes:
+    """Return ROW bytes: 1 and an object, or 0 in front for one that is too long."""
+    told = pickle.dumps(obj, pickle.HIGHEST_PROTOCOL)
+    return (b"\1" + told if len(told) < ROW else b"").ljust(ROW, b"\0")
+
+
+def asleep(request: MPI.Request, limit: float = math.inf) -> bool:
+    """Wait for a request, mostly asleep; return whether it was over within so many seconds.
+
+    Ranks that share cores wait for each other for long before the first step, and whoever waits
+    inside MPI takes the core from those that are awaited.  Each sleep is as long as the wait was
+    so far, and 10 ms at most, so that a short wait does not become a long one.
+    """
+    since = time.monotonic()
+    while not request.Test():
+        waited = time.monotonic() - since
+        if waited > limit:
+            return False
+        time.sleep(min(waited, 0.01))
+    return True
 
 
 def nodes_of(mpi: MPI.Comm, ranks_per_node: int | None) -> tuple[int, ...]:
@@ -149,14 +194,15 @@ def nodes_of(mpi: MPI.Comm, ranks_per_node: int | None) -> tuple[int, ...]:
     """
     from mpi4py import MPI
 
-    given = mpi.allgather(ranks_per_node)
+    world = OverMPI(mpi)
+    given = world.objects(ranks_per_node)
     if len(set(given)) > 1:
         raise UserError(f"--ranks-per-node differs between ranks: {given}")
     if ranks_per_node is not None:
         return Nodes.of(mpi.size, ranks_per_node).node
     shared = mpi.Split_type(MPI.COMM_TYPE_SHARED, mpi.rank)
-    lowest = shared.bcast(mpi.rank)
+    (lowest,) = OverMPI(shared).ranks_in(mpi, [0])
     shared.Free()
-    everyones = mpi.allgather(lowest)
+    everyones = world.objects(lowest)
     number = {rank: node for node, rank in enumerate(sorted(set(everyones)))}
     return tuple(number[rank] for rank in everyones)

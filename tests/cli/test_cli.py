@@ -34,6 +34,13 @@ from refimpl.world import agree
         (["topology", "-n", "8", "--partition", "3"], "partition groups of 3", "[1, 2, 4, 8]"),
         (["topology", "-n", "0"], "'0'", "at least 1"),
         (["explain", "rign"], "rign", "ring"),
+        (["explain", "ring", "--svg", "ring.png"], "ring.png", ".svg"),
+        (["explain", "rign", "--svg", "r.svg"], "rign", "ring"),
+        (["explain", "gtc", "-p", "4"], "gtc", "leave -p and -k out"),
+        (["topology", "-n", "300", "--svg", "t.svg"], "300 workers", "at most 256 ranks"),
+        (["topology", "-n", "4", "--svg", "t.svg", "--parameters", "9"], "--svg", "--parameters"),
+        (["timeline", "nowhere.pftrace"], "nowhere.pftrace", "No such file"),
+        (["report", "x", "--out", "report.pdf"], "report.pdf", ".png or .svg"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_culprit_and_the_remedy(

@@ -61,6 +61,16 @@ def test_what_is_sent_is_counted_by_link_and_purpose(world):
     assert everyones["intra"] + everyones["inter"] == (4 * comm.size, 68 * comm.size)
 
 
+@pytest.mark.parametrize("length", [0, 100, 130, 100_000])
+def test_objects_arrive_whole_though_only_one_is_long(world, length):
+    """Some go in rows of a fixed length, and others do not fit."""
+    last = world.size - 1
+    mine = [world.rank, b"x" * (length if world.rank == last else 3)]
+    everyones = [[rank, b"x" * (length if rank == last else 3)] for rank in range(world.size)]
+    assert world.allgather_object(mine) == everyones
+    assert world.bcast_object(mine, root=last) == everyones[last]
+
+
 def test_listener_is_told_the_world_ranks_of_both_ends(world):
     comm = Communicator(world.mpi, ranks_per_node=2)
     assert comm.events.rank == world.rank

@@ -8,7 +8,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import bad_inputs
-from benchmarks.bad_inputs import HANGS, Case
+from benchmarks.bad_inputs import HANGS
+from benchmarks.mistakes.case import Case
 
 ONE = "refimpl: error: no file x: give another\n"
 REFUSED, WORKS = Case("files", "a", "train x", "no file x"), Case("files", "b", "train y", None)
@@ -46,7 +47,7 @@ def test_what_is_left_of_a_refusal_is_not_good(tmp_path, name):
 
 
 def test_every_case_has_a_kind_and_a_name_of_its_own():
-    cases = [case for part in bad_inputs.TABLE for case in part()]
+    cases = [case for cases in bad_inputs.KINDS.values() for case in cases()]
     assert {case.kind for case in cases} == set(bad_inputs.KINDS) and len(cases) > 1000
     names = [(case.kind, case.name) for case in cases]
     assert not {name for name in names if names.count(name) > 1}

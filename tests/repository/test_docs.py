@@ -97,7 +97,7 @@ def test_a_chapter_begins_with_where_its_code_is(page):
     assert NAMED.search(beginning) or "run_mpi.sh" in beginning
 
 
-@pytest.mark.parametrize("page", TOLD, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [*TOLD, TOP / "docs" / "notation.md"], ids=lambda path: path.name)
 def test_a_chapter_ends_with_commands_that_show_it(page):
     last = page.read_text(encoding="utf-8").split("\n## ")[-1]
     assert last.startswith("See it\n")

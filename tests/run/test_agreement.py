@@ -80,14 +80,28 @@ def test_a_rank_that_was_told_something_else_is_named_with_the_option(message):
 
 def test_a_rank_whose_code_is_another_is_named(monkeypatch):
     here = threading.local()
-    monkeypatch.setattr(alike, "code", lambda: here.code)
+    monkeypatch.setattr(alike, "place", lambda: here.place)
+    monkeypatch.setattr(alike, "files", lambda: "other" if here.place == "b" else "same")
 
     def body(comm):
-        here.code = "other" if comm.rank == 1 else "same"
+        here.place = "abc"[comm.rank]
         Trainer(comm, RUN, ModelFile.open("mlp", comm), lambda text: None)
 
     message = "the digest of its code is 'same' on ranks 0, 2 but 'other' on rank 1"
     refused_on_all(f"^ranks differ: {message}", body)
+
+
+def test_one_rank_reads_the_code_for_all_that_have_it_in_the_same_place(monkeypatch):
+    here, read = threading.local(), []
+    monkeypatch.setattr(alike, "place", lambda: here.place)
+    monkeypatch.setattr(alike, "files", lambda: read.append(here.place) or here.place)
+
+    def body(comm):
+        here.place = "abab"[comm.rank]
+        return alike.code(comm)["the digest of its code"]
+
+    assert spawn((0,) * 4, body) == ["a", "b", "a", "b"]
+    assert sorted(read) == ["a", "b"]
 
 
 def test_the_digest_of_the_code_is_of_names_and_contents(tmp_path, monkeypatch):
@@ -96,8 +110,8 @@ def test_the_digest_of_the_code_is_of_names_and_contents(tmp_path, monkeypatch):
     for name, text in ("a.py", "1"), ("a.py", "2"), ("b.py", "2"), ("sub/b.py", "2"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-        seen.add(alike.code.__wrapped__())
-        assert alike.code.__wrapped__() in seen
+        seen.add(alike.files.__wrapped__())
+        assert alike.files.__wrapped__() in seen
     assert len(seen) == 4
 
 
@@ -212,11 +226,11 @@ def test_what_is_alike_is_not_refused_and_what_differs_is_counted():
 
 TRAIN = ("train", "mlp", "--steps", 2, "--set", "hidden=8", "--out", "run")
 APART = {
-    "--seed is None on rank 0 but 1 on rank 1": (*TRAIN, "--seed", 1),
-    "--lr is None on rank 0 but 0.3 on rank 1": (*TRAIN, "--lr", 0.3),
-    "--strategy is None on rank 0 but 'bmuf' on rank 1": (*TRAIN, "--strategy", "bmuf"),
-    "--ranks-per-node is None on rank 0 but 1 on": (*TRAIN, "--ranks-per-node", 1),
-    "--data is None on rank 0 but '/nowhere' on": (*TRAIN, "--data", "/nowhere"),
+    "--seed is not given on rank 0 but 1 on rank 1": (*TRAIN, "--seed", 1),
+    "--lr is not given on rank 0 but 0.3 on rank 1": (*TRAIN, "--lr", 0.3),
+    "--strategy is not given on rank 0 but 'bmuf' on rank 1": (*TRAIN, "--strategy", "bmuf"),
+    "--ranks-per-node is not given on rank 0 but 1 on": (*TRAIN, "--ranks-per-node", 1),
+    "--data is not given on rank 0 but '/nowhere' on": (*TRAIN, "--data", "/nowhere"),
     "--out is 'run' on rank 0 but 'other' on rank 1": (*TRAIN[:-1], "other"),
     "MODEL is 'mlp' on rank 0 but 'acoustic_mlp'": (TRAIN[0], "acoustic_mlp", *TRAIN[2:]),
     "the command is 'train' on rank 0 but 'compare' on rank 1": ("compare", "mlp"),

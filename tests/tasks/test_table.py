@@ -48,7 +48,7 @@ def test_a_new_task_is_a_class_and_a_line_in_the_table(monkeypatch):
             return made
 
     Toy.Settings = Settings
-    monkeypatch.setitem(table.TASKS, "toy", Toy)
+    monkeypatch.setitem(table.TASKS, "toy", lambda: Toy)
     said = []
     made = table.prepare(None, "toy", {"colour": "blue"}, "here", said.append)
     assert (made.settings, made.data, said) == (Settings("blue"), "here", ["note: it is toys"])

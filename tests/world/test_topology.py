@@ -1,9 +1,13 @@
 """The rank grid is a numbering: every rank has one place, every group the right members."""
 
+import re
+from xml.etree import ElementTree
+
 import pytest
 
+from refimpl.support import svg
 from refimpl.support.errors import UserError
-from refimpl.world.drawing import drawing
+from refimpl.world.drawing import drawing, picture
 from refimpl.world.topology import Grid, Nodes, divisors
 
 
@@ -97,3 +101,19 @@ def test_the_drawing_names_every_rank():
     assert row.split() == ["block", "1", "member", "0", "8", "9", "node", "2"]
     assert "{0, 8} {1, 9} {2, 10}" in text
     assert "none" in drawing(Grid.cut(4), Nodes.of(4))
+
+
+def test_a_picture_has_every_rank_once_in_the_colour_of_its_node():
+    grid, nodes = Grid(2, 2, 2), Nodes.of(8, 4)
+    shown = picture(grid, nodes)
+    ElementTree.fromstring(shown)
+    boxes = re.findall(r'fill="(#\w+)"/><text[^>]*>(\d+)\*?</text>', shown)
+    assert boxes == [(svg.fill(nodes.node[rank]), str(rank)) for rank in range(8)]
+    for line in drawing(grid, nodes).splitlines():
+        if "groups" in line:  # both say the same of them
+            assert line[19:] in shown
+
+
+def test_a_picture_of_too_many_ranks_is_refused():
+    with pytest.raises(UserError, match="take at most 256 ranks"):
+        picture(Grid(1, 512, 1), Nodes.of(512))

@@ -1,6 +1,5 @@
 """A trace is what happened: slices that nest, every message with its arrow, waiting apart."""
 
-import struct
 import threading
 from collections import Counter
 from itertools import repeat
@@ -11,58 +10,20 @@ import pytest
 from loopback import spawn
 
 from refimpl import collectives
+from refimpl.support import perfetto
 from refimpl.support.errors import UserError
 from refimpl.world import trace
 from refimpl.world.trace import Clock, Recorder, Slice, Trace, aligned, apart
 
 
-def fields(content):
-    """Yield (number, value) of a protobuf message: whole numbers, or bytes."""
-    at = 0
-
-    def varint():
-        nonlocal at
-        found = shift = 0
-        while True:
-            byte = content[at]
-            at += 1
-            found |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return found
-
-    while at < len(content):
-        key = varint()
-        if key & 7 == 0:
-            yield key >> 3, varint()
-        elif key & 7 == 1:
-            yield key >> 3, struct.unpack("<Q", content[at : at + 8])[0]
-            at += 8
-        else:
-            size = varint()
-            yield key >> 3, content[at : at + size]
-            at += size
-
-
 def read(path):
     """Return tracks by number, and per track its events: (time, type, name, starts, ends)."""
-    tracks, events = {}, {}
-    for number, packet in fields(path.read_bytes()):
-        assert number == 1
-        told = dict(fields(packet))
-        assert told[10] == 1
-        if 60 in told:
-            one = dict(fields(told[60]))
-            name = dict(fields(one[3]))[6] if 3 in one else one[2]
-            tracks[one[1]] = (one.get(5), name.decode())
-            events[one[1]] = []
-        else:
-            event = list(fields(told[11]))
-            one = dict(event)
-            starts, ends = ([v for n, v in event if n == kind] for kind in (47, 48))
-            name = one.get(23, b"").decode()
-            events[one[11]].append((told[8], one[9], name, starts, ends))
-    return tracks, events
+    found = perfetto.read(path.read_bytes())
+    events = {
+        number: [(e.at, e.kind, e.name, e.starts, e.ends) for e in track.edges]
+        for number, track in found.items()
+    }
+    return {number: track[:2] for number, track in found.items()}, events
 
 
 def program(path, steps=(1, 9), taken=0):

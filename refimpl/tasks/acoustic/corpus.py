@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from refimpl.support.errors import require
 from refimpl.tasks.acoustic import fingerprint
 from refimpl.tasks.acoustic.examples import Frames
-from refimpl.tasks.acoustic.features import Clipped, log_mel_features
+from refimpl.tasks.acoustic.features import Clipped, Found, log_mel_features, sent
 from refimpl.tasks.acoustic.frontend import Moments, average, grouped, moments, normalise
 from refimpl.tasks.acoustic.hmm import States
 from refimpl.tasks.acoustic.kaldi import Utterance, read_data_directory
@@ -89,6 +89,7 @@ class Corpus:
         Raises `UserError` if anything is wrong with the corpus; on every rank.  Collective.
         """
         folder, lexicon, faults = Path(directory), None, Faults()
+        texts: dict[str, list[Utterance]] = {}  # on rank 0
         with together(comm):
             if comm.rank == 0:
                 require(
@@ -100,12 +101,12 @@ class Corpus:
                     lexicon = read_lexicon(folder / "lexicon.txt", settings.silence)
                 for name in ("train", "dev", "test"):  # all text first: it is read in no time
                     with faults.collected():
-                        read_data_directory(folder / name)
+                        texts[name] = read_data_directory(folder / name)
                 faults.refuse()
         fingerprint.refuse_others(comm, [folder / "lexicon.txt"])
         corpus = cls(settings, comm.bcast_object(lexicon, root=0))
         for name in ("train", "dev", "test"):
-            corpus.load(comm, name, folder / name, cache)
+            corpus.load(comm, name, folder / name, cache, texts.get(name))
 
         train = corpus.splits["train"]
         if corpus.exact:
@@ -123,18 +124,25 @@ class Corpus:
         return self.settings.alignment != "flat" and self.splits["train"].exact is not None
 
     def load(
-        self, comm: Communicator, name: str, directory: str | Path, cache: Path | None
+        self,
+        comm: Communicator,
+        name: str,
+        directory: str | Path,
+        cache: Path | None,
+        utterances: list[Utterance] | None = None,
     ) -> None:
         """Add a data directory as split `name`; "train" is to be trained on.
+
+        `utterances`: the directory's, if rank 0 has read it already.
 
         Raises `UserError` as `read_data_directory` and `log_mel_features`; or if a word to train
         on is not in the lexicon, or an utterance has fewer frames than its words have states.
         Collective.
         """
-        folder, utterances = Path(directory), None
+        folder = Path(directory)
         with together(comm):
             if comm.rank == 0:
-                utterances = read_data_directory(folder)
+                utterances = utterances or read_data_directory(folder)
                 check_phones(utterances, folder, self.lexicon)
                 if name == "train":
                     refuse_words(utterances, folder, unknown_words(utterances, self.lexicon))
@@ -179,8 +187,17 @@ class Corpus:
         shifted and scaled as makes the training data's bands have mean 0 and variance 1.
         Someone whose name is not known speaks one utterance.  Collective.
         """
-        rate, offsets, features, clipped = log_mel_features(comm, utterances, self.settings, cache)
+        found = log_mel_features(comm, utterances, self.settings, cache)
+        if found is not None:  # on rank 0: the others wait asleep
+            self._normalise(utterances, found)
+        self.speakers, self.inside = comm.bcast_object((self.speakers, self.inside))
+        rate, offsets, features, clipped = sent(comm, found, self.settings.bands)
         self.settings = replace(self.settings, sample_rate=rate)
+        return Frames(features, offsets, self.settings.context), clipped
+
+    def _normalise(self, utterances: list[Utterance], found: Found) -> None:
+        """Normalise the utterances' features, in place, by what is measured first if need be."""
+        features, offsets = found.features, found.offsets
         if self.settings.cmvn != "none":
             by_speaker = self.settings.cmvn == "speaker"
             keys = [
@@ -195,7 +212,6 @@ class Corpus:
             self.inside = moments(np.split(features, offsets[1:-1]))
         features -= self.inside.mean.astype(np.float32)
         features /= self.inside.deviation.astype(np.float32)
-        return Frames(features, offsets, self.settings.context), clipped
 
 
 def data_directories(directory: str | Path) -> list[str]:

@@ -1,8 +1,9 @@
 """Features of a whole data directory: computed once, by all ranks together, and kept.
 
-The ranks share out the utterances in consecutive runs, rank 0 collects the results, keeps them
-in the cache folder and sends them to everybody.  Next time rank 0 finds them there.  Nobody
-else looks: whether the folder is shared, or each node has its own, cannot make ranks differ.
+The ranks share out the utterances in consecutive runs; rank 0 collects the results, keeps them in
+the cache folder and, when they are normalised (`corpus.py`), sends them to everybody.  Next time
+rank 0 finds them there.  Nobody else looks: whether the folder is shared, or each node has its
+own, cannot make ranks differ.
 
 What an utterance's features are does not depend on who computed them, nor on the others.
 """
@@ -12,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-import zipfile
 import zlib
 from contextlib import suppress
 from dataclasses import asdict
@@ -74,13 +73,15 @@ def default_cache() -> Path:
     try:
         return Path.home() / ".cache" / "refimpl"
     except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"refimpl-{os.getuid()}"
+        from tempfile import gettempdir
+
+        return Path(gettempdir()) / f"refimpl-{os.getuid()}"
 
 
 def log_mel_features(
     comm: Communicator, utterances: list[Utterance], settings: AcousticSettings, cache: Path | None
-) -> Found:
-    """Return the log-mel energies of all utterances, the same bits on every rank.
+) -> Found | None:
+    """Return the log-mel energies of all utterances on rank 0, and None elsewhere.
 
     Collective, with the same utterances everywhere.  `settings.sample_rate` None: the rate of the
     first one's recording.  `cache`: folder to keep the features in, created if need be; None:
@@ -101,13 +102,17 @@ def log_mel_features(
         found = compute(comm, utterances, settings)
         if file is not None and found is not None:
             write_cache(file, found)
+    return found
 
+
+def sent(comm: Communicator, found: Found | None, bands: int) -> Found:
+    """Return what rank 0 has found on all ranks.  Collective."""
     told = None if found is None else (found.rate, found.offsets, found.clipped)
     rate, offsets, clipped = comm.bcast_object(told, root=0)
     if found is not None:
         features = found.features
     else:
-        features = np.empty((offsets[-1], settings.bands), dtype=np.float32)
+        features = np.empty((offsets[-1], bands), dtype=np.float32)
     for first in range(0, len(features), ROWS_AT_ONCE):
         comm.Bcast(features[first : first + ROWS_AT_ONCE], root=0)
     return Found(rate, offsets, features, clipped)
@@ -235,13 +240,15 @@ def read_cache(file: Path, utterances: int, bands: int) -> Found | None:
     The members of an npz are checked by the CRC of the zip format when they are read, so a file
     that was cut short or changed is found out, and computed anew.
     """
+    from zipfile import BadZipFile
+
     try:
         with np.load(file, allow_pickle=False) as bundle:
             rate, offsets, features = int(bundle["rate"]), bundle["offsets"], bundle["features"]
             clipped = Clipped(int(bundle["clipped"]), float(bundle["seconds"]))
     except (
         *(OSError, EOFError, ValueError, KeyError, TypeError, MemoryError),
-        *(zipfile.BadZipFile, zlib.error),
+        *(BadZipFile, zlib.error),
     ):
         return None
     sound = (

@@ -50,6 +50,10 @@ class States:
         """The states of silence."""
         return np.arange(STATES_PER_PHONE)
 
+    def first(self, phone: str) -> int:
+        """Return the first of a phone's states."""
+        return STATES_PER_PHONE * self._numbers[phone]
+
     def of(self, phones: tuple[str, ...]) -> NDArray[np.int64]:
         """Return the states that a row of phones passes through."""
         numbers = np.array([self._numbers[phone] for phone in phones], dtype=np.int64)
@@ -74,7 +78,7 @@ def exact_targets(
     middle = np.arange(frames) * shift + length / 2
     start = np.array([phone.start for phone in phones])
     end = np.array([phone.end for phone in phones])
-    first = np.array([states.of((phone.name,))[0] for phone in phones])
+    first = np.array([states.first(phone.name) for phone in phones])
     # Phone k is the last that has begun.  The nanosecond keeps decimal times, which binary
     # numbers miss by a rounding, from moving a boundary that falls on a frame's middle.
     k = np.searchsorted(start, middle + 1e-9, side="right") - 1

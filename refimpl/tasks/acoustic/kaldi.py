@@ -164,10 +164,10 @@ def numbers(file: Path, line: int, *texts: str) -> list[float]:
         found = [float(text) for text in texts]
     except ValueError:
         found = [math.nan]
-    require(
-        all(map(math.isfinite, found)),
-        f"{file}:{line}: {shown(' '.join(texts))} are not numbers: times are in seconds",
-    )
+    if not all(map(math.isfinite, found)):
+        raise UserError(
+            f"{file}:{line}: {shown(' '.join(texts))} are not numbers: times are in seconds"
+        )
     return found
 
 
@@ -201,15 +201,16 @@ def read_ctm(file: Path) -> dict[str, tuple[Phone, ...]]:
     for line, text in read_lines(file):
         with faults.collected():
             parts = fields(text)
-            require(
-                len(parts) in (5, 6),
-                f"{file}:{line}: {shown(text)} is not `utterance channel start duration phone`",
-            )
+            if len(parts) not in (5, 6):  # a text has many lines: words only for the wrong ones
+                raise UserError(
+                    f"{file}:{line}: {shown(text)} is not `utterance channel start duration phone`"
+                )
             start, duration = numbers(file, line, *parts[2:4])
-            require(
-                start >= 0 and duration >= 0,
-                f"{file}:{line}: start {start:g} and duration {duration:g} must not be negative",
-            )
+            if start < 0 or duration < 0:
+                raise UserError(
+                    f"{file}:{line}: start {start:g} and duration {duration:g} must not be "
+                    "negative"
+                )
             phones.setdefault(parts[0], []).append(Phone(parts[4], start, start + duration))
     faults.refuse()
     return {name: tuple(sorted(those, key=lambda p: p.start)) for name, those in phones.items()}

@@ -100,12 +100,14 @@ class AcousticSettings:
 
     def __post_init__(self) -> None:
         require_types(self, "acoustic setting")
+        self._check(0 < len(self.word_penalties) <= 100, "word_penalties", "give 1 to 100 of them")
         for name, (least, most) in BOUNDS.items():
             values = getattr(self, name)
-            for value in values if isinstance(values, (tuple, list)) else (values,):
-                self._check(
-                    value is None or least <= value <= most, name, f"give {least:g} to {most:g}"
-                )
+            fit = [
+                value is None or least <= value <= most
+                for value in (values if isinstance(values, (tuple, list)) else (values,))
+            ]
+            self._check(all(fit), name, f"give {least:g} to {most:g}")
         self._check(
             self.frame_length >= self.frame_shift,
             "frame_length",
@@ -121,7 +123,6 @@ class AcousticSettings:
         self._check(
             fields(self.silence) == [self.silence], "silence", "it needs a name without blanks"
         )
-        self._check(0 < len(self.word_penalties) <= 100, "word_penalties", "give 1 to 100 of them")
 
     def _check(self, condition: bool, name: str, need: str) -> None:
         if not condition:  # a long value takes long to be told

@@ -9,7 +9,6 @@ then          the elements, last dimension fastest
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
 import zlib
@@ -42,10 +41,12 @@ def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
     Raises `UserError` if the file cannot be read, is no idx file, has another element type or
     number of dimensions, or is shorter or longer than its header says.
     """
+    from gzip import open as unzipped
+
     start = 4 + 4 * dimensions
     try:
         size = path.stat().st_size
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with unzipped(path) if path.suffix == ".gz" else path.open("rb") as file:
             head = file.read(start)
             shape = _shape(path, head, dimensions)
             need = math.prod(shape)

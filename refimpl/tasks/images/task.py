@@ -83,7 +83,7 @@ class ImageTask:
     ) -> ImageTask:
         """Read an MNIST folder, or draw the toy digits if no folder is given.  Collective."""
         if data is None:
-            arrays = {name: _drawn(comm, name, n) for name, n in TOY_SIZES.items()}
+            arrays = _drawn(comm)
         else:
             with together(comm):
                 arrays = _mnist(Path(data))
@@ -154,11 +154,20 @@ def _pair(folder: Path, stem: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
     return images, labels
 
 
-def _drawn(comm: Communicator, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return toy images and labels; each rank draws a run of them.  Collective."""
-    cut = [rank * count // comm.size for rank in range(comm.size + 1)]
-    parts = comm.allgather_object(toy.images(split, cut[comm.rank], cut[comm.rank + 1]))
-    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+def _drawn(comm: Communicator) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return toy images and labels by split; each rank draws a run of every one.  Collective."""
+    mine = {}
+    for name, count in TOY_SIZES.items():
+        first, end = (rank * count // comm.size for rank in (comm.rank, comm.rank + 1))
+        mine[name] = toy.images(name, first, end)
+    parts = comm.allgather_object(mine)
+    return {
+        name: (
+            np.concatenate([p[name][0] for p in parts]),
+            np.concatenate([p[name][1] for p in parts]),
+        )
+        for name in mine
+    }
 
 
 def _mnist(folder: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:

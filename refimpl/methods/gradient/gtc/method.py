@@ -23,7 +23,7 @@ import numpy as np
 from refimpl.collectives import small
 from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
-from refimpl.methods.gradient.gtc import guard, threshold, wire
+from refimpl.methods.gradient.gtc import explain, guard, threshold, wire
 from refimpl.methods.gradient.gtc.exchange import Exchanged, exchange
 from refimpl.methods.gradient.gtc.exchange import cost as exchange_cost
 from refimpl.methods.options import POSITIVE, Check, least, option
@@ -37,6 +37,7 @@ class Threshold(GradientMethod):
 
     name: ClassVar[str] = "gtc"
     title: ClassVar[str] = "gradient threshold compression (GTC)"
+    shown = (explain.explain, explain.picture)
 
     tau: float = option("--tau", 8.0, "the threshold", POSITIVE)
     units: str = option(

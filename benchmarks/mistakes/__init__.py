@@ -1,0 +1,1 @@
+"""What users do by mistake, as cases for `benchmarks/bad_inputs.py`."""

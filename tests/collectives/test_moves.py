@@ -1,0 +1,84 @@
+"""What moves is what an operation is for, and its pictures are whole and always the same."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from refimpl.collectives import explain
+from refimpl.collectives.families import EXPLICIT
+from refimpl.collectives.moves import heard, moves
+from refimpl.support.errors import UserError
+
+# In these both ends keep what was sent, or it is packed elsewhere: no block moves.
+STILL = {"recursive-doubling": "allreduce", "bruck": "allgather", "pairwise": "alltoall"}
+CALLS = [
+    (one, operation)
+    for one in EXPLICIT
+    for operation in one.algorithms
+    if STILL.get(one.name) != operation
+]
+
+
+@pytest.mark.parametrize("nodes", [(0, 0, 1, 1), (0, 1, 2, 0, 1, 2)], ids=str)
+@pytest.mark.parametrize("family, operation", CALLS, ids=lambda x: getattr(x, "name", x))
+def test_blocks_end_where_the_operation_brings_them(family, operation, nodes):
+    found = moves(family, operation, nodes)
+    p = len(nodes)
+    for rank, has in enumerate(found.stages[-1].after):
+        got = {slot: sorted(block.ranks) for slot, block in has.items()}
+        assert all(block.chunk == slot for slot, block in has.items())
+        everyone, own = list(range(p)), [[owner] for owner in range(p)]
+        want = {
+            "allgather": dict(enumerate(own)),
+            "broadcast": {chunk: [0] for chunk in range(p)},
+            "reduce_scatter": {rank: everyone},
+            "allreduce": dict.fromkeys(range(p), everyone),
+            "reduce": dict.fromkeys(range(p), everyone) if rank == 0 else {},
+        }
+        assert got == want[operation]
+    cost = family.cost(operation, p, nodes, itemsize=1)
+    for link in ("intra", "inter"):
+        blocks = [m for s in found.sending for m in s.moves if m.link == link]
+        assert len(blocks) == cost.total()[link].bytes
+
+
+def test_what_arrives_in_scratch_is_brought_to_its_place_by_a_stage_of_its_own():
+    found = heard("hierarchical", "allgather", 4, 2)
+    assert [stage.local for stage in found.stages] == [False, True, False]
+    assert found.scratch == 2
+    assert {m.to_slot for m in found.stages[0].moves} == {4, 5}
+    assert {(m.from_slot, m.to_slot) for m in found.stages[1].moves if m.source == 0} == {
+        (4, 0),
+        (5, 2),
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in explain.NAMES if name not in explain.STILL])
+def test_a_picture_is_whole_and_the_same_every_time(name):
+    k = 3 if name.startswith("hierarchical") else None
+    picture = explain.picture(name, 6, k)
+    assert picture == explain.picture(name, 6, k)
+    ElementTree.fromstring(picture)
+    assert "<script" not in picture and not re.search(r"\d\.\d{3}", picture)
+    assert set(re.findall(r"animation-name:(\S+?)!", picture)) == set(
+        re.findall(r"@keyframes (\S+?)\{", picture)
+    )
+
+
+def test_a_picture_lets_every_block_that_moves_fly():
+    found = heard("ring", "allreduce", 4)
+    flying = re.findall(r'class="fly f(\d+)"', explain.picture("ring", 4))
+    assert [flying.count(str(place)) for place in range(6)] == [4] * 6
+    assert len(flying) == sum(len(stage.moves) for stage in found.stages)
+
+
+@pytest.mark.parametrize("name", explain.STILL)
+def test_what_has_no_picture_says_so(name):
+    with pytest.raises(UserError, match=f"^{name} has no picture that moves: leave --svg out$"):
+        explain.picture(name, 4)
+
+
+def test_a_rank_by_itself_has_no_picture():
+    with pytest.raises(UserError, match="nothing to draw: give -p 2"):
+        explain.picture("ring", 1)
