@@ -20,7 +20,7 @@ from refimpl.run.saving import Checkpoints
 from refimpl.run.steplog import StepLog
 from refimpl.run.tally import Epoch
 from refimpl.state import reshard, tree
-from refimpl.state.checkpoint import Checkpoint
+from refimpl.state.checkpoint import Saved
 from refimpl.state.tree import Leaf, Tree
 from refimpl.support.errors import UserError
 from refimpl.support.progress import Progress
@@ -249,8 +249,8 @@ class Trainer(Ready):
             **tree.under("epoch", self.epoch.state()),
         }
 
-    def go_on(self, saved: Checkpoint) -> None:
-        """Take the state of a checkpoint, of whatever grid.  Collective.
+    def go_on(self, saved: Saved) -> None:
+        """Take a state that was saved, of whatever grid.  Collective.
 
         Raises `UserError` if it is damaged, or cannot be meant for this grid.
         """
