@@ -74,7 +74,7 @@ def write_part(folder: Path, rank: int, place: Place, part: Tree) -> Part:
 
 
 def described(part: Tree, place: Place) -> Part:
-    """Return what a manifest says of these leaves at a place, files and sums of arrays left out."""
+    """Return what a manifest says of these leaves, files and sums of arrays left out."""
     told = Part([], [])
     for path, leaf in part.items():
         head = {"name": path, "placement": leaf.placement, "at": list(place)}
