@@ -107,21 +107,31 @@ run_folder() {
 
 newest() { find "$run/checkpoints" -name manifest.json 2>/dev/null | sort | tail -n 1; }
 
+# Wait for $job, whatever signals are passed on to it; set code to its exit code.
+await_job() {
+    code=0
+    while :; do # a signal that was passed on ends the first wait, not the job
+        wait $job && code=0 || code=$?
+        kill -0 $job 2>/dev/null || break
+    done
+}
+
 # Run this script again with the same words, and after a failure with --resume.  What a person has
 # to see to (2), or has asked for (75, 130, 143), is no failure.
+run=$(run_folder "$@")
+survives= # the words that ask for it
+case "$* " in
+    "train "*" --on-failure continue "* | "train "*" --on-failure=continue "*) survives="--on-failure=continue" ;;
+esac
 if [ "$restarts" -gt 0 ]; then
-    run=$(run_folder "$@")
     [ "$command" = train ] && [ -n "$run" ] || refuse "--restarts goes on with a training in its folder: give train ... --out DIR --checkpoint-every N"
     trap 'kill -TERM $job; wait $job; exit $?' TERM
     trap 'kill -USR1 $job' USR1
     while :; do
         before=$(newest)
         "$here/run_mpi.sh" ${ranks:+"-n$ranks"} ${hostfile:+"--hostfile=$hostfile"} "$@" &
-        job=$! code=0
-        while :; do # a signal that was passed on ends the first wait, not the job
-            wait $job && code=0 || code=$?
-            kill -0 $job 2>/dev/null || break
-        done
+        job=$!
+        await_job
         case $code in 0 | 2 | 75 | 130 | 143) exit $code ;; esac
         [ "$restarts" -gt 0 ] || { say "exit code $code, and no restart is left" && exit $code; }
         restarts=$((restarts - 1))
@@ -129,7 +139,7 @@ if [ "$restarts" -gt 0 ]; then
             fewer=$("$here/run_mpi.sh" checkpoint ranks "$run" ${ranks:+--fewer-than "$ranks"}) || exit 2
             [ "$fewer" -lt "$min_ranks" ] || ranks=$fewer
         fi
-        [ ! -f "$run/config.json" ] || set -- train --resume "$run"
+        [ ! -f "$run/config.json" ] || set -- train --resume "$run" $survives
         from=$(newest)
         from=${from%/manifest.json}
         say "exit code $code: going on from ${from:-the start}${ranks:+ on $ranks ranks}, $restarts more restarts"
@@ -515,10 +525,24 @@ case $(ulimit -S -n) in
         say "$ranks ranks may need $files open files at once, but 'ulimit -H -n' allows $(ulimit -H -n): if they do not start, have it raised" ;;
 esac
 
+# A training that is to survive a rank's death: Open MPI's launcher must be told.
+if [ -n "$survives" ] && ! is_open_mpi "$launcher"; then survives=; fi # refused by the ranks
+[ -z "$survives" ] || set -- --with-ft ulfm "$@"
+
 set -- -n "$ranks" "$@"
 if [ "$launcher" = srun ] && [ -z "${MPIEXEC:-}" ]; then set -- --quiet --kill-on-bad-exit=1 "$@"; fi
 set -f
 # shellcheck disable=SC2086 # the override's own words
 set -- $words "$@"
 # stdin is nobody's: ranks must not eat a script's input, nor stop when run in the background.
-exec "$launcher" "$@" </dev/null
+[ -n "$survives" ] || exec "$launcher" "$@" </dev/null
+
+# Where every rank has died this launcher has seen no failure.
+[ -n "$run" ] || refuse "--on-failure continue: give the run a folder, --out DIR, which tells whether it was finished"
+trap 'kill -TERM $job' INT TERM
+trap 'kill -USR1 $job' USR1
+"$launcher" "$@" </dev/null &
+job=$!
+await_job
+[ $code -ne 0 ] || [ -e "$run/summary.json" ] || { say "no rank is left, and the run in $run is not finished" && exit 9; }
+exit $code

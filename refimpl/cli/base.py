@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from refimpl.support.errors import UserError, refused, require, told
 from refimpl.world import agree
 from refimpl.world.communicator import Communicator
+from refimpl.world.mortal import mortals, refusal
 from refimpl.world.transport import OverMPI
 
 # Where launchers tell a process its rank before MPI is started.
@@ -111,8 +112,8 @@ def first_rank() -> bool:
     return not ranks or ranks[0] == "0"
 
 
-def world(ranks_per_node: int | None = None) -> Communicator:
-    """Return the communicator of all ranks; starts MPI.
+def world(ranks_per_node: int | None = None, mortal: bool = False) -> Communicator:
+    """Return the communicator of all ranks; starts MPI.  ``mortal``: of which some may die.
 
     Raises `UserError` if run_mpi.sh asked for another number of ranks (it says so in
     REFIMPL_RANKS): a launcher of another MPI starts that many worlds of one rank, and each would
@@ -125,7 +126,15 @@ def world(ranks_per_node: int | None = None) -> Communicator:
             f"{asked} ranks were asked for (REFIMPL_RANKS) but this world has {found}: the "
             f"launcher does not know mpi4py's MPI, {MPI.get_vendor()[0]}; {_cure(MPI)}"
         )
-    return Communicator(MPI.COMM_WORLD, ranks_per_node)
+    if not mortal:
+        return Communicator(MPI.COMM_WORLD, ranks_per_node)
+    why = refusal()
+    require(
+        why is None,
+        f"--on-failure continue needs Open MPI 5 and its mpiexec --with-ft ulfm, but {why}: use "
+        "REFIMPL_MPI=openmpi ./run_mpi.sh, which sees to both, or --restarts",
+    )
+    return mortals(MPI.COMM_WORLD, ranks_per_node)
 
 
 def _cure(mpi: Any) -> str:
@@ -140,12 +149,17 @@ def _cure(mpi: Any) -> str:
 def say(text: str) -> None:
     """Print on the first rank only."""
     if first_rank():
-        try:
-            print(text, flush=True)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise refused(error, "cannot write to standard output") from error
+        show(text)
+
+
+def show(text: str) -> None:
+    """Print on this rank."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise refused(error, "cannot write to standard output") from error
 
 
 def on_first_rank(work: Callable[[], int]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from refimpl.cli.arguments import filename, positive
 from refimpl.cli.base import on_first_rank, say
 from refimpl.state.checkpoint import Checkpoint, parameters, steps
 from refimpl.support import text
-from refimpl.support.errors import UserError, require
+from refimpl.support.errors import require
 from refimpl.support.files import check_file, save_arrays, save_safetensors
 
 
@@ -111,14 +110,12 @@ def convert(args: Any) -> int:
 def ranks(args: Any) -> int:
     """Print the most ranks, fewer than wrote the newest checkpoint or than N, that can go on."""
     from refimpl.run.config import Run
+    from refimpl.run.resume import most_ranks
 
     one = Checkpoint(found(args.where)[-1])
     run = Run.from_dict(one.config)
     batches = one.grid.micro_batches(run.recipe.microsteps)
-    for number in range((args.fewer_than or one.grid.world) - 1, 0, -1):
-        with suppress(UserError):
-            if batches % number == 0:
-                run.grid(number)
-                say(str(number))
-                return 0
-    raise UserError(f"{one.folder}: no smaller number of ranks can go on with this run")
+    most = most_ranks(run, one.grid, batches, (args.fewer_than or one.grid.world) - 1)
+    require(most is not None, f"{one.folder}: no smaller number of ranks can go on with this run")
+    say(str(most))
+    return 0

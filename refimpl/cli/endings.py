@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from refimpl.cli.base import first_rank, several, started
 from refimpl.support.errors import Stopped, require
@@ -32,8 +32,10 @@ UNHEARD = 141
 LEAVE = os._exit  # inside `staying`, too
 
 
-def refuse(message: str, code: int = 2) -> int:
+def refuse(message: str, code: int = 2, living: Any = None) -> int:
     """Report a user's mistake: one line from rank 0, and its exit code for the job.
+
+    ``living``: the ranks of an MPI communicator, where not all of the world are there any more.
 
     Mistakes are raised on every rank, so the ranks meet in a barrier and rank 0 speaks.  Should
     one rank be alone with its error, nobody comes: it speaks for itself and ends the job.
@@ -42,12 +44,11 @@ def refuse(message: str, code: int = 2) -> int:
     first code that is not 0 finds nobody left to kill, whose code would then be the job's.
     """
     mpi = several()
-    if mpi is not None and not agree.meet(
-        mpi.COMM_WORLD, GRACE + GRACE_PER_RANK * mpi.COMM_WORLD.size
-    ):
+    ranks = living or (mpi and mpi.COMM_WORLD)
+    if mpi is not None and not agree.meet(ranks, GRACE + GRACE_PER_RANK * ranks.size):
         _last_words(f"refimpl: error on rank {mpi.COMM_WORLD.rank}: {message}\n")
         mpi.COMM_WORLD.Abort(code)
-    first = first_rank()
+    first = first_rank() if living is None else living.rank == 0
     if first:
         kind = "" if code == Stopped.code else "error: "
         print(f"refimpl: {kind}{message}", file=sys.stderr, flush=True)
@@ -73,6 +74,14 @@ def leave(code: int) -> int:
     except OSError:  # nobody hears it, nor what Python would say of that at its own end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def depart(code: int) -> NoReturn:
+    """Leave at once, without `MPI.Finalize`: that waits for all ranks, and some may be dead."""
+    sys.stdout.flush()
+    if code:
+        time.sleep(2 * HEARD)  # the others leave first, as `refuse` says
+    LEAVE(code)
 
 
 def occupy() -> None:

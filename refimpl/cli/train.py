@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refimpl.cli.arguments import MOST, filename, period, positive, positive_number, span, whole
-from refimpl.cli.base import say, world
-from refimpl.cli.endings import hung
+from refimpl.cli.base import say, show, world
+from refimpl.cli.endings import UNHEARD, depart, hung, refuse
 from refimpl.cli.run_options import add_options, given, measured, run_of
-from refimpl.support.errors import require
+from refimpl.support.errors import UserError, require
 from refimpl.support.files import check_file
+
+if TYPE_CHECKING:
+    from refimpl.run.resume import Job
 
 
 def add(commands: Any) -> None:
@@ -38,6 +42,13 @@ def add(commands: Any) -> None:
         type=positive_number,
         metavar="SECONDS",
         help="end a job in which a rank waits longer for a message, and say where all stand",
+    )
+    command.add_argument(
+        "--on-failure",
+        choices=("end", "continue"),
+        default="end",
+        metavar="WHAT",
+        help="end (default), or continue on the other ranks, should one die (Open MPI 5, ULFM)",
     )
     command.add_argument("--json", action="store_true", help="print the summary as JSON")
     command.add_argument(
@@ -73,7 +84,6 @@ def run(args: Any) -> int:
     from refimpl.methods.strategies import simplest
     from refimpl.run import claim
     from refimpl.run.modelfile import ModelFile
-    from refimpl.run.report import summary_text
     from refimpl.run.resume import Job, left_by_this_job
     from refimpl.world.agree import together
 
@@ -81,7 +91,9 @@ def run(args: Any) -> int:
     require(bool(args.model or resume), "train: give a MODEL, or --resume RUN to go on with one")
     require(not (resume and out), "--resume RUN goes on in that folder: leave --out out")
     require(args.trace is not None or args.trace_steps is None, "--trace-steps needs --trace FILE")
-    comm = world(args.ranks_per_node)
+    mortal = args.on_failure == "continue"
+    require(not (mortal and args.trace), "--trace draws ranks that stay: leave --on-failure out")
+    comm = world(args.ranks_per_node, mortal)
     measured(args, comm)
     with together(comm):
         if args.trace and comm.rank == 0:
@@ -111,16 +123,45 @@ def run(args: Any) -> int:
         job = replace(job, habits=habits, care=care, log_every=log_every)
         if args.trace:
             job = replace(job, trace=(Path(args.trace), args.trace_steps or (1, MOST)))
-        summary = job.train(quiet, hung=hung)
+        if mortal:
+            code = _survive(job, args)
+        else:
+            summary = job.train(quiet, hung=hung)
     finally:
         if comm.rank == 0 and not resume and not out:
             with suppress(OSError):
                 path.rmdir()  # still empty: no run was begun
+    if mortal:
+        depart(code)
+    _tell(summary, args, path, say)
+    return 0
+
+
+def _tell(summary: dict[str, Any], args: Any, path: Path, say: Callable[[str], None]) -> None:
+    """Say what came of a run."""
+    from refimpl.run.report import summary_text
+
     if args.json:
         say(json.dumps(summary, indent=2))
     else:
         say(summary_text(summary))
         say(f"run folder: {path}")
+
+
+def _survive(job: Job, args: Any) -> int:
+    """Train on, whoever dies; return the exit code with which this rank departs."""
+    from refimpl.run.survive import Survivors
+
+    survivors = Survivors(job)
+    try:
+        summary = survivors.train((lambda text: None) if args.json else show, hung=hung)
+        if summary is not None and survivors.comm is not None and survivors.comm.rank == 0:
+            _tell(summary, args, job.path, show)
+    except UserError as error:
+        assert survivors.comm is not None
+        return refuse(str(error), error.code, survivors.comm.mpi)
+    except BrokenPipeError:
+        return UNHEARD
     return 0
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,11 @@ from refimpl.run import alike
 from refimpl.run.config import Run
 from refimpl.run.modelfile import ModelFile
 from refimpl.run.report import announcement
+from refimpl.state.live import Keeper
 from refimpl.support.errors import UserError
 from refimpl.tasks import table as tasks
 from refimpl.tasks.batches import Batches
-from refimpl.tasks.protocol import Examples, Say
+from refimpl.tasks.protocol import Examples, Say, Task
 from refimpl.tasks.scoring import CHUNK
 from refimpl.world.agree import same, together
 from refimpl.world.communicator import Communicator
@@ -31,12 +33,24 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # in typing since Python 3.11
 
 
+@dataclass
+class Carried:
+    """What a process still has of a run when its ranks become fewer: a moment of it, the data.
+
+    ``begun``: what the task was before the first step.
+    """
+
+    keeper: Keeper = field(default_factory=Keeper)
+    task: Task | None = None
+    begun: dict[str, Any] = field(default_factory=dict)
+
+
 class Ready:
     """Data, network and replica of a run on the ranks of ``comm``.
 
     Collective: every rank makes one and calls the same.  A context manager: `close` gives the
     groups back, after a `UserError` too.  ``multiple``: of so many frames an epoch is a multiple,
-    for runs that are compared.
+    for runs that are compared.  ``carried``: of ranks that go on without others.
 
     Attributes
     ----------
@@ -53,11 +67,13 @@ class Ready:
         model: ModelFile,
         say: Say = print,
         multiple: int = 1,
+        carried: Carried | None = None,
     ) -> None:
         same(comm, alike.configuration(run) | alike.code(comm))
         run.check(comm.size)
         comm = comm.by_node() if run.map == "by-node" else comm
         self.comm, self.run, self.model, self.step = comm, run, model, 0
+        self.carried = carried
         self.say: Say = say if comm.rank == 0 else lambda text: None
         self.recipe, self.grid = run.recipe, run.grid(comm.size)
         self.nodes, self.methods = Nodes(comm.nodes), run.chosen()
@@ -70,7 +86,14 @@ class Ready:
 
     def _prepare(self, multiple: int) -> None:
         comm, run, recipe = self.comm, self.run, self.recipe
-        self.task = tasks.prepare(comm, recipe.task, recipe.settings, run.data, self.say)
+        carried = self.carried
+        if carried is not None and carried.task is not None:
+            self.task = carried.task
+            self.task.load_state(carried.begun)  # some may have changed it, others not yet
+        else:
+            self.task = tasks.prepare(comm, recipe.task, recipe.settings, run.data, self.say)
+        if carried is not None and carried.task is None:
+            carried.task, carried.begun = self.task, self.task.state()
         same(comm, alike.data(self.task))
         examples, micro = self.task.train.count, self.grid.micro_batches(recipe.microsteps)
         self.batches = Batches(examples, recipe.batch, micro, run.seed, multiple)

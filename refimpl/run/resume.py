@@ -7,7 +7,7 @@ It may have other ranks, and then another grid: the micro-batches of a step stay
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,16 @@ from refimpl.run.care import Care, Watcher
 from refimpl.run.config import Run, override
 from refimpl.run.folder import RunFolder
 from refimpl.run.modelfile import ModelFile
+from refimpl.run.ready import Carried
 from refimpl.run.saving import CHECKPOINTS, Checkpoints, Habits, clear
 from refimpl.run.trainer import Trainer
 from refimpl.state import checkpoint
-from refimpl.state.checkpoint import Checkpoint
+from refimpl.state.checkpoint import Checkpoint, Saved
 from refimpl.support.errors import UserError, listed, require, typed
 from refimpl.tasks.protocol import Say
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
+from refimpl.world.topology import Grid
 from refimpl.world.trace import Trace
 
 # What may be told anew: where a run ends, where its data are, and the ranks that it has.
@@ -50,7 +52,7 @@ class Job:
     habits: Habits = field(default_factory=Habits)
     log_every: int = 0
     resumed: bool = False
-    saved: Checkpoint | None = None
+    saved: Saved | None = None
     care: Care = field(default_factory=Care)
     trace: tuple[Path, tuple[int, int]] | None = None
 
@@ -104,8 +106,7 @@ class Job:
                 f"--resume {self.path}: a step has {batches} micro-batches, which "
                 f"{self.comm.size} ranks cannot share: start as many as divide {batches}",
             )
-            microsteps = batches // self.comm.size
-            new = replace(new, recipe=replace(new.recipe, microsteps=microsteps))
+            new = shared(new, batches, self.comm.size)
         return replace(self, run=new)
 
     def train(
@@ -113,10 +114,11 @@ class Job:
         say: Say,
         saving: type[Checkpoints] = Checkpoints,
         hung: Callable[[str], None] = print,
+        carried: Carried | None = None,
     ) -> dict[str, Any]:
         """Train to the end and return the summary; ``hung`` ends a job that hangs.  Collective."""
         comm, run, config = self.comm, self.run, self.run.to_dict()
-        with Trainer(comm, run, self.model, say, self.log_every) as trainer:
+        with Trainer(comm, run, self.model, say, self.log_every, carried=carried) as trainer:
             if self.saved is not None:
                 trainer.go_on(self.saved)
             told: dict[str, Any] = {"habits": asdict(self.habits), "care": asdict(self.care)}
@@ -134,11 +136,30 @@ class Job:
                 checkpoints = saving(
                     trainer.comm, trainer.grid, layout, self.path, head, self.habits, trainer.say
                 )
-                checkpoints.saved = None if self.saved is None else trainer.step
+                checkpoints.saved = trainer.step if isinstance(self.saved, Checkpoint) else None
             groups, step, saves = trainer.groups, trainer.step, self.habits.any
             watcher = Watcher(self.care, groups, layout, step, self.path, hung, saves)
             with Trace(trainer.comm, *self.trace, step) if self.trace else nullcontext():
                 return trainer.train(folder, checkpoints, watcher)
+
+
+def shared(run: Run, batches: int, ranks: int) -> Run:
+    """Return the run on so many ranks, which share the micro-batches of a step."""
+    return replace(run, recipe=replace(run.recipe, microsteps=batches // ranks))
+
+
+def most_ranks(run: Run, was: Grid, batches: int, most: int) -> int | None:
+    """Return the most ranks, of ``most``, that can go on with a run of so many micro-batches.
+
+    Where there ``was`` more than one block there must be again.
+    """
+    for ranks in range(most, 0, -1):
+        with suppress(UserError):
+            if batches % ranks == 0:
+                shared(run, batches, ranks).check(ranks)
+                if (run.grid(ranks).blocks > 1) == (was.blocks > 1):
+                    return ranks
+    return None
 
 
 def left_by_this_job(out: Path) -> bool:

@@ -14,13 +14,13 @@ from refimpl.run.config import Run
 from refimpl.run.folder import RunFolder, save
 from refimpl.run.meeting import Meeting
 from refimpl.run.modelfile import ModelFile
-from refimpl.run.ready import Ready
+from refimpl.run.ready import Carried, Ready
 from refimpl.run.report import epoch_text, error_rates, identity, peak_resident, plain
 from refimpl.run.saving import Checkpoints
 from refimpl.run.steplog import StepLog
 from refimpl.run.tally import Epoch
 from refimpl.state import reshard, tree
-from refimpl.state.checkpoint import Checkpoint
+from refimpl.state.checkpoint import Saved
 from refimpl.state.tree import Leaf, Tree
 from refimpl.support.errors import UserError
 from refimpl.support.progress import Progress
@@ -41,8 +41,9 @@ class Trainer(Ready):
         say: Say = print,
         log_every: int = 0,
         multiple: int = 1,
+        carried: Carried | None = None,
     ) -> None:
-        super().__init__(comm, run, model, say, multiple)
+        super().__init__(comm, run, model, say, multiple, carried)
         self.schedule = run.schedule()
         self.seconds, self.stopped = 0.0, False
         self.loss = float("nan")  # the mean of the last epoch
@@ -89,12 +90,13 @@ class Trainer(Ready):
             self.comm.events.listen(self.meeting.clock),
             np.errstate(over="ignore", invalid="ignore"),
         ):
+            self._keep()
             while self.step < total and not self.stopped:
                 end = min(total, self.epoch.first + per_epoch)
                 rate = self._steps(end, folder, checkpoints, watcher)
                 self._conclude(rate, folder)
-                if checkpoints is not None and self.step < total and not self.stopped:
-                    checkpoints.between(self.step, self.state)
+                if self.step < total and not self.stopped:
+                    self._keep(checkpoints)
             if checkpoints is not None:
                 checkpoints.save(self.step, self.state)
                 checkpoints.settle()
@@ -145,14 +147,30 @@ class Trainer(Ready):
                 self.meeting.between(self.step - first, end - first)
                 if watcher is not None:
                     watcher.after(self.step, self.state)
-                if checkpoints is not None and self.step < end:
-                    checkpoints.between(self.step, self.state)
+                if self.step < end:
+                    self._keep(checkpoints)
         finally:
             progress.close()
         self.replica.end_block(rate)
         self.comm.barrier()
         self.epoch.lap()
         return rate
+
+    def _keep(self, checkpoints: Checkpoints | None = None) -> None:
+        """Between two steps: keep the state where that was asked for, in memory or on a disk.
+
+        Models that are apart cannot go on in fewer blocks, so in memory it is that of the
+        last moment when they were not.  Collective.
+        """
+        replica, grid = self.replica, self.grid
+        together = replica.block is None or (
+            replica.steps == replica.block_start and replica.block.together
+        )
+        if self.carried is not None and together:
+            layout = replica.context.layout
+            self.carried.keeper.keep(self.comm, grid, layout, self.step, self.state())
+        if checkpoints is not None:
+            checkpoints.between(self.step, self.state)
 
     def _conclude(self, rate: float, folder: RunFolder | None) -> None:
         """End an epoch: evaluate, decide the learning rate, re-align, say and write its line."""
@@ -249,8 +267,8 @@ class Trainer(Ready):
             **tree.under("epoch", self.epoch.state()),
         }
 
-    def go_on(self, saved: Checkpoint) -> None:
-        """Take the state of a checkpoint, of whatever grid.  Collective.
+    def go_on(self, saved: Saved) -> None:
+        """Take a state that was saved, of whatever grid.  Collective.
 
         Raises `UserError` if it is damaged, or cannot be meant for this grid.
         """

@@ -61,29 +61,29 @@ def write_part(folder: Path, rank: int, place: Place, part: Tree) -> Part:
 
     Needs no other rank, and no MPI: another thread may do it.
     """
-    where = {"at": list(place)}
-    arrays, values = {}, []
-    for path, leaf in part.items():
-        head = {"name": path, "placement": leaf.placement, **where}
-        if isinstance(leaf.value, np.ndarray):
-            arrays[path] = head, np.ascontiguousarray(_little(leaf.value))
-        else:
-            values.append({**head, "value": leaf.value})
+    told = described(part, place)
+    arrays = {one["name"]: part[one["name"]].value for one in told.arrays}
+    arrays = {name: np.ascontiguousarray(_little(one)) for name, one in arrays.items()}
     file = f"rank-{rank:05d}.npz"
     folder.mkdir(parents=True, exist_ok=True)
     if arrays:
-        save_arrays(folder / file, ((path, one) for path, (_, one) in arrays.items()), True)
-    told = [
-        {
-            **head,
-            "dtype": one.dtype.str,
-            "shape": list(one.shape),
-            "file": file,
-            "sha256": hashlib.sha256(one.data).hexdigest(),
-        }
-        for head, one in arrays.values()
-    ]
-    return Part(told, values)
+        save_arrays(folder / file, arrays.items(), True)
+    for one in told.arrays:
+        one |= {"file": file, "sha256": hashlib.sha256(arrays[one["name"]].data).hexdigest()}
+    return told
+
+
+def described(part: Tree, place: Place) -> Part:
+    """Return what a manifest says of these leaves, files and sums of arrays left out."""
+    told = Part([], [])
+    for path, leaf in part.items():
+        head = {"name": path, "placement": leaf.placement, "at": list(place)}
+        if isinstance(leaf.value, np.ndarray):
+            dtype = leaf.value.dtype.newbyteorder("<").str
+            told.arrays.append({**head, "dtype": dtype, "shape": list(leaf.value.shape)})
+        else:
+            told.values.append({**head, "value": leaf.value})
+    return told
 
 
 def complete(folder: Path, head: dict[str, Any], layout: Layout, parts: Iterable[Part]) -> None:
@@ -91,6 +91,12 @@ def complete(folder: Path, head: dict[str, Any], layout: Layout, parts: Iterable
 
     ``head``: ``step``, ``config`` and ``grid``, plain data.
     """
+    told = manifest(head, layout, parts)
+    write_json(folder / MANIFEST, {**told, "sha256": _digest(told)}, durable=True)
+
+
+def manifest(head: dict[str, Any], layout: Layout, parts: Iterable[Part]) -> dict[str, Any]:
+    """Return the manifest of what all ranks have to say, without its own sum."""
     units = [
         {
             "name": unit.name,
@@ -99,7 +105,7 @@ def complete(folder: Path, head: dict[str, Any], layout: Layout, parts: Iterable
         for unit in layout.units
     ]
     parts = list(parts)
-    manifest = {
+    return {
         "format": FORMAT,
         "refimpl": __version__,
         **head,
@@ -107,7 +113,6 @@ def complete(folder: Path, head: dict[str, Any], layout: Layout, parts: Iterable
         "values": [one for part in parts for one in part.values],
         "arrays": [one for part in parts for one in part.arrays],
     }
-    write_json(folder / MANIFEST, {**manifest, "sha256": _digest(manifest)}, durable=True)
 
 
 def _little(array: np.ndarray) -> np.ndarray:
@@ -118,45 +123,34 @@ def _digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-class Checkpoint:
-    """A complete checkpoint, opened; arrays are read when they are asked for.
+class Saved:
+    """The state of a run after a step, as a manifest tells of it, wherever its arrays are.
 
     Attributes
     ----------
+    name : str
+        What it is called in a message.
     step : int
         Steps that were taken.
     config : dict
         The run, plain data.
     grid : Grid
-        The ranks that wrote it.
+        The ranks whose state it is.
     layout : Layout
         Of their shards.
     arrays, values : dict
         (name, place) -> what the manifest tells of a leaf.
-
-    Raises
-    ------
-    UserError
-        If the manifest is missing, damaged, or of another format.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        try:
-            told = read_json(read_text(folder / MANIFEST))
-            stated = told.pop("sha256")
-            require(told.get("format") == FORMAT, f"its format is not {FORMAT}")
-            require(stated == _digest(told), "it was changed since it was written")
-            self.step, self.config = int(told["step"]), dict(told["config"])
-            self.grid = Grid(**told["grid"])
-            require_types(self.grid, "grid's")
-            self._units = told["units"]
-            self.layout = self.layout_for(self.grid.partition)
-            self.arrays = {(one["name"], Place(*one["at"])): one for one in told["arrays"]}
-            self.values = {(one["name"], Place(*one["at"])): one for one in told["values"]}
-        except (OSError, UserError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"cannot read {folder / MANIFEST}: {error}") from error
-        self._mapped: dict[str, dict[str, np.ndarray]] = {}
+    def __init__(self, name: str, told: dict[str, Any]) -> None:
+        self.name = name
+        self.step, self.config = int(told["step"]), dict(told["config"])
+        self.grid = Grid(**told["grid"])
+        require_types(self.grid, "grid's")
+        self._units = told["units"]
+        self.layout = self.layout_for(self.grid.partition)
+        self.arrays = {(one["name"], Place(*one["at"])): one for one in told["arrays"]}
+        self.values = {(one["name"], Place(*one["at"])): one for one in told["values"]}
 
     def layout_for(self, partition: int) -> Layout:
         """Return the layout of the model's units, cut for p ranks."""
@@ -175,7 +169,43 @@ class Checkpoint:
         return {one["name"]: one["placement"] for one in told}
 
     def array(self, name: str, place: Place) -> np.ndarray:
-        """Return an array that was written at a place, mapped."""
+        """Return the array of the rank at a place."""
+        raise NotImplementedError
+
+    def value(self, name: str, place: Place) -> Any:
+        """Return the plain value of the rank at a place."""
+        return self.values[name, place]["value"]
+
+    def verify(self, rank: int = 0, ranks: int = 1) -> int:
+        """Check the arrays against their sums, each by one of several ranks; return their bytes.
+
+        Raises `UserError` for the first that is damaged.
+        """
+        raise NotImplementedError
+
+
+class Checkpoint(Saved):
+    """A complete checkpoint, opened; arrays are mapped, and read when they are asked for.
+
+    Raises
+    ------
+    UserError
+        If the manifest is missing, damaged, or of another format.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            told = read_json(read_text(folder / MANIFEST))
+            stated = told.pop("sha256")
+            require(told.get("format") == FORMAT, f"its format is not {FORMAT}")
+            require(stated == _digest(told), "it was changed since it was written")
+            super().__init__(str(folder), told)
+        except (OSError, UserError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"cannot read {folder / MANIFEST}: {error}") from error
+        self._mapped: dict[str, dict[str, np.ndarray]] = {}
+
+    def array(self, name: str, place: Place) -> np.ndarray:
         one = self.arrays[name, place]
         file = one["file"]
         if file not in self._mapped:
@@ -189,15 +219,7 @@ class Checkpoint:
         assert found is not None
         return found
 
-    def value(self, name: str, place: Place) -> Any:
-        """Return a plain value that was written at a place."""
-        return self.values[name, place]["value"]
-
     def verify(self, rank: int = 0, ranks: int = 1) -> int:
-        """Check the arrays against their sums, each by one of several ranks; return their bytes.
-
-        Raises `UserError` for the first that is damaged.
-        """
         nbytes = 0
         for number, (name, place) in enumerate(self.arrays):
             if number % ranks != rank:

@@ -26,14 +26,14 @@ import numpy as np
 
 from refimpl.collectives import chunks
 from refimpl.nn.flat import Layout
-from refimpl.state.checkpoint import Checkpoint, speaker
+from refimpl.state.checkpoint import Saved, speaker
 from refimpl.state.tree import Leaf, Tree, recut
 from refimpl.support.errors import UserError, listed, require
 from refimpl.world.topology import Grid, Place
 
 
-def fitted(saved: Checkpoint, state: Tree, grid: Grid, rank: int, layout: Layout) -> Tree:
-    """Return what a checkpoint holds for this rank.
+def fitted(saved: Saved, state: Tree, grid: Grid, rank: int, layout: Layout) -> Tree:
+    """Return what a state that was saved holds for this rank.
 
     ``state``: the new run's tree, which tells names, placements and dtypes.  ``layout``: of its
     shards.
@@ -52,11 +52,11 @@ def fitted(saved: Checkpoint, state: Tree, grid: Grid, rank: int, layout: Layout
         shown = {name for name in names if "/saved/" not in name} or names
         require(
             not names,
-            f"{saved.folder}: {text.format(listed(shown))}: resume with the same methods, on more "
+            f"{saved.name}: {text.format(listed(shown))}: resume with the same methods, on more "
             "than one block if there were several",
         )
     require(
-        _shapes(saved.layout) == _shapes(layout), f"{saved.folder} is of another network's units"
+        _shapes(saved.layout) == _shapes(layout), f"{saved.name} is of another network's units"
     )
     return {
         path: Leaf(_Fitting(saved, path, leaf, grid, rank, layout).value(), leaf.placement)
@@ -72,7 +72,7 @@ class _Fitting:
     """One leaf for one rank."""
 
     def __init__(
-        self, saved: Checkpoint, path: str, leaf: Leaf, grid: Grid, rank: int, layout: Layout
+        self, saved: Saved, path: str, leaf: Leaf, grid: Grid, rank: int, layout: Layout
     ) -> None:
         self.saved, self.path, self.leaf, self.grid, self.layout = saved, path, leaf, grid, layout
         self.place = grid.place(rank)
@@ -98,7 +98,7 @@ class _Fitting:
         found, wanted = self.saved.array(self.path, place), self.leaf.value.dtype
         require(
             found.dtype == wanted,
-            f"{self.saved.folder}: {self.path} is {found.dtype}, this run needs {wanted}",
+            f"{self.saved.name}: {self.path} is {found.dtype}, this run needs {wanted}",
         )
         return found
 
@@ -120,7 +120,7 @@ class _Fitting:
             }
             if len(sums) > 1:
                 raise UserError(
-                    f"{self.saved.folder}: {self.path} is another in each of {blocks} blocks, and "
+                    f"{self.saved.name}: {self.path} is another in each of {blocks} blocks, and "
                     f"{now} blocks cannot go on from there: resume with as many, or from a "
                     "checkpoint at the end of a block (--checkpoint-every a multiple of "
                     "--block-steps)"

@@ -57,6 +57,12 @@ class Drifted(UserError):
     code = 4
 
 
+class Lost(UserError):
+    """A run that cannot go on without what was lost with its dead ranks; on all that live."""
+
+    code = 5
+
+
 class Stopped(UserError):
     """A run that was asked to end early, by a signal, and has saved itself; on all ranks.
 

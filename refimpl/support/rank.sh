@@ -24,7 +24,9 @@ case $signal in
     ILL | TRAP | ABRT | BUS | FPE | KILL | SEGV | SYS | XCPU | XFSZ) ;;
     *) exit $code ;; # it left, or was asked to
 esac
-sleep 0.1 # if the launcher has killed it, this is killed here
+# If the launcher has killed it, this is killed here; with ULFM it kills nobody, and the others
+# hear of this death when this shell is dead, too.
+[ -n "${OMPI_MCA_mpi_ft_enable:-}" ] || sleep 0.1
 
 for rank in "${PMI_RANK:-}" "${PMIX_RANK:-}" "${OMPI_COMM_WORLD_RANK:-}" "${SLURM_PROCID:-}" \
     "${PALS_RANKID:-}" "${ALPS_APP_PE:-}" 0; do
@@ -37,7 +39,8 @@ why=
 printf 'refimpl: rank %s on %s was killed by signal %s (SIG%s%s)%s\n' \
     "$rank" "$(uname -n)" $((code - 128)) "$signal" "$why" "${where:+ $where}" >&7
 
-sleep 0.2 # a launcher that sees the end first drops what it has not yet read
+# A launcher that sees the end first drops what it has not yet read.
+[ -n "${OMPI_MCA_mpi_ft_enable:-}" ] || sleep 0.2
 # shellcheck disable=SC3045 # POSIX has no ulimit -c; every sh has
 ulimit -c 0
 kill -s "$signal" $$

@@ -8,6 +8,9 @@ buffered: what would deadlock for want of a buffer shows only there.
 The messages and their contents do not depend on how threads are scheduled, since every receive
 names its source.  No more does a deadlock: it is when all ranks that have not ended wait, and not
 when one has waited for long.
+
+A rank dies where its body raises `Dead`.  Then the others can do what `refimpl.world.mortal` asks
+of them.
 """
 
 from __future__ import annotations
@@ -29,6 +32,14 @@ class Deadlock(Exception):
     """All ranks that have not ended wait for messages, and so none will come."""
 
 
+class Dead(BaseException):
+    """What a rank raises that is to be as one whose process was killed."""
+
+
+class Gone(Exception):
+    """A message that will not come: its sender is dead, or its communicator was revoked."""
+
+
 class Request:
     """A send that is over, or a receive that is made when somebody waits for it."""
 
@@ -39,32 +50,42 @@ class Request:
 class Post:
     """The messages on their way.
 
-    A key is (context, kind, source, receiver): only the receiver's thread waits for it.
+    A key is (context, kind, source, receiver): only the receiver's thread waits for it.  A context
+    begins with its ``root``, that of the communicator that it was split from; ``peer`` is a
+    thread's number.
     """
 
     def __init__(self, ranks: int) -> None:
         self.ranks = ranks  # that have not ended
         self.queues: defaultdict[Any, SimpleQueue[Any]] = defaultdict(SimpleQueue)
-        self.awaited: set[Any] = set()  # their queues are empty, and a rank waits at each
-        self.lock = threading.Lock()
+        # Keys whose queues are empty, and a rank waits at each: for whom, and in which root.
+        self.awaited: dict[Any, tuple[int | None, Any]] = {}
+        self.dead: set[int] = set()
+        self.revoked: set[Any] = set()
+        self.votes: dict[Any, tuple[tuple[int, ...], dict[int, bool]]] = {}
+        self.lock = threading.RLock()
 
     def put(self, key: Any, item: Any) -> None:
         """Send."""
         with self.lock:
-            self.awaited.discard(key)
+            self.awaited.pop(key, None)
             self.queues[key].put((item,))
 
-    def get(self, key: Any) -> Any:
-        """Receive; raise `Deadlock` if nobody can send any more."""
+    def get(self, key: Any, peer: int | None = None, root: Any = None) -> Any:
+        """Receive; raise `Deadlock` if nobody can send any more, `Gone` if the peer cannot."""
         with self.lock:
             queue = self.queues[key]
+            if root in self.revoked or (queue.empty() and peer in self.dead):
+                raise Gone
             if queue.empty():
-                self.awaited.add(key)
+                self.awaited[key] = peer, root
                 self._check()
         message = queue.get()
         if message is None:
             _, _, source, receiver = key
             raise Deadlock(f"rank {receiver} waits for {source} in vain")
+        if message is Gone:
+            raise Gone
         return message[0]
 
     def end(self) -> None:
@@ -72,6 +93,47 @@ class Post:
         with self.lock:
             self.ranks -= 1
             self._check()
+
+    def die(self, rank: int) -> None:
+        """Say that a rank is dead: who waits for it waits no longer."""
+        with self.lock:
+            self.dead.add(rank)
+            self._wake(lambda peer, root: peer == rank)
+            for key in list(self.votes):
+                self._count(key)
+
+    def revoke(self, root: Any) -> None:
+        """Let nobody wait in the contexts of this root, now or later."""
+        with self.lock:
+            self.revoked.add(root)
+            self._wake(lambda peer, within: within == root)
+
+    def agree(
+        self, key: Any, members: tuple[int, ...], rank: int, flag: bool
+    ) -> tuple[bool, tuple[int, ...]]:
+        """Return whether all who came say yes, and who lives: the same to all the living.
+
+        Waits for the living; of the dead those count that had come.
+        """
+        with self.lock:
+            self.votes.setdefault(key, (members, {}))[1][rank] = flag
+            self._count(key)
+        outcome: tuple[bool, tuple[int, ...]] = self.get((key, "votes", "all", rank))
+        return outcome
+
+    def _count(self, key: Any) -> None:
+        members, votes = self.votes[key]
+        living = tuple(one for one in members if one not in self.dead)
+        if all(one in votes for one in living):
+            del self.votes[key]
+            for one in living:
+                self.put((key, "votes", "all", one), (all(votes.values()), living))
+
+    def _wake(self, waits: Callable[[int | None, Any], bool]) -> None:
+        for key, what in list(self.awaited.items()):
+            if waits(*what):
+                del self.awaited[key]
+                self.queues[key].put(Gone)
 
     def _check(self) -> None:
         """Wake all ranks if none is left that could wake another."""
@@ -84,15 +146,19 @@ class Post:
 class OverThreads:
     """One rank's end; what `Transport` documents.  There is nothing to free."""
 
-    def __init__(self, post: Post, context: tuple[Any, ...], rank: int, size: int) -> None:
-        self.post, self.context, self.rank, self.size = post, context, rank, size
-        self.splits = 0
+    def __init__(
+        self, post: Post, rank: int, threads: tuple[int, ...], root: Any = 0, context: Any = ()
+    ) -> None:
+        self.post, self.context, self.root, self.threads = post, (root, context), root, threads
+        self.rank, self.size = rank, len(threads)
+        self.splits = self.votes = 0
 
     def _put(self, kind: Any, item: Any, dest: int) -> None:
         self.post.put((self.context, kind, self.rank, dest), item)
 
     def _get(self, kind: Any, source: int) -> Any:
-        return self.post.get((self.context, kind, source, self.rank))
+        key = self.context, kind, source, self.rank
+        return self.post.get(key, self.threads[source], self.root)
 
     def send(self, buf: np.ndarray, dest: int, tag: int) -> None:
         assert buf.flags.c_contiguous
@@ -135,30 +201,56 @@ class OverThreads:
             return None
         ranks = [r for r in range(self.size) if everyones[r][0] == color]
         ranks.sort(key=lambda r: (everyones[r][1], r))
-        context = self.context, self.splits, color
-        return OverThreads(self.post, context, ranks.index(self.rank), len(ranks)), ranks
+        context, threads = (
+            (self.context, self.splits, color),
+            tuple(self.threads[r] for r in ranks),
+        )
+        rank = ranks.index(self.rank)
+        return OverThreads(self.post, rank, threads, self.root, context), ranks
 
     def free(self) -> None:
         pass
+
+    def revoke(self) -> None:
+        self.post.revoke(self.root)
+
+    def agree(self, flag: bool) -> bool:
+        return self._vote(flag)[0]
+
+    def shrunk(self) -> tuple[OverThreads, list[int]]:
+        _, living = self._vote(True)
+        ranks = [self.threads.index(thread) for thread in living]
+        root = self.context, self.votes
+        return OverThreads(self.post, ranks.index(self.rank), living, root), ranks
+
+    def _vote(self, flag: bool) -> tuple[bool, tuple[int, ...]]:
+        self.votes += 1
+        key = self.context, self.votes
+        return self.post.agree(key, self.threads, self.threads[self.rank], flag)
+
+    def failed(self, error: BaseException) -> bool:
+        return isinstance(error, Gone)
 
 
 def spawn(nodes: Sequence[int], body: Callable[[Communicator], T]) -> list[T]:
     """Run body(comm) on len(nodes) ranks that lie on these nodes; return what they return.
 
-    An error of any rank is raised here.
+    An error of any rank is raised here; one that has died returns None.
 
     >>> spawn((0, 0, 0), lambda comm: comm.allgather_object(comm.rank))
     [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
     """
     members, post = tuple(range(len(nodes))), Post(len(nodes))
-    returned: dict[int, T] = {}
+    returned: dict[int, Any] = dict.fromkeys(members)
     errors: list[BaseException] = []
 
     def run(rank: int) -> None:
         try:
             returned[rank] = body(
-                Communicator.over(OverThreads(post, (), rank, len(nodes)), members, tuple(nodes))
+                Communicator.over(OverThreads(post, rank, members), members, tuple(nodes))
             )
+        except Dead:
+            post.die(rank)
         except BaseException as error:
             errors.append(error)
         finally:
