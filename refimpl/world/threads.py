@@ -41,9 +41,9 @@ class Gone(Exception):
 
 
 class Request:
-    """A send that is over, or a receive that is made when somebody waits for it."""
+    """A send that is over, or what is done when somebody waits for it."""
 
-    def __init__(self, action: Callable[[], None]) -> None:
+    def __init__(self, action: Callable[[], object]) -> None:
         self.Wait = action
 
 
@@ -56,7 +56,7 @@ class Post:
     """
 
     def __init__(self, ranks: int) -> None:
-        self.ranks = ranks  # that have not ended
+        self.ranks = self.alive = ranks  # alive: those that have not ended
         self.queues: defaultdict[Any, SimpleQueue[Any]] = defaultdict(SimpleQueue)
         # Keys whose queues are empty, and a rank waits at each: for whom, and in which root.
         self.awaited: dict[Any, tuple[int | None, Any]] = {}
@@ -64,6 +64,13 @@ class Post:
         self.revoked: set[Any] = set()
         self.votes: dict[Any, tuple[tuple[int, ...], dict[int, bool]]] = {}
         self.lock = threading.RLock()
+
+    def transport(self, rank: int) -> OverThreads:
+        """Return a rank's end."""
+        return OverThreads(self, rank, tuple(range(self.ranks)))
+
+    def enter(self, rank: int) -> None:
+        """Say that a rank begins, in its thread."""
 
     def put(self, key: Any, item: Any) -> None:
         """Send."""
@@ -88,10 +95,10 @@ class Post:
             raise Gone
         return message[0]
 
-    def end(self) -> None:
+    def end(self, rank: int) -> None:
         """Say that a rank has ended: it sends nothing more."""
         with self.lock:
-            self.ranks -= 1
+            self.alive -= 1
             self._check()
 
     def die(self, rank: int) -> None:
@@ -137,7 +144,7 @@ class Post:
 
     def _check(self) -> None:
         """Wake all ranks if none is left that could wake another."""
-        if len(self.awaited) == self.ranks:
+        if len(self.awaited) == self.alive:
             for key in self.awaited:
                 self.queues[key].put(None)
             self.awaited.clear()
@@ -201,12 +208,12 @@ class OverThreads:
             return None
         ranks = [r for r in range(self.size) if everyones[r][0] == color]
         ranks.sort(key=lambda r: (everyones[r][1], r))
-        context, threads = (
-            (self.context, self.splits, color),
-            tuple(self.threads[r] for r in ranks),
-        )
-        rank = ranks.index(self.rank)
-        return OverThreads(self.post, rank, threads, self.root, context), ranks
+        return self.part((self.context, self.splits, color), ranks), ranks
+
+    def part(self, context: tuple[Any, ...], ranks: list[int]) -> OverThreads:
+        """Return this rank's end among these of the ranks here."""
+        threads = tuple(self.threads[rank] for rank in ranks)
+        return OverThreads(self.post, ranks.index(self.rank), threads, self.root, context)
 
     def free(self) -> None:
         pass
@@ -232,31 +239,33 @@ class OverThreads:
         return isinstance(error, Gone)
 
 
-def spawn(nodes: Sequence[int], body: Callable[[Communicator], T]) -> list[T]:
+def spawn(
+    nodes: Sequence[int], body: Callable[[Communicator], T], post: Post | None = None
+) -> list[T]:
     """Run body(comm) on len(nodes) ranks that lie on these nodes; return what they return.
 
-    An error of any rank is raised here; one that has died returns None.
+    An error of any rank is raised here; one that has died returns None.  ``post`` says how
+    messages travel, for another way than at once: `refimpl.world.virtual.Network`.
 
     >>> spawn((0, 0, 0), lambda comm: comm.allgather_object(comm.rank))
     [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
     """
-    members, post = tuple(range(len(nodes))), Post(len(nodes))
+    members, way = tuple(range(len(nodes))), Post(len(nodes)) if post is None else post
     returned: dict[int, Any] = dict.fromkeys(members)
     errors: list[BaseException] = []
 
     def run(rank: int) -> None:
+        way.enter(rank)
         try:
-            returned[rank] = body(
-                Communicator.over(OverThreads(post, rank, members), members, tuple(nodes))
-            )
+            returned[rank] = body(Communicator.over(way.transport(rank), members, tuple(nodes)))
         except Dead:
-            post.die(rank)
+            way.die(rank)
         except BaseException as error:
             errors.append(error)
         finally:
-            post.end()
+            way.end(rank)
 
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in members]
+    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in members]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,13 +55,21 @@ class Slice(NamedTuple):
 class Recorder(Listener):
     """Keeps what one rank does in the steps from ``first`` to ``last``.
 
-    ``left_out``: events that there was no room for.
+    ``left_out``: events that there was no room for, beyond ``most``.  ``clock`` tells the time.
     """
 
     kinds = frozenset({"send", "receive", "wait", "library", "collective", "compute", "phase"})
 
-    def __init__(self, first: int = 1, last: int = 10**15, taken: int = 0) -> None:
-        self.first, self.last, self.step = first, last, taken
+    def __init__(
+        self,
+        first: int = 1,
+        last: int = 10**15,
+        taken: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+        most: int | None = None,
+    ) -> None:
+        self.first, self.last, self.step, self.clock = first, last, taken, clock
+        self.most = MOST if most is None else most
         self.slices: list[Slice] = []
         self.left_out = 0
         self._open: list[tuple[Event, float, int]] = []
@@ -86,18 +94,18 @@ class Recorder(Listener):
             self.step += 1
         elif kind == "collective":
             self._inside.append(name)
-        self._open.append((event, time.perf_counter(), message))
+        self._open.append((event, self.clock(), message))
 
     def end(self, event: Event) -> None:
         """Keep it with its end, if it is one of the steps' and there is room."""
-        now = time.perf_counter()
+        now = self.clock()
         place = next(i for i in range(len(self._open) - 1, -1, -1) if self._open[i][0] is event)
         _, began, message = self._open.pop(place)
         if event.kind == "collective":
             self._inside.pop()
         if not self.first <= self.step <= self.last:
             return
-        if len(self.slices) >= MOST:
+        if len(self.slices) >= self.most:
             self.left_out += 1
             return
         fields = event[:-1]
@@ -172,9 +180,14 @@ class Trace:
                 about.append(f"rank {rank} (node {node}, clock within {1e6 * bound:.0f} us{more})")
         with together(comm):
             if comm.rank == 0:
-                with writing(self.path) as partial, partial.open("wb") as file:
-                    for packet in packets(everyones, about):
-                        file.write(packet)
+                write(self.path, everyones, about)
+
+
+def write(path: Path, everyones: Sequence[Sequence[Slice]], about: Sequence[str]) -> None:
+    """Draw every rank's slices in a file; ``about`` is what the ranks are called."""
+    with writing(path) as partial, partial.open("wb") as file:
+        for packet in packets(everyones, about):
+            file.write(packet)
 
 
 def aligned(slices: Sequence[Slice], first: Clock, last: Clock) -> list[Slice]:
