@@ -13,7 +13,7 @@ The rooms in reading order.  A file imports from its own room or from those abov
     tasks/        what is learnt: images; speech, from wav files to word errors, and a synthesizer
     run/          one run: its settings, the training loop, its folder; runs side by side
     golden/       values that other implementations test themselves against
-    plan/         step times on paper
+    plan/         step times on paper, and in virtual time
     cli/          the command line
 
 Beside the package stand ``models/`` (one file is one model), ``tests/`` (with the same rooms),

@@ -1,12 +1,16 @@
-"""Advice on a user's own model as text and as plain data."""
+"""Advice on a user's own model, and what a simulation shows, as text and as plain data."""
 
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from refimpl.plan.advise import STAGES, Advice, Choice
+from refimpl.plan.model import Cluster
+from refimpl.plan.simulate import Simulated
 from refimpl.support.text import WIDTH, amount, plural, size, table
+from refimpl.world.virtual import Spent
 
 
 def advice_text(advice: Advice, partition: int | None, assumed: list[str]) -> str:
@@ -20,10 +24,20 @@ def advice_text(advice: Advice, partition: int | None, assumed: list[str]) -> st
     return "\n\n".join(parts)
 
 
+def links_text(cluster: Cluster) -> list[str]:
+    """Return what a message takes on a cluster, a line for each class of link."""
+    intra, inter = cluster.links.intra, cluster.links.inter
+    return [
+        f"a message inside a node: {intra.alpha:.3g} s + bytes / {size(1 / intra.beta)}/s",
+        f"a message between nodes: {inter.alpha:.3g} s + bytes / {size(1 / inter.beta)}/s, "
+        "the node's ranks together",
+    ]
+
+
 def _asked(advice: Advice, assumed: list[str]) -> str:
     asked = advice.question
     model, cluster, method = asked.model, asked.cluster, asked.method
-    each, links = model.size, cluster.links
+    each = model.size
     nodes = -(-cluster.ranks // cluster.ranks_per_node)
     lines = [
         f"{cluster.ranks} ranks on {plural(nodes, 'node')} of {cluster.ranks_per_node}, "
@@ -33,10 +47,7 @@ def _asked(advice: Advice, assumed: list[str]) -> str:
         f"stage {method.stage}, {plural(method.microsteps, 'micro-step')} of {model.rows:g} rows "
         f"a rank, {model.operations:g} operations per parameter and row, "
         f"overlap {method.overlap:g}",
-        f"a message inside a node: {links.intra.alpha:.3g} s + bytes / "
-        f"{size(1 / links.intra.beta)}/s",
-        f"a message between nodes: {links.inter.alpha:.3g} s + bytes / "
-        f"{size(1 / links.inter.beta)}/s, the node's ranks together",
+        *links_text(cluster),
         "memory per rank: "
         + ("any" if asked.memory is None else size(asked.memory))
         + f", of which activations take {size(asked.activations)}",
@@ -179,4 +190,89 @@ def advice_data(advice: Advice, partition: int | None, assumed: list[str]) -> di
         "recommended": recommended,
         "fastest": advice.fastest.partition if advice.fastest else None,
         "asked": None if partition is None else plain(advice.choice(partition)),
+    }
+
+
+# --------------------------------------------------------------------------- in virtual time
+
+EACH = 8  # ranks up to which each has a row
+
+
+def simulated_text(found: Simulated, cluster: Cluster, assumed: list[str]) -> str:
+    """Return the output of ``refimpl simulate``; ``assumed`` names what was not given."""
+    run, grid = found.run, found.grid
+    stands = "" if found.scale == 1 else f", each of which stands for {found.scale:g}"
+    head = [
+        f"{grid.sentence()} on {plural(-(-grid.world // cluster.ranks_per_node), 'node')} "
+        f"({run.strategy}), {run.collectives} collectives",
+        f"{Path(run.model).stem}: {sum(found.units):,} parameters in {len(found.units)} units"
+        f"{stands}; {plural(run.recipe.microsteps, 'micro-step')} of {run.recipe.batch} rows a "
+        f"rank, {amount(cluster.flops, 'FLOPS')}",
+        *links_text(cluster),
+        *([f"assumed, not given: {', '.join(assumed)}"] if assumed else []),
+    ]
+    means = "" if found.steps == 1 else f", the mean of {found.steps}"
+    step = [
+        f"a step takes {_ms(found.seconds)} ms of virtual time{means}; on paper: {_paper(found)}"
+    ]
+    sent = [
+        f"sent in a step: {count.messages / found.steps:,.6g} messages, "
+        f"{size(count.bytes * found.scale / found.steps)} {link}"
+        for link, count in found.sent.items()
+    ]
+    return "\n".join([*head, "", *step, "", _rows(found.spent), "", *sent])
+
+
+def _rows(spent: list[Spent]) -> str:
+    """Return the table of what ranks' steps consist of: each, or the extremes of each column."""
+    whole = [(sum(one), *one) for one in spent]
+    if len(whole) <= EACH:
+        rows = {f"rank {rank}": one for rank, one in enumerate(whole)}
+    else:
+        columns = list(zip(*whole, strict=True))
+        rows = {
+            "least": tuple(map(min, columns)),
+            "mean": tuple(sum(column) / len(whole) for column in columns),
+            "most": tuple(map(max, columns)),
+        }
+    cells = [[name, *map(_ms, one)] for name, one in rows.items()]
+    return table(["ms", "until done", "compute", "moving", "waiting"], cells)
+
+
+def _ms(seconds: float) -> str:
+    return f"{round(1e3 * seconds, 9):.4g}"
+
+
+def _paper(found: Simulated) -> str:
+    """Return what the planner says of the step, and how the simulated one stands to it."""
+    split = found.planned
+    if split is None:
+        return "no formula for this strategy"
+    parts = {"compute": split.compute, "+ gather": split.gather}
+    parts |= {"+ reduce-scatter": split.reduce_scatter, "- hidden": split.hidden}
+    parts["+ hop 2"] = split.second_hop
+    told = " ".join(f"{name} {_ms(seconds)}" for name, seconds in parts.items())
+    ratio = f", simulated / on paper {found.seconds / split.step:.3f}" if split.step else ""
+    return f"{_ms(split.step)} = {told}{ratio}"
+
+
+def simulated_data(found: Simulated, cluster: Cluster) -> dict[str, Any]:
+    """Return the same as plain data; seconds, bytes of all ranks together, of one step."""
+    split = found.planned
+    return {
+        "ranks": found.grid.world,
+        "ranks_per_node": cluster.ranks_per_node,
+        "strategy": found.run.strategy,
+        "parameters": found.parameters,
+        "steps": found.steps,
+        "seconds": found.seconds,
+        "spent": [one._asdict() for one in found.spent],
+        "sent": {
+            link: {
+                "messages": count.messages / found.steps,
+                "bytes": count.bytes * found.scale / found.steps,
+            }
+            for link, count in found.sent.items()
+        },
+        "planned": None if split is None else {"step": split.step, **split._asdict()},
     }

@@ -160,10 +160,10 @@ class ModelFile:
         parameters = sum(layer.size for layer in network.units)
         widths = sum(layer.inputs + layer.outputs for layer in network.units)
         needed = np.dtype(dtype).itemsize * (2 * parameters // partition + rows * widths)
-        if needed > _room():
+        if needed > room():
             raise UserError(
                 f"model {self.name} has {parameters:,} parameters: with gradients and {rows:,} "
-                f"rows a rank needs {size(needed)}, and there are {size(_room())}: make it "
+                f"rows a rank needs {size(needed)}, and there are {size(room())}: make it "
                 "smaller, or use more ranks and --partition"
             )
         network.plan(rows, dtype)
@@ -224,7 +224,7 @@ class ModelFile:
             raise UserError(f"{called}{line}: {told(error)}") from error
 
 
-def _room() -> int:
+def room() -> int:
     """Return the bytes of memory that a process may have here, those of the machine at most."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)

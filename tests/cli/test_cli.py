@@ -55,7 +55,7 @@ def test_a_mistake_is_one_line_that_names_the_culprit_and_the_remedy(
 def test_help_names_every_command_and_exits_with_success(capsys):
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    for command in ("train", "evaluate", "decode", "topology", "explain", "bench", "data"):
+    for command in ("train", "decode", "topology", "explain", "simulate", "bench", "data"):
         assert f"\n    {command} " in text
 
 

@@ -99,7 +99,7 @@ def test_room_is_what_the_machine_or_a_limit_of_the_process_has(monkeypatch):
     network = model.build(0, 784, 10, {})
     model.plan(network, 10, "float32")
     needed = 4 * (2 * network.size + 10 * (784 + 512 + 512 + 512 + 512 + 10))
-    monkeypatch.setattr(modelfile, "_room", lambda: needed)
+    monkeypatch.setattr(modelfile, "room", lambda: needed)
     model.plan(network, 10, "float32")
     for rows, dtype in ((11, "float32"), (10, "float64")):
         with pytest.raises(UserError, match="669,706 parameters: with gradients and 1. rows a ra"):
