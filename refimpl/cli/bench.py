@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from refimpl.cli import tracing
 from refimpl.cli.arguments import between, filename, links, ranks
 from refimpl.cli.base import say, world
 
@@ -28,6 +30,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--json", type=filename, metavar="FILE", help="also write the figures to a file"
     )
+    tracing.add(command)
     command.set_defaults(run=run)
 
 
@@ -85,6 +88,7 @@ def run(args: Any) -> int:
     from refimpl.support.errors import require
     from refimpl.support.files import check_file, write_json
     from refimpl.world.agree import together
+    from refimpl.world.trace import Trace
 
     require(
         args.what == "step" or not args.collectives,
@@ -99,7 +103,9 @@ def run(args: Any) -> int:
     with together(comm):
         if args.json and comm.rank == 0:
             check_file("--json", args.json)
-    result, text = KINDS[args.what](comm, args)
+    trace = tracing.asked(args, comm, first=0)  # most of it is outside of any step
+    with Trace(comm, *trace) if trace else nullcontext():
+        result, text = KINDS[args.what](comm, args)
     say(text)
     with together(comm):
         if args.json and comm.rank == 0:

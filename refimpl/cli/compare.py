@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from refimpl.cli import tracing
 from refimpl.cli.arguments import between, filename
 from refimpl.cli.base import say, world
 from refimpl.cli.run_options import add_options, measured, parsed_over, run_of
@@ -42,6 +43,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--plot", type=filename, metavar="FILE", help="draw it, .png or .svg (extra [plot])"
     )
+    tracing.add(command, each="run, FILE-STRATEGY-SEED")
     command.set_defaults(run=run)
 
 
@@ -70,7 +72,8 @@ def run(args: Any) -> int:
 
     with together(comm):
         planned = runs(args, model, comm.size)
-    result = compare.compare(comm, model, planned, args.seeds, say, keep)
+    trace = tracing.asked(args, comm)
+    result = compare.compare(comm, model, planned, args.seeds, say, keep, trace)
     say(compare.table_text(result))
     with together(comm):
         try:

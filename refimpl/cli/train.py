@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refimpl.cli.arguments import MOST, filename, period, positive, positive_number, span, whole
+from refimpl.cli import tracing
+from refimpl.cli.arguments import filename, period, positive, positive_number, whole
 from refimpl.cli.base import say, show, world
 from refimpl.cli.endings import UNHEARD, depart, hung, refuse
 from refimpl.cli.run_options import add_options, given, measured, run_of
 from refimpl.support.errors import UserError, require
-from refimpl.support.files import check_file
 
 if TYPE_CHECKING:
     from refimpl.run.resume import Job
@@ -51,12 +51,7 @@ def add(commands: Any) -> None:
         help="end (default), or continue on the other ranks, should one die (Open MPI 5, ULFM)",
     )
     command.add_argument("--json", action="store_true", help="print the summary as JSON")
-    command.add_argument(
-        "--trace", type=filename, metavar="FILE", help="draw when all ranks did what, for Perfetto"
-    )
-    command.add_argument(
-        "--trace-steps", type=span, metavar="A:B", help="only of these steps (default: all)"
-    )
+    tracing.add(command)
     saving = command.add_argument_group("checkpoints (default: none)")
     saving.add_argument(
         "--checkpoint-every", type=period, metavar="N", help="steps, or a time: 90s, 15m, 2h"
@@ -90,14 +85,11 @@ def run(args: Any) -> int:
     resume, out = args.resume, args.out
     require(bool(args.model or resume), "train: give a MODEL, or --resume RUN to go on with one")
     require(not (resume and out), "--resume RUN goes on in that folder: leave --out out")
-    require(args.trace is not None or args.trace_steps is None, "--trace-steps needs --trace FILE")
     mortal = args.on_failure == "continue"
     require(not (mortal and args.trace), "--trace draws ranks that stay: leave --on-failure out")
     comm = world(args.ranks_per_node, mortal)
     measured(args, comm)
-    with together(comm):
-        if args.trace and comm.rank == 0:
-            check_file("--trace", args.trace)
+    trace = tracing.asked(args, comm)
     if out and comm.bcast_object(left_by_this_job(Path(out)), root=0):
         resume = out  # this job was requeued, and goes on with its own work
     path = Path(resume or out or ".")
@@ -120,9 +112,7 @@ def run(args: Any) -> int:
         care = replace(job.care, **{k: v for k, v in told.items() if v is not None})
     try:
         quiet = (lambda text: None) if args.json else say
-        job = replace(job, habits=habits, care=care, log_every=log_every)
-        if args.trace:
-            job = replace(job, trace=(Path(args.trace), args.trace_steps or (1, MOST)))
+        job = replace(job, habits=habits, care=care, log_every=log_every, trace=trace)
         if mortal:
             code = _survive(job, args)
         else:

@@ -13,6 +13,7 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refimpl.methods.strategies import strategy
@@ -24,6 +25,7 @@ from refimpl.support.errors import Diverged, UserError
 from refimpl.support.text import table
 from refimpl.tasks.protocol import Say
 from refimpl.world.agree import on_first_rank, same
+from refimpl.world.trace import Trace
 
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
@@ -97,13 +99,15 @@ def compare(
     seeds: int,
     say: Say,
     keep: Callable[[dict[str, Any]], None] = lambda result: None,
+    trace: tuple[Path, tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
     """Train every strategy with every seed and return their summaries and the table's rows.
 
     ``runs`` has what every strategy is to do.  ``serial`` runs on rank 0 while the others wait
     without using their cores.  A run that diverges is a result like another: the table says so.
     ``keep`` is called on all ranks with the result so far, before and after every run.
-    Collective.
+    ``trace``: steps to draw, in a file for each run: of ``t.pftrace``, ``t-mics-0.pftrace`` for
+    mics with seed 0.  Collective.
 
     Raises
     ------
@@ -122,21 +126,31 @@ def compare(
         done = result["runs"].setdefault(name, [])
         for seed in range(run.seed, run.seed + seeds):
             say(f"--- {name}, seed {seed}")
-            done.append(_trained(comm, model, replace(run, seed=seed), say, multiple))
+            done.append(_trained(comm, model, replace(run, seed=seed), say, multiple, trace))
             result["table"] = rows(result["runs"])
             keep(result)
     return result
 
 
 def _trained(
-    comm: Communicator, model: ModelFile, run: Run, say: Say, multiple: int
+    comm: Communicator,
+    model: ModelFile,
+    run: Run,
+    say: Say,
+    multiple: int,
+    trace: tuple[Path, tuple[int, int]] | None,
 ) -> dict[str, Any]:
     """Return the summary of one run, on all ranks; ``{"diverged": why}`` if it has none."""
 
     def outcome(ranks: Any) -> dict[str, Any]:
         try:
             with Trainer(ranks, run, model, say, multiple=multiple) as trainer:
-                return trainer.train()
+                if trace is None:
+                    return trainer.train()
+                path, steps = trace
+                path = path.with_stem(f"{path.stem}-{run.strategy}-{run.seed}")
+                with Trace(trainer.comm, path, steps):
+                    return trainer.train()
         except Diverged as error:
             say(str(error))
             return {"diverged": str(error)}
