@@ -5,7 +5,8 @@ stands what the cost functions predict from the alpha and beta that the same run
 
     collective    `Cost.time` of the schedule of `refimpl.collectives`
     step          the time of the same step with nothing sent, plus `refimpl.plan.model.predict`'s
-                  time of all that is sent
+                  time of all that is sent; and `refimpl.plan.simulate`'s of the same program, in
+                  which the same time is computed
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ from typing import Any
 
 from messages import ADDED, MESSAGES, Message
 
-from refimpl import collectives
+from refimpl import collectives, optim
 from refimpl.collectives.cost import Link, Links
-from refimpl.plan import model
+from refimpl.methods.gradient.exact import Exact
+from refimpl.methods.partition.stages import Sharded
+from refimpl.methods.step import StepOptions
+from refimpl.methods.strategies import Methods
+from refimpl.plan import model, simulate
+from refimpl.run.bench.network import network
 from refimpl.support.text import table
+from refimpl.world.topology import Grid
 
 HEADLINE = 2.82  # "up to 2.82x": MiCS beside ZeRO-3, amazon.science blog post of its authors
 DEVIATION, OVERHEAD = 0.20, 0.10  # what is allowed: of a prediction, of a byte counter
@@ -146,6 +153,27 @@ def sending(run: dict, job: dict, method: dict) -> float:
     return split.step
 
 
+def simulated(run: dict, job: dict, method: dict, computing: float) -> float:
+    """Return the seconds of one step of a method in virtual time, ``computing`` of which compute.
+
+    Rows are counted, not computed: one stands for all.
+    """
+    widths, rows, microsteps = tuple(job["widths"]), job["batch"], job["microsteps"]
+    operations = model.FORWARD_BACKWARD * sum(model.perceptron(widths)) * rows * microsteps
+    cluster = model.Cluster(
+        world(run), run["ranks_per_host"], operations / computing, links_of(run)
+    )
+    program = simulate.Program(
+        lambda: network(widths),
+        Grid.cut(world(run), method["partition"]),
+        Methods(Sharded(), Exact(every_microstep=method["every_microstep"])),
+        collectives.get(method["family"]),
+        lambda: optim.make("momentum", momentum=0.9),
+        StepOptions(batch=1, microsteps=microsteps),
+    )
+    return max(one.seconds for one in simulate.taken(program, cluster, rows=rows))
+
+
 def step_rows(run: dict, job: dict) -> list[dict]:
     """Return one row per method; ``ratio``: the first method's time in units of this one's."""
     figures, methods = run["figures"], job["methods"]
@@ -154,9 +182,12 @@ def step_rows(run: dict, job: dict) -> list[dict]:
         computing = median(figures[f"{name}, silent"]["seconds"])
         row = timed(figures[name], computing + sending(run, job, method))
         first = next(iter(methods))
+        virtual = simulated(run, job, method, computing)
         rows.append(
             row
             | {
+                "simulated": virtual,
+                "simulated_deviation": virtual / row["seconds"] - 1,
                 "method": name,
                 "computing": computing,
                 "ratio": ratio(figures[first], figures[name]),
@@ -237,11 +268,14 @@ def collective_text(rows: list[dict]) -> str:
 
 def step_text(rows: list[dict]) -> str:
     """Return the rows of the steps as a table."""
-    head = ["s", "measured", "predicted", "off", "computing", "MB from a host", "counted"]
+    head = ["s", "measured", "predicted", "off", "simulated", "off"]
+    head += ["computing", "MB from a host", "counted"]
     lines = [
         [
             row["method"],
             *_times(row, 1, 3),
+            f"{row['simulated']:.3f}",
+            f"{row['simulated_deviation']:+.0%}",
             f"{row['computing']:.3f}",
             f"{row['megabytes']:.1f}",
             f"{1 + row['overhead']:.3f}",

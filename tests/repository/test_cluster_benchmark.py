@@ -142,6 +142,7 @@ def test_a_predicted_step_is_its_computing_and_its_messages(report):
     assert row["predicted"] == pytest.approx(
         0.5 + report.sending(run, job, METHODS["mics, two-hop"])
     )
+    assert row["simulated"] == pytest.approx(row["predicted"], rel=0.02)
     assert row["megabytes"] == 1.0
 
 
