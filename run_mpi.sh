@@ -435,7 +435,10 @@ if "$python" -P -c '' </dev/null 2>/dev/null; then
 else
     set -- "$python" -c "$safely; from mpi4py.run import main; main()" -m refimpl "$@"
 fi
-case $command in topology | explain | plan | simulate | report | golden | checkpoint) exec "$@" ;; esac # no MPI in these
+case $command in # no MPI in these
+    topology | explain | timeline | plan | simulate | report | golden | checkpoint) exec "$@" ;;
+esac
+[ "$command$ranks$hostfile" != doctor ] || exec "$@" # asked alone, it starts none
 for word; do
     case $word in -h | --help) exec "$@" ;; esac
 done

@@ -21,7 +21,7 @@ from refimpl.world.agree import same, together
 
 COMMANDS = (
     *("train", "compare", "evaluate", "decode", "report", "checkpoint"),
-    *("topology", "explain", "timeline", "plan", "simulate", "bench", "golden", "data"),
+    *("topology", "explain", "timeline", "plan", "simulate", "bench", "golden", "data", "doctor"),
 )
 
 

@@ -613,7 +613,10 @@ def test_commands_that_need_no_mpi_start_none(fake):
     done = run("topology", "-n", "16")
     assert done.stdout == "['topology', '-n', '16']\n"
     assert run("train", "--help").stdout == "['train', '--help']\n"
+    assert run("doctor").stdout == "['doctor']\n"
     assert not place.heard.exists()
+    run("-n", "2", "doctor")
+    assert place.heard.exists()
 
 
 def test_checkout_of_git_for_windows_has_line_ends_that_a_shell_reads(tmp_path):
