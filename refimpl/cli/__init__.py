@@ -16,22 +16,27 @@ from importlib import import_module
 from refimpl import __version__
 from refimpl.cli import endings
 from refimpl.cli.base import Parser, launched
+from refimpl.cli.listing import EXAMPLES, Listing
 from refimpl.support.errors import UserError, refused
 from refimpl.world.agree import same, together
 
-COMMANDS = (
-    *("train", "compare", "evaluate", "decode", "report", "checkpoint"),
-    *("topology", "explain", "timeline", "plan", "simulate", "bench", "golden", "data", "doctor"),
-)
+COMMANDS = tuple(EXAMPLES)
 
 
 def parser(first: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of all commands; of one, if ``first`` is a command's name."""
-    top = Parser(prog="refimpl", description="MiCS, GTC and BMUF in NumPy and MPI.")
+    top = Parser(
+        prog="refimpl",
+        description="MiCS, GTC and BMUF in NumPy and MPI.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     top.add_argument("--version", action="version", version=f"refimpl {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    commands = top.add_subparsers(metavar="COMMAND", required=True, help="one of those below")
+    listing = Listing(commands)
     for name in [first] if first in COMMANDS else COMMANDS:
-        import_module(f"refimpl.cli.{name}").add(commands)
+        import_module(f"refimpl.cli.{name}").add(listing)
+    if first not in COMMANDS:
+        top.epilog = listing.text()
     return top
 
 
