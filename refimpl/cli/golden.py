@@ -35,7 +35,13 @@ def add(commands: Any) -> None:
     check.set_defaults(run=run, work=run_check)
 
     for verb in (write, listing, check):
-        verb.add_argument("--cases", default="*", metavar="GLOB", help="e.g. 'layers/affine.*'")
+        verb.add_argument(
+            "--cases",
+            action="append",
+            default=[],
+            metavar="GLOB",
+            help="e.g. 'layers/affine.*', or '!acoustic' for all others; may be repeated",
+        )
 
 
 def run(args: Any) -> int:
@@ -45,11 +51,11 @@ def run(args: Any) -> int:
 
 def run_write(args: Any) -> int:
     """Write the cases that match; refuse a folder that holds something else."""
-    from refimpl.golden import cases, check, read
+    from refimpl.golden import cases, read, select
 
     _check_target(args.folder, read.names(args.folder))
     ladder = list(cases.ladder())
-    chosen = check.chosen(ladder, args.cases)
+    chosen = select.chosen(ladder, args.cases)
     _check_kept(args.folder, ladder, chosen)
     for one in chosen:
         one.write(args.folder)
@@ -86,9 +92,9 @@ def _check_kept(folder: Path, ladder: list[Bundle], chosen: list[Bundle]) -> Non
 
 def run_list(args: Any) -> int:
     """Print the cases, in the order of the ladder."""
-    from refimpl.golden import bundle, cases, check
+    from refimpl.golden import bundle, cases, select
 
-    for one in check.chosen(cases.ladder(), args.cases):
+    for one in select.chosen(cases.ladder(), args.cases):
         say(f"rung {bundle.RUNGS.index(one.rung) + 1}, {one.rung}: {one.name}: {one.text}")
         for case in one.cases:
             say(f"    {one.name}/{case.name}: {case.operation}: {case.text}")

@@ -5,6 +5,7 @@ npz.py        arrays in a .npz file, the same bytes everywhere
 schema.py     the manifest's JSON Schema (schema.json), and a check against it
 bundle.py     a bundle: a manifest and arrays, in a folder
 read.py       bundles read again and checked
+select.py     which cases are meant, by globs; loosened rules
 compare.py    one array against another, by its rule
 check.py      a folder against the ladder: a line for each array, the first broken rung
 draw.py       numbers for inputs

@@ -28,6 +28,7 @@ import numpy as np
 from refimpl.golden import cases, check
 from refimpl.golden.bundle import Bundle, Case
 from refimpl.golden.check import Line, Report
+from refimpl.golden.select import Globs, chosen
 
 OPERATIONS = tuple(operation.__name__ for operation in cases.OPERATIONS)
 
@@ -43,7 +44,7 @@ for _operation in cases.OPERATIONS:
 def check_backend(
     backend: Any,
     against: Path | str | Iterable[Bundle] | None = None,
-    pattern: str = "*",
+    pattern: Globs = "*",
     say: Callable[[str], None] = print,
 ) -> Report:
     """Ask a backend every case that it offers an operation for; say a line for each array.
@@ -54,8 +55,8 @@ def check_backend(
         With methods named after operations; see the module's text.
     against : path or bundles, optional
         A folder of bundles; by default they are computed now.
-    pattern : str
-        Which cases, as ``layers/affine.*``.
+    pattern : str or strings
+        Which cases, as ``layers/affine.*``, or several such globs; ``!layers`` takes away.
     say : callable
         Where lines go: those that are wrong, and the summary.
 
@@ -87,7 +88,7 @@ element 0]: have 0x1.6000000000000p+0 (1.375), want 0x0.0p+0 (0.0); allowed 1 ul
     elif isinstance(against, (str, Path)):
         against = check.loaded(Path(against))
     report, refused = Report(), set()
-    for one in check.chosen(against, pattern):
+    for one in chosen(against, pattern):
         for case in one.cases:
             method = getattr(backend, case.operation, None)
             if method is None:

@@ -57,10 +57,17 @@ RUNGS = (
 
 @dataclass(frozen=True)
 class Rule:
-    """How exactly an array must be met, and why: ``ulp`` None for equal bits."""
+    """How exactly an array must be met, and why: ``ulp`` None for equal bits.
+
+    ``stated`` is the manifest's rule, where whoever checks has loosened it.
+    """
 
     why: str
     ulp: int | None = None
+    stated: Rule | None = None
+
+    def __str__(self) -> str:
+        return "bits" if self.ulp is None else f"{self.ulp} ulp"
 
 
 @dataclass(frozen=True)

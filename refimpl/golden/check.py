@@ -8,8 +8,7 @@ is where to start, and in it what is wrong in the earliest step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from refimpl.golden import bundle, npz, read
 from refimpl.golden.bundle import Bundle, Case
 from refimpl.golden.compare import verdict
+from refimpl.golden.select import Globs, chosen, matches
 from refimpl.support.errors import UserError
 
 
@@ -102,7 +102,7 @@ def of_case(
         yield line(False, key, "extra: the case has no such array")
 
 
-def folders(theirs: Path, against: Iterable[Bundle], pattern: str = "*") -> Iterator[Line]:
+def folders(theirs: Path, against: Iterable[Bundle], globs: Globs = "*") -> Iterator[Line]:
     """Yield the lines of a folder of bundles: theirs/BUNDLE/arrays.npz for each bundle.
 
     Every case of ``against`` whose name matches must be there; other cases of its bundles may be,
@@ -111,12 +111,12 @@ def folders(theirs: Path, against: Iterable[Bundle], pattern: str = "*") -> Iter
     """
     against = list(against)
     known = {one.name: {case.name for case in one.cases} for one in against}
-    for wanted in chosen(against, pattern):
+    for wanted in chosen(against, globs):
         file = theirs / wanted.name / bundle.ARRAYS
         yield from _of_bundle(file, wanted, known[wanted.name])
     for file in sorted(theirs.glob(f"*/{bundle.ARRAYS}")):
         name = file.parent.name
-        if name not in known and matches(name, pattern):
+        if name not in known and matches(name, globs):
             yield Line(False, bundle.RUNGS[-1], name, "", "", "extra: there is no such bundle")
 
 
@@ -140,30 +140,6 @@ def _of_bundle(file: Path, wanted: Bundle, known: set[str]) -> Iterator[Line]:
         for key in [*have, *damaged] if name not in known else ():
             text = "extra: the bundle has no such case"
             yield Line(False, wanted.rung, wanted.name, name, key, text)
-
-
-def chosen(bundles: Iterable[Bundle], pattern: str) -> list[Bundle]:
-    """Return the bundles with only those cases whose full name matches a pattern.
-
-    Raises `UserError` if none does.
-    """
-    found = []
-    for one in sorted(bundles, key=lambda one: one.order):
-        cases = tuple(c for c in one.cases if matches(f"{one.name}/{c.name}", pattern))
-        if cases:
-            found.append(replace(one, cases=cases))
-    if not found:
-        raise UserError(f"no case matches {pattern!r}: see `refimpl golden list`")
-    return found
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Tell whether a case's full name matches a pattern; a bundle's name stands for its cases.
-
-    >>> matches("blocks.bmuf/cbm.tiny", "blocks.*"), matches("blocks.bmuf/cbm.tiny", "*/nbm*")
-    (True, False)
-    """
-    return fnmatchcase(name, pattern) or fnmatchcase(name.partition("/")[0], pattern)
 
 
 def loaded(folder: Path) -> list[Bundle]:

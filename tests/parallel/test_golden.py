@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from refimpl import collectives
-from refimpl.golden import check
+from refimpl.golden import check, select
 from refimpl.golden.bundle import padded
 from refimpl.golden.cases import training
 from refimpl.golden.compare import verdict
@@ -21,7 +21,7 @@ LADDER = check.loaded(Path(__file__).resolve().parents[1] / "golden")
 
 
 def cases(pattern):
-    return [case for one in check.chosen(LADDER, pattern) for case in one.cases]
+    return [case for one in select.chosen(LADDER, pattern) for case in one.cases]
 
 
 @pytest.mark.wide

@@ -38,6 +38,7 @@ from refimpl.golden.cases import (
     training,
 )
 from refimpl.golden.cases.ask import Operation
+from refimpl.golden.select import Globs, split
 
 MODULES: tuple[ModuleType, ...] = (
     collectives,
@@ -94,16 +95,16 @@ OPERATIONS: tuple[Operation, ...] = (
 TRAINED = {network: ("one-step", "ten-steps"), training: ("one-step", "ten-steps")}
 
 
-def ladder(pattern: str = "*") -> Iterator[Bundle]:
+def ladder(globs: Globs = "*") -> Iterator[Bundle]:
     """Compute all bundles, and yield them in their places from the lowest rung on.
 
-    Those that train may be left out where no name of theirs can match ``pattern``.
+    Those that train may be left out where no name of theirs can match any of ``globs``.
     """
-    head = re.match(r"[\w-]*", pattern)[0]  # type: ignore[index]  # matches anything
+    heads = [re.split(r"[^\w-]", glob)[0] for glob in chain(*split(globs))]
     made = [
         one
         for module in MODULES
-        if any(name.startswith(head) for name in TRAINED.get(module, (head,)))
+        if any(name.startswith(head) for head in heads for name in TRAINED.get(module, (head,)))
         for one in module.bundles()
     ]
     for rung in RUNGS:
