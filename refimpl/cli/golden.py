@@ -6,14 +6,19 @@ same on any number of ranks and with any MPI.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from refimpl.cli.arguments import between, filename
 from refimpl.cli.base import on_first_rank, say
 from refimpl.support.errors import UserError, require
+from refimpl.support.files import check_file, write_whole
 
 if TYPE_CHECKING:
     from refimpl.golden.bundle import Bundle
+
+ulps = between(1, 1_000_000)  # as in a manifest
 
 
 def add(commands: Any) -> None:
@@ -32,6 +37,32 @@ def add(commands: Any) -> None:
     check.add_argument("folder", type=Path, metavar="THEIRS", help="holds BUNDLE/arrays.npz")
     check.add_argument("--against", type=Path, metavar="DIR", help="default: computed now")
     check.add_argument("--quiet", action="store_true", help="only what is wrong")
+    check.add_argument("--first", action="store_true", help="stop at the first case that is wrong")
+    check.add_argument(
+        "--only-answered", action="store_true", help="leave out cases that THEIRS has no answer to"
+    )
+    check.add_argument(
+        "--ulp",
+        type=loosening,
+        action="append",
+        default=[],
+        metavar="GLOB=K",
+        help="allow K ulp where less is allowed, e.g. 'layers=4'; may be repeated",
+    )
+    check.add_argument(
+        "--expect-fail",
+        type=filename,
+        metavar="FILE",
+        help="names or globs, one a line, of what is to be wrong",
+    )
+    check.add_argument(
+        "--report",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("json|junit", "FILE"),
+        help="write what was found to a file; may be repeated",
+    )
     check.set_defaults(run=run, work=run_check)
 
     for verb in (write, listing, check):
@@ -101,18 +132,39 @@ def run_list(args: Any) -> int:
     return 0
 
 
-def run_check(args: Any) -> int:
-    """Print a line for each array and the first broken rung; exit code 1 unless all is right."""
-    from refimpl.golden import cases, check, read
+def loosening(text: str) -> tuple[str, int]:
+    """Return (GLOB, K) of a text ``GLOB=K``."""
+    glob, _, number = text.rpartition("=")
+    if not glob:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not of the form GLOB=K")
+    return glob, ulps(number)
 
+
+def run_check(args: Any) -> int:
+    """Print a line for each array and the first broken rung; exit code 1 unless all is right.
+
+    Reports are written in both cases, and not where a mistake ends the check.
+    """
+    from refimpl.golden import cases, check, expected, read, report, select
+
+    for form, file in args.report:
+        require(form in report.FORMS, f"--report {form}: give json or junit, and a file")
+        check_file("--report", file)
     found = "is not a folder" if args.folder.exists() else "is not there"
     require(args.folder.is_dir(), f"{args.folder} {found}: give one that holds BUNDLE/arrays.npz")
     read.check_around(args.folder)
-    against = cases.ladder() if args.against is None else check.loaded(args.against)
-    report = check.Report()
-    for line in check.folders(args.folder, against, args.cases):
-        report.lines.append(line)
-        if not (args.quiet and line.right):
+    against = list(cases.ladder() if args.against is None else check.loaded(args.against))
+    listed = expected.load(Path(args.expect_fail), against) if args.expect_fail else []
+    told = report.Report()
+    left_out = told.skipped if args.only_answered else None
+    lines = check.folders(args.folder, select.loosened(against, args.ulp), args.cases, left_out)
+    lines = expected.marked(lines, listed)
+    for line in check.until_bad(lines) if args.first else lines:
+        told.lines.append(line)
+        if line.bad or not args.quiet:
             say(str(line))
-    say(report.summary())
-    return 0 if report.right else 1
+    require(bool(told.lines), f"{args.folder} answers no case that is asked: nothing to compare")
+    for form, file in args.report:
+        write_whole(Path(file), report.FORMS[form](told).encode("utf-8"))
+    say(told.summary())
+    return 0 if told.right else 1

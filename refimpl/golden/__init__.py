@@ -7,7 +7,9 @@ bundle.py     a bundle: a manifest and arrays, in a folder
 read.py       bundles read again and checked
 select.py     which cases are meant, by globs; loosened rules
 compare.py    one array against another, by its rule
-check.py      a folder against the ladder: a line for each array, the first broken rung
+report.py     a line for each array, the first broken rung; also as JSON and as JUnit's XML
+check.py      a folder against the ladder
+expected.py   what is expected to fail
 draw.py       numbers for inputs
 cases/        the ladder
 backend.py    an implementation in the same process
@@ -23,6 +25,6 @@ True
 """
 
 from refimpl.golden.backend import OPERATIONS, Reference, check_backend
-from refimpl.golden.check import Line, Report
+from refimpl.golden.report import Line, Report
 
 __all__ = ["OPERATIONS", "Line", "Reference", "Report", "check_backend"]

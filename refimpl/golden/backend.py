@@ -27,7 +27,7 @@ import numpy as np
 
 from refimpl.golden import cases, check
 from refimpl.golden.bundle import Bundle, Case
-from refimpl.golden.check import Line, Report
+from refimpl.golden.report import Line, Report
 from refimpl.golden.select import Globs, chosen
 
 OPERATIONS = tuple(operation.__name__ for operation in cases.OPERATIONS)

@@ -8,7 +8,7 @@ is where to start, and in it what is wrong in the earliest step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,69 +16,9 @@ import numpy as np
 from refimpl.golden import bundle, npz, read
 from refimpl.golden.bundle import Bundle, Case
 from refimpl.golden.compare import verdict
+from refimpl.golden.report import Line
 from refimpl.golden.select import Globs, chosen, matches
 from refimpl.support.errors import UserError
-
-
-@dataclass(frozen=True)
-class Line:
-    """What was found of one array, or of one file."""
-
-    right: bool
-    rung: str
-    bundle: str
-    case: str
-    array: str
-    text: str
-    step: float = -1  # where it begins to be wrong, if it has steps; inf: after all of them
-
-    @property
-    def name(self) -> str:
-        """The full name: bundle/case/array, as far as there are any."""
-        return "/".join(part for part in (self.bundle, self.case, self.array) if part)
-
-    def __str__(self) -> str:
-        return f"{'ok   ' if self.right else 'WRONG'} {self.name}: {self.text}"
-
-
-@dataclass
-class Report:
-    """All lines, in the order of the ladder, and what was left out and why."""
-
-    lines: list[Line] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-
-    @property
-    def wrong(self) -> list[Line]:
-        """The lines that are not ok."""
-        return [line for line in self.lines if not line.right]
-
-    @property
-    def first(self) -> Line | None:
-        """What to look at first: in the first case that is wrong, what is wrong earliest."""
-        wrong = self.wrong
-        if not wrong:
-            return None
-        case = (wrong[0].bundle, wrong[0].case)
-        return min((one for one in wrong if (one.bundle, one.case) == case), key=lambda o: o.step)
-
-    @property
-    def right(self) -> bool:
-        """Whether something was compared, and all of it is right."""
-        return bool(self.lines) and not self.wrong
-
-    def summary(self) -> str:
-        """Return the last words: how many, and the first broken rung."""
-        cases = {(line.bundle, line.case) for line in self.lines}
-        text = f"{len(self.lines)} arrays of {len(cases)} cases, {len(self.wrong)} wrong"
-        if self.skipped:
-            text += f"; left out: {', '.join(self.skipped)}"
-        if self.first is not None:
-            number = bundle.RUNGS.index(self.first.rung) + 1
-            text += f"\nfirst broken rung: {number}, {self.first.rung}: {self.first.name}"
-        elif not self.lines:
-            text += ": nothing to compare"
-        return text
 
 
 def of_case(
@@ -95,32 +35,52 @@ def of_case(
         elif key in have:
             found = verdict(have[key], want)
             note = f" ({want.role})" if want.role != "output" else ""
-            yield line(found.right, key, found.text + note, found.step)
+            stated = want.rule and want.rule.stated
+            if stated is None:
+                yield line(found.right, key, found.text + note, found.step)
+                continue
+            strict = replace(want, rule=stated)
+            loose = found.right and not verdict(have[key], strict).right
+            note += f" by --ulp, the rule is {stated}" if loose or found.step >= 0 else ""
+            yield replace(line(found.right, key, found.text + note, found.step), loose=loose)
         elif want.role == "output":
             yield line(False, key, "missing")
     for key in sorted((set(have) | set(damaged)) - set(case.arrays)):
         yield line(False, key, "extra: the case has no such array")
 
 
-def folders(theirs: Path, against: Iterable[Bundle], globs: Globs = "*") -> Iterator[Line]:
+def folders(
+    theirs: Path,
+    against: Iterable[Bundle],
+    globs: Globs = "*",
+    left_out: list[str] | None = None,
+) -> Iterator[Line]:
     """Yield the lines of a folder of bundles: theirs/BUNDLE/arrays.npz for each bundle.
 
     Every case of ``against`` whose name matches must be there; other cases of its bundles may be,
     and are not looked at; bundles that it does not know are extra.  A manifest of theirs is not
     needed, and not read.
+
+    With a list ``left_out`` a case must be there only as a whole: one of which theirs has nothing
+    but perhaps inputs is not compared, and its name appended; that of the bundle, if all are so.
     """
     against = list(against)
     known = {one.name: {case.name for case in one.cases} for one in against}
     for wanted in chosen(against, globs):
         file = theirs / wanted.name / bundle.ARRAYS
-        yield from _of_bundle(file, wanted, known[wanted.name])
+        if left_out is not None and not file.exists():
+            left_out.append(wanted.name)
+            continue
+        yield from _of_bundle(file, wanted, known[wanted.name], left_out)
     for file in sorted(theirs.glob(f"*/{bundle.ARRAYS}")):
         name = file.parent.name
         if name not in known and matches(name, globs):
             yield Line(False, bundle.RUNGS[-1], name, "", "", "extra: there is no such bundle")
 
 
-def _of_bundle(file: Path, wanted: Bundle, known: set[str]) -> Iterator[Line]:
+def _of_bundle(
+    file: Path, wanted: Bundle, known: set[str], left_out: list[str] | None
+) -> Iterator[Line]:
     try:
         archive = npz.read(file)
     except npz.Damaged as damage:
@@ -133,13 +93,31 @@ def _of_bundle(file: Path, wanted: Bundle, known: set[str]) -> Iterator[Line]:
     for full, why in archive.damaged.items():
         name, _, key = full.rpartition("/")
         by_case.setdefault(name, ({}, {}))[1][key] = why
+    unanswered = []
     for case in wanted.cases:
         have, damaged = by_case.pop(case.name, ({}, {}))
+        given = {key for key, array in case.arrays.items() if array.role == "input"}
+        if left_out is not None and not {*have, *damaged} - given:
+            unanswered.append(f"{wanted.name}/{case.name}")
+            continue
         yield from of_case(wanted.rung, wanted.name, case, have, damaged)
+    if left_out is not None:
+        left_out += [wanted.name] if len(unanswered) == len(wanted.cases) else unanswered
     for name, (have, damaged) in by_case.items():
         for key in [*have, *damaged] if name not in known else ():
             text = "extra: the bundle has no such case"
             yield Line(False, wanted.rung, wanted.name, name, key, text)
+
+
+def until_bad(lines: Iterable[Line]) -> Iterator[Line]:
+    """Yield lines up to the end of the first case with one about which something is to be done."""
+    bad = None
+    for line in lines:
+        case = (line.bundle, line.case)
+        if bad not in (None, case):
+            return
+        bad = case if line.bad else bad
+        yield line
 
 
 def loaded(folder: Path) -> list[Bundle]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from refimpl.golden import check
+from refimpl.golden import Report, check
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PROGRAMS = Path(__file__).parents[1] / "oracle"
@@ -57,7 +57,7 @@ def answers(python, program, theirs, *more):
 
 def compared(theirs, pattern, cases):
     """Check that all required arrays of so many cases are there and right; return the lines."""
-    report = check.Report(list(check.folders(theirs, check.loaded(GOLDEN), pattern)))
+    report = Report(list(check.folders(theirs, check.loaded(GOLDEN), pattern)))
     assert report.right, report.summary()
     assert len({(line.bundle, line.case) for line in report.lines}) == cases
     return report.lines

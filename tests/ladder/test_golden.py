@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 from witness import GOLDEN, differing
 
-from refimpl.golden import Reference, bundle, cases, check, check_backend, npz, read, schema
+from refimpl.golden import (
+    Reference,
+    Report,
+    bundle,
+    cases,
+    check,
+    check_backend,
+    npz,
+    read,
+    schema,
+)
 from refimpl.golden.bundle import Array, Rule
 from refimpl.golden.cases import ask, compression, layers, network, optimizers, truth
 from refimpl.golden.compare import verdict
@@ -348,7 +358,7 @@ def test_the_first_broken_rung_is_the_lowest(written, tmp_path):
     shutil.copytree(written, tmp_path / "theirs")
     for name in ("optimizers", "layers"):
         (tmp_path / "theirs" / name / bundle.ARRAYS).unlink()
-    report = check.Report(list(check.folders(tmp_path / "theirs", LADDER)))
+    report = Report(list(check.folders(tmp_path / "theirs", LADDER)))
     assert not report.right
     assert report.summary().endswith("first broken rung: 4, layers: layers")
 
