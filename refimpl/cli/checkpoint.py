@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from refimpl.cli.base import on_first_rank, say
 from refimpl.state.checkpoint import Checkpoint, parameters, steps
 from refimpl.support import text
 from refimpl.support.errors import require
-from refimpl.support.files import check_file, save_arrays, save_safetensors
+from refimpl.support.files import check_file, save_arrays
+from refimpl.support.safetensors import save_safetensors
 
 
 def add(commands: Any) -> None:
@@ -101,8 +103,10 @@ def convert(args: Any) -> int:
     if args.out.endswith(".npz"):
         save_arrays(Path(args.out), parameters(one))
     else:
-        shapes = {name: shape for name, (_, _, shape) in one.layout.parameters.items()}
-        save_safetensors(Path(args.out), shapes, parameters(one))
+        passing = parameters(one)
+        first = next(passing)
+        forms = {n: (first[1].dtype, shape) for n, (_, _, shape) in one.layout.parameters.items()}
+        save_safetensors(Path(args.out), forms, chain([first], passing))
     say(f"{args.out}: the model after step {one.step}")
     return 0
 

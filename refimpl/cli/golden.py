@@ -28,6 +28,12 @@ def add(commands: Any) -> None:
 
     write = verbs.add_parser("write", help="write the ladder of cases into a folder")
     write.add_argument("folder", type=Path, metavar="DIR", help="one sub-folder for each bundle")
+    write.add_argument(
+        "--container",
+        choices=("npz", "safetensors"),
+        default="npz",
+        help="safetensors: the arrays also as arrays.safetensors, beside arrays.npz",
+    )
     write.set_defaults(run=run, work=run_write)
 
     listing = verbs.add_parser("list", help="print the names of all cases and what they show")
@@ -89,9 +95,9 @@ def run_write(args: Any) -> int:
     chosen = select.chosen(ladder, args.cases)
     _check_kept(args.folder, ladder, chosen)
     for one in chosen:
-        one.write(args.folder)
+        one.write(args.folder, args.container == "safetensors")
         arrays = sum(len(case.arrays) for case in one.cases)
-        size = sum(f.stat().st_size for f in one.files(args.folder))
+        size = sum(f.stat().st_size for f in one.files(args.folder) if f.exists())
         say(f"{one.name}: {len(one.cases)} cases, {arrays} arrays, {size:,} bytes")
     return 0
 

@@ -4,6 +4,7 @@ file          what it holds
 npz.py        arrays in a .npz file, the same bytes everywhere
 schema.py     the manifest's JSON Schema (schema.json), and a check against it
 bundle.py     a bundle: a manifest and arrays, in a folder
+container.py  arrays in a .npz or a .safetensors file, as somebody has written it
 read.py       bundles read again and checked
 select.py     which cases are meant, by globs; loosened rules
 compare.py    one array against another, by its rule

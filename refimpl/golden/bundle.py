@@ -3,7 +3,8 @@
 The manifest says all that a reader needs: which cases there are, what each is given (settings as
 data, inputs as arrays), what must come out, and how exactly.  It is described by
 ``refimpl/golden/schema.json``.  The array ``result`` of the case ``allreduce.n4.tiny`` is the
-member ``allreduce.n4.tiny/result.npy`` of the archive.
+member ``allreduce.n4.tiny/result.npy`` of the archive.  The arrays may lie beside it once more, as
+``arrays.safetensors``, there as ``allreduce.n4.tiny/result``.
 
 An array has one of three roles:
 
@@ -36,12 +37,13 @@ import numpy as np
 from refimpl.golden import npz
 from refimpl.support.errors import UserError, refused
 from refimpl.support.files import write_whole
+from refimpl.support.safetensors import save_safetensors
 
 # Number of the format, and the version of refimpl since which it and its values have been so.
 FORMAT = 1
 SINCE = "0.1.0"
 
-MANIFEST, ARRAYS = "manifest.json", "arrays.npz"
+MANIFEST, ARRAYS, TENSORS = "manifest.json", "arrays.npz", "arrays.safetensors"
 
 RUNGS = (
     "collectives",
@@ -123,30 +125,37 @@ class Bundle:
         """What rises with the bundles of the ladder."""
         return RUNGS.index(self.rung), self.place
 
-    def write(self, folder: Path) -> None:
-        """Write the two files into ``folder``/name; the same bytes for the same values.
+    def write(self, folder: Path, tensors: bool = False) -> None:
+        """Write the files into ``folder``/name; the same bytes for the same values.
 
-        Each file is there whole or not at all, and the manifest first: without its arrays it is a
-        bundle that can be written again, and arrays alone might be somebody's answers.
+        With ``tensors``, and where there is such a file already, the arrays are also written as
+        ``arrays.safetensors``, under the same names.  Each file is there whole or not at all, and
+        the manifest first: without its arrays it is a bundle that can be written again, and arrays
+        alone might be somebody's answers.
 
         Raises `UserError` if the folder cannot be written to.
         """
-        arrays, manifest = self.files(folder)
+        arrays, manifest, also = self.files(folder)
         try:
             try:
                 arrays.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise refused(error, f"cannot write {folder / self.name}") from error
             write_whole(manifest, text_of(self.manifest()).encode("ascii"))
-            write_whole(arrays, npz.npz(self.values()))
+            values = self.values()
+            write_whole(arrays, npz.npz(values))
+            if tensors or also.exists():
+                forms = {name: (array.dtype, array.shape) for name, array in values.items()}
+                save_safetensors(also, forms, values.items())
         except UserError:
             with suppress(OSError):  # it is not empty, or not there
                 manifest.parent.rmdir()
             raise
 
-    def files(self, folder: Path) -> tuple[Path, Path]:
-        """Return where the arrays and the manifest are if the bundle is in this folder."""
-        return folder / self.name / ARRAYS, folder / self.name / MANIFEST
+    def files(self, folder: Path) -> tuple[Path, Path, Path]:
+        """Return where arrays, manifest and perhaps arrays once more are in this folder."""
+        own = folder / self.name
+        return own / ARRAYS, own / MANIFEST, own / TENSORS
 
     def values(self) -> dict[str, np.ndarray]:
         """Return all arrays under the names that they have in the archive."""

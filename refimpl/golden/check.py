@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl.golden import bundle, npz, read
+from refimpl.golden import bundle, container, npz, read
 from refimpl.golden.bundle import Bundle, Case
 from refimpl.golden.compare import verdict
 from refimpl.golden.report import Line
@@ -55,7 +55,8 @@ def folders(
     globs: Globs = "*",
     left_out: list[str] | None = None,
 ) -> Iterator[Line]:
-    """Yield the lines of a folder of bundles: theirs/BUNDLE/arrays.npz for each bundle.
+    """Yield the lines of a folder of bundles: theirs/BUNDLE/arrays.npz, or
+    arrays.safetensors, for each bundle.
 
     Every case of ``against`` whose name matches must be there; other cases of its bundles may be,
     and are not looked at; bundles that it does not know are extra.  A manifest of theirs is not
@@ -67,24 +68,23 @@ def folders(
     against = list(against)
     known = {one.name: {case.name for case in one.cases} for one in against}
     for wanted in chosen(against, globs):
-        file = theirs / wanted.name / bundle.ARRAYS
-        if left_out is not None and not file.exists():
+        own = theirs / wanted.name
+        if left_out is not None and not container.there(own):
             left_out.append(wanted.name)
             continue
-        yield from _of_bundle(file, wanted, known[wanted.name], left_out)
-    for file in sorted(theirs.glob(f"*/{bundle.ARRAYS}")):
-        name = file.parent.name
-        if name not in known and matches(name, globs):
+        yield from _of_bundle(own, wanted, known[wanted.name], left_out)
+    for name in sorted({file.parent.name for file in theirs.glob("*/*")}):
+        if container.there(theirs / name) and name not in known and matches(name, globs):
             yield Line(False, bundle.RUNGS[-1], name, "", "", "extra: there is no such bundle")
 
 
 def _of_bundle(
-    file: Path, wanted: Bundle, known: set[str], left_out: list[str] | None
+    folder: Path, wanted: Bundle, known: set[str], left_out: list[str] | None
 ) -> Iterator[Line]:
     try:
-        archive = npz.read(file)
+        archive = container.read(folder)
     except npz.Damaged as damage:
-        yield Line(False, wanted.rung, wanted.name, "", "", f"{bundle.ARRAYS} is {damage}")
+        yield Line(False, wanted.rung, wanted.name, "", "", str(damage))
         return
     by_case: dict[str, tuple[dict[str, np.ndarray], dict[str, str]]] = {}
     for full, value in archive.arrays.items():

@@ -27,8 +27,13 @@ class Verdict:
 
 
 def verdict(have: np.ndarray, want: Array) -> Verdict:
-    """Compare an array with the one that is wanted, by its rule; first of all in its form."""
+    """Compare an array with the one that is wanted, by its rule; first of all in its form.
+
+    A single number may have the shape (1,) where () is wanted: not every library writes that.
+    """
     value = want.value
+    if have.shape == (1,) and value.shape == ():
+        have = have.reshape(())
     if have.dtype.hasobject:
         return Verdict(False, "holds objects, wanted numbers")
     if have.shape != value.shape:

@@ -93,6 +93,8 @@ def read(path: Path) -> Archive:
         if held > MOST:
             raise Damaged(f"too large: it claims {held:,} bytes, at most {MOST:,} are read")
         for member in members:
+            if member.is_dir():  # as `zip -r` writes it
+                continue
             name = member.filename.removesuffix(".npy")
             if name in arrays or name in damaged:
                 damaged[name] = "there twice"

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.golden import npz, schema
-from refimpl.golden.bundle import ARRAYS, FORMAT, MANIFEST, Array, Bundle, Case, Rule, digest
-from refimpl.support.errors import UserError, require
+from refimpl.golden import container, npz, schema
+from refimpl.golden.bundle import FORMAT, MANIFEST, Array, Bundle, Case, Rule, digest
+from refimpl.support.errors import UserError
 from refimpl.support.files import check_is_file, read_json
 
 
@@ -24,10 +24,10 @@ def check_around(folder: Path) -> None:
 
     Raises `UserError` if its arrays lie in it and not in sub-folders.
     """
-    require(
-        not (folder / ARRAYS).exists(),
-        f"{folder} holds {ARRAYS} itself: give the folder around it, which holds BUNDLE/{ARRAYS}",
-    )
+    for name in container.there(folder):
+        raise UserError(
+            f"{folder} holds {name} itself: give the folder around it, which holds BUNDLE/{name}"
+        )
 
 
 def case_names(folder: Path) -> set[str]:
@@ -46,9 +46,9 @@ def load(folder: Path) -> Bundle:
     """
     told = manifest(folder)
     try:
-        archive = npz.read(folder / ARRAYS)
+        archive = container.read(folder)
     except npz.Damaged as damage:
-        raise UserError(f"golden bundle {folder}: {ARRAYS} is {damage}: write it again") from None
+        raise UserError(f"golden bundle {folder}: {damage}: write it again") from None
     cases = []
     for case in told["cases"]:
         arrays = {}

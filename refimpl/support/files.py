@@ -10,9 +10,8 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -143,30 +142,6 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-
-
-def save_safetensors(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], arrays: Iterable[tuple[str, np.ndarray]]
-) -> None:
-    """Write float arrays of one dtype as a safetensors file; holds one array at a time.
-
-    Eight bytes with the length of a JSON text, the text (dtype, shape and place of every array by
-    name), then the arrays, end to end: little-endian, in C order.
-    """
-    passing = iter(arrays)
-    first = next(passing)
-    name, itemsize = f"F{8 * first[1].dtype.itemsize}", first[1].dtype.itemsize
-    header, end = {}, 0
-    for key, shape in shapes.items():
-        start, end = end, end + itemsize * math.prod(shape)
-        header[key] = {"dtype": name, "shape": list(shape), "data_offsets": [start, end]}
-    content = json.dumps(header).encode()
-    content += b" " * (-len(content) % 8)
-    with writing(path) as partial, partial.open("wb") as file:
-        file.write(struct.pack("<Q", len(content)) + content)
-        for key, array in chain([first], passing):
-            assert shapes[key] == array.shape, key
-            file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 from witness import GOLDEN
 
 from refimpl import cli
-from refimpl.golden import cases, npz, read, select
+from refimpl.golden import cases, container, npz, read, select
+from refimpl.golden.bundle import ARRAYS, MANIFEST, TENSORS, Array, Rule, digest
+from refimpl.golden.compare import verdict
 from refimpl.support.errors import UserError
+from refimpl.support.safetensors import load_safetensors, save_safetensors
 
 BUNDLES = [read.load(GOLDEN / name) for name in ("blocks.bmuf", "layers")]
 
@@ -93,6 +97,11 @@ def check(golden, tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def theirs(tmp_path):
+    return tmp_path / "theirs" / "layers"
+
+
 def red(lines):
     return [line.split(":")[0] for line in lines if line.startswith("WRONG")]
 
@@ -109,8 +118,8 @@ def test_what_is_not_answered_is_left_out_and_named(check):
     assert check("--cases", "layers/relu")[0] == 0
 
 
-def test_a_case_that_is_answered_in_part_is_wrong(check, tmp_path):
-    file = tmp_path / "theirs" / "layers" / "arrays.npz"
+def test_a_case_that_is_answered_in_part_is_wrong(check, theirs):
+    file = theirs / "arrays.npz"
     held = npz.read(file).arrays
     del held["relu/dx"]
     file.write_bytes(npz.npz(held))
@@ -227,10 +236,103 @@ def test_reports_for_machines_say_what_the_lines_say(check, tmp_path):
     assert suite.get("failures") == "1" and suite.get("tests") == str(len(suite))
 
 
-def test_a_name_that_xml_cannot_hold_is_spelled(check, tmp_path):
-    file = tmp_path / "theirs" / "layers" / "arrays.npz"
+def test_a_name_that_xml_cannot_hold_is_spelled(check, theirs):
+    file = theirs / "arrays.npz"
     file.write_bytes(npz.npz(npz.read(file).arrays | {"relu/\x01<": np.zeros(1)}))
     check("--report", "junit", "r.xml")
     assert "WRONG layers/relu/\\x01<: extra" in "".join(
         ElementTree.parse("r.xml").getroot().itertext()
     )
+
+
+# ----------------------------------------------------------------------------------- containers
+
+
+@pytest.fixture
+def known(monkeypatch):
+    monkeypatch.setattr(cases, "ladder", lambda: iter(BUNDLES))
+
+
+def save(folder, arrays):
+    forms = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    save_safetensors(folder / TENSORS, forms, arrays.items())
+
+
+def test_a_bundle_is_written_in_both_containers_with_the_same_arrays(known, tmp_path, capsys):
+    write = ["golden", "write", str(tmp_path / "golden"), "--cases", "layers"]
+    assert cli.main([*write, "--container", "safetensors"]) == 0
+    folder = tmp_path / "golden" / "layers"
+    assert sorted(path.name for path in folder.iterdir()) == [ARRAYS, TENSORS, MANIFEST]
+    for name in ARRAYS, MANIFEST:
+        assert (folder / name).read_bytes() == (GOLDEN / "layers" / name).read_bytes()
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert f"arrays, {size:,} bytes" in capsys.readouterr().out
+
+    found = load_safetensors(folder / TENSORS)
+    told = read.manifest(folder)
+    assert len(found) == sum(len(case["arrays"]) for case in told["cases"])
+    for case in told["cases"]:
+        for entry in case["arrays"]:
+            assert digest(found[f"{case['name']}/{entry['name']}"]) == entry["sha256"]
+
+    content = (folder / TENSORS).read_bytes()
+    (folder / TENSORS).write_bytes(b"of another time")
+    assert cli.main(write) == 0  # what is there is kept up
+    assert (folder / TENSORS).read_bytes() == content
+    (folder / ARRAYS).unlink()
+    check = ["golden", "check", str(folder.parent), "--cases", "layers", "--quiet"]
+    assert cli.main([*check, "--against", str(folder.parent)]) == cli.main(check) == 0
+
+
+def test_answers_are_read_from_safetensors_and_of_two_files_both(check, theirs):
+    npz_lines = check()[1]
+    held = npz.read(theirs / ARRAYS).arrays
+    save(theirs, held)
+    assert check()[1] == npz_lines
+    save(theirs, held | {"relu/y": held["relu/y"] + 1})
+    code, lines, _ = check()
+    said = "arrays.npz and arrays.safetensors differ in relu/y: take one of them away"
+    assert code == 1 and lines[0] == f"WRONG layers: {said}"
+    (theirs / ARRAYS).unlink()
+    assert check("--cases", "layers/relu", "--quiet")[1][0].startswith("WRONG layers/relu/y: ")
+
+
+def test_what_is_wrong_with_a_safetensors_file_is_said(check, theirs, monkeypatch):
+    whole = npz.read(theirs / ARRAYS).arrays
+    (theirs / ARRAYS).unlink()
+    save(theirs, whole)
+    content = (theirs / TENSORS).read_bytes()
+    for spoiled, said in (
+        (b"", "corrupt: its header claims 0 bytes and 0 follow"),
+        (content[:-1], "corrupt: tanh/x of "),
+        (content.replace(b'"F32"', b'"F16"', 1), "corrupt: affine.tiny/x of 12 bytes is said"),
+    ):
+        (theirs / TENSORS).write_bytes(spoiled)
+        code, (line, *_), _ = check()
+        assert code == 1 and line.startswith(f"WRONG layers: arrays.safetensors is {said}"), line
+    monkeypatch.setattr(container, "MOST", 10)
+    assert "is too large: at most 10 bytes are read" in check()[1][0]
+    (theirs / TENSORS).unlink()
+    (theirs / TENSORS).mkdir()
+    assert check()[1][0] == "WRONG layers: arrays.safetensors is not a file"
+    assert cli.main(["golden", "check", str(theirs), "--against", str(GOLDEN)]) == 2
+
+
+def test_an_archive_with_entries_for_folders_is_read(check, theirs, tmp_path):
+    """As `zip -r` makes it: members compressed, each folder a member."""
+    lines = check()[1]
+    with zipfile.ZipFile(theirs / ARRAYS) as archive:
+        archive.extractall(tmp_path / "out")
+    (theirs / ARRAYS).unlink()
+    shutil.make_archive(str(theirs / "arrays"), "zip", tmp_path / "out")
+    (theirs / "arrays.zip").rename(theirs / ARRAYS)
+    with zipfile.ZipFile(theirs / ARRAYS) as archive:
+        assert "relu/" in archive.namelist()
+    assert check()[1] == lines
+
+
+def test_a_single_number_may_have_an_axis_but_a_row_of_one_must():
+    for want, have, right in ((), (1,), True), ((1,), (), False), ((), (1, 1), False):
+        wanted = Array("output", np.full(want, 2, np.float32), ("element",) * len(want), Rule("x"))
+        assert verdict(np.full(have, 2, np.float32), wanted).right == right
+        assert not verdict(np.full(have, 3, np.float32), wanted).right
