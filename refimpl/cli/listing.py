@@ -46,7 +46,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "simulate": (
             "./run_mpi.sh simulate mlp -n 16 --ranks-per-node 4 --strategy zero3 --flops 1e12",
-            "./run_mpi.sh simulate mlp -n 4 --strategy mics --partition 2 --flops 1e12 --trace t.pftrace",
+            "./run_mpi.sh simulate mlp -n 4 --strategy zero2 --flops 1e12 --trace t.pftrace",
         ),
     },
     "trainer: models, runs and what comes of them": {
