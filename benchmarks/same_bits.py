@@ -79,7 +79,7 @@ MORE = """
 3 --strategy zero3 --optimizer adamw --lr 0.01
 1 --strategy serial --microsteps 4 --clip 0.5
 4 --strategy mics-bmuf --partition 2 --clip 0.5 --block-steps 5
-2 --strategy ddp --microsteps 2 --optimizer nesterov
+2 --strategy ddp --microsteps 2 --optimizer nesterov --lr 0.1
 2 --strategy ddp --microsteps 2 --sync every-microstep
 2 --strategy zero2 --microsteps 2 --sync every-microstep
 4 --strategy mics --partition 2 --zero-stage 1 --microsteps 2

@@ -30,7 +30,9 @@ def recipe():
         batch=128,
         lr=0.25,
         momentum=0.5,
+        clip=2.0,
         schedule="exponential",
+        warmup=0.1,
         decay=0.6,
         methods={"tau": 4.0, "block_steps": 75},
     )

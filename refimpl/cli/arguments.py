@@ -55,6 +55,11 @@ positive_number = number(
 )
 
 
+def clip(text: str) -> float:
+    """Return the largest norm of a gradient, or 0 for no clipping."""
+    return 0.0 if text == "0" else positive_number(text)
+
+
 def period(text: str) -> tuple[int | None, float | None]:
     """Return (steps, None) of ``500``, (None, seconds) of ``90s``, ``15m`` or ``2h``."""
     units = {"s": 1, "m": 60, "h": 3600}

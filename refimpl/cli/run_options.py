@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from refimpl.cli.arguments import filename, links, positive, positive_number, ranks, setting, whole
+from refimpl.cli.arguments import (
+    clip,
+    filename,
+    links,
+    positive,
+    positive_number,
+    ranks,
+    setting,
+    whole,
+)
 from refimpl.cli.base import Parser
 from refimpl.methods import strategies
 from refimpl.methods.options import Option
@@ -60,8 +69,10 @@ def add_options(command: Any, resumes: bool = False) -> None:
     what.add_argument("--lr", type=positive_number, metavar="X", help="learning rate")
     what.add_argument("--momentum", type=float, metavar="X")
     what.add_argument("--weight-decay", type=float, metavar="X")
-    what.add_argument("--clip", type=positive_number, metavar="X", help="global gradient norm")
+    what.add_argument("--clip", type=clip, metavar="X", help="global gradient norm; 0: none")
     what.add_argument("--schedule", metavar="NAME", help="how the learning rate falls")
+    what.add_argument("--warmup", type=float, metavar="E", help="epochs to the full rate")
+    what.add_argument("--decay", type=float, metavar="X", help="the schedule's factor")
     what.add_argument("--seed", type=whole, metavar="N", help="default: 0")
     what.add_argument("--dtype", metavar="TYPE", help="float32 (default) or float64")
 
@@ -118,6 +129,8 @@ RECIPE_OPTIONS = (
     "weight_decay",
     "clip",
     "schedule",
+    "warmup",
+    "decay",
 )
 
 

@@ -36,10 +36,11 @@ class Recipe:
     Types are checked when it is made, values by `Run.check`.
 
     ``batch`` counts frames per rank and micro-step.  ``lr`` multiplies the mean gradient over all
-    frames of a step.  ``methods`` are options of the methods of the axes, such as ``tau`` and
-    ``block_steps``, for strategies that have them.  Hyper-parameters of the optimizer
-    (``momentum``, ``weight_decay``) and of the schedule (``warmup``, ``decay``) left at None keep
-    the defaults of `refimpl.optim`.  ``settings`` are keywords of the task's settings class.
+    frames of a step, whose norm is at most ``clip`` (None and 0: any).  ``methods`` are options of
+    the methods of the axes, such as ``tau`` and ``block_steps``, for strategies that have them.
+    Hyper-parameters of the optimizer (``momentum``, ``weight_decay``) and of the schedule
+    (``warmup``, ``decay``) left at None keep the defaults of `refimpl.optim`.  ``settings`` are
+    keywords of the task's settings class.
     """
 
     task: str
@@ -127,7 +128,7 @@ class Run:
             itemsize=8 if self.dtype == "float64" else 4,
             exact=self.reduction == "exact",
             every_microstep=self.chosen().gradient.every_microstep,
-            clip=self.recipe.clip is not None,
+            clip=bool(self.recipe.clip),
         )
 
     def check(self, world: int) -> None:
@@ -178,9 +179,12 @@ class Run:
         ):
             if number is not None and not least <= number <= most:
                 raise UserError(f"{name} {brief(number)}: give {least} to {most:,}")
-        for name, size in (("--lr", recipe.lr), ("--clip", recipe.clip)):
-            if size is not None and not 0 < size <= LARGEST:
-                raise UserError(f"{name} {brief(size)}: must be a positive number")
+        if not 0 < recipe.lr <= LARGEST:
+            raise UserError(f"--lr {brief(recipe.lr)}: must be a positive number")
+        if recipe.clip is not None and not 0 <= recipe.clip <= LARGEST:
+            raise UserError(
+                f"--clip {brief(recipe.clip)}: must be a positive number, or 0 for none"
+            )
         for name in ("momentum", "weight_decay", "warmup", "decay"):
             size = getattr(recipe, name)
             if size is not None and not abs(size) <= LARGEST:
@@ -238,10 +242,19 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     """Return the recipe with the given fields changed; None leaves a field as it is.
 
-    Another optimizer or schedule does not inherit the hyper-parameters of the recipe's own.
+    Another optimizer or schedule does not inherit the hyper-parameters of the recipe's own, and
+    a learning rate means nothing to another optimizer: the one that is given goes with it.
+
+    Raises `UserError` for another optimizer without a rate.
     """
     given = _given(changes)
     assert set(given) <= {field.name for field in fields(Recipe)}, given
+    name = given.get("optimizer", recipe.optimizer)
+    if name != recipe.optimizer and "lr" not in given:
+        raise UserError(
+            f"--optimizer {name}: give its --lr, too; the model's recipe is for "
+            f"{recipe.optimizer}, whose rate of {recipe.lr:g} would mean something else"
+        )
     inherited = {"optimizer": ("momentum", "weight_decay"), "schedule": ("warmup", "decay")}
     for choice, hyper in inherited.items():
         if given.get(choice, getattr(recipe, choice)) != getattr(recipe, choice):

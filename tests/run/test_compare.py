@@ -9,10 +9,13 @@ from launch import launched, needs_mpiexec
 
 from refimpl import cli
 from refimpl.cli import compare as compare_command
+from refimpl.cli.run_options import given
+from refimpl.nn.flat import one_unit
 from refimpl.run.compare import fitted, rows, table_text
 from refimpl.run.config import Recipe, Run, override
 from refimpl.run.picture import require_matplotlib
 from refimpl.support.errors import UserError
+from refimpl.world.topology import Nodes
 
 
 def summary(fer, wer=None, sent=0, frames=100):
@@ -180,12 +183,28 @@ def test_figures_of_the_seeds_that_did_not_diverge():
     ]
 
 
+def test_a_recipes_clip_and_schedule_can_be_changed_and_taken_away():
+    recipe = Recipe(task="images", epochs=1, lr=0.1, clip=2.0, schedule="exponential", warmup=0.1)
+    words = ["train", "mlp", "--clip", "0", "--warmup", "0", "--decay", "0.5"]
+    changed = override(recipe, given(cli.parser("train").parse_args(words))["recipe"])
+    run = Run("mlp", changed)
+    run.check(2)
+    assert not run.step_options().clip
+    assert [run.schedule().rate(step, 1) for step in range(2)] == [0.1, 0.05]
+    layout = one_unit(1, 1)
+    assert not run.setting(Nodes.of(2), layout).clip
+    assert replace(run, recipe=recipe).setting(Nodes.of(2), layout).clip
+
+
 def test_another_optimizer_does_not_inherit_the_recipes_hyper_parameters():
     recipe = Recipe(task="images", epochs=1, lr=0.1, momentum=0.8, warmup=0.5)
     assert override(recipe, {"lr": 0.2, "momentum": None}).momentum == 0.8
-    changed = override(recipe, {"optimizer": "adam", "schedule": "step", "weight_decay": 0.1})
+    given = {"optimizer": "adam", "lr": 0.01, "schedule": "step", "weight_decay": 0.1}
+    changed = override(recipe, given)
     assert (changed.momentum, changed.weight_decay, changed.warmup) == (None, 0.1, None)
     assert override(recipe, {"optimizer": "momentum"}).momentum == 0.8
+    with pytest.raises(UserError, match=r"--optimizer adam: give its --lr, too; .* rate of 0\.1"):
+        override(recipe, {"optimizer": "adam"})
 
 
 @pytest.mark.parametrize(
