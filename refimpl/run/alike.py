@@ -34,7 +34,7 @@ def configuration(run: Run) -> dict[str, Any]:
     for inner in ("methods", "settings"):
         told |= {f"the recipe's {name}": value for name, value in recipe.pop(inner).items()}
     told["MODEL"] = plain.pop("model")
-    told |= {f"the recipe's {name}": recipe.pop(name) for name in ("task", "warmup", "decay")}
+    told["the recipe's task"] = recipe.pop("task")
     told |= {"--" + name.replace("_", "-"): value for name, value in (plain | recipe).items()}
     return told | {
         "the version of refimpl": refimpl.__version__,

@@ -34,10 +34,10 @@ TOLD = {
     "--reduction is 'float' .* 'exact'": {"reduction": "exact"},
     "--dtype is 'float32' .* 'float64'": {"dtype": "float64"},
     "--steps is 2 .* 3 on rank 2": {"steps": 3},
-    "--data is None .* '/tmp'": {"data": "/tmp"},
+    "--data is not given .* '/tmp'": {"data": "/tmp"},
     "--set hidden is '8' .* '9'": {"options": {"hidden": "9"}},
     "MODEL is 'mlp' .* 'other'": {"model": "other"},
-    "--ranks-per-node is None .* but 1 on rank 2": {"ranks_per_node": 1},
+    "--ranks-per-node is not given .* but 1 on rank 2": {"ranks_per_node": 1},
 }
 RECIPES = {
     "--lr is 0.1 on ranks 0, 1 but 0.2 on rank 2": {"lr": 0.2},
@@ -46,10 +46,10 @@ RECIPES = {
     "--microsteps is 1 .* 2": {"microsteps": 2},
     "--epochs is 1 .* 2": {"epochs": 2},
     "--optimizer is 'momentum' .* 'adam'": {"optimizer": "adam"},
-    "--momentum is None .* 0.5": {"momentum": 0.5},
-    "--clip is None .* 1.0": {"clip": 1.0},
+    "--momentum is not given .* 0.5": {"momentum": 0.5},
+    "--clip is not given .* 1.0": {"clip": 1.0},
     "--schedule is 'constant' .* 'newbob'": {"schedule": "newbob"},
-    "the recipe's decay is None .* 0.5": {"decay": 0.5},
+    "--decay is not given .* 0.5": {"decay": 0.5},
     "the recipe's task is 'images' .* 'acoustic'": {"task": "acoustic"},
     "the recipe's context is not there .* 3 on rank 2": {"settings": {"context": 3}},
 }
