@@ -1,7 +1,9 @@
 """Draw the pictures of README.md beside this file, or into another folder that is given."""
 
+import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 from refimpl import cli
@@ -10,19 +12,26 @@ HERE = Path(__file__).resolve().parent
 
 
 def commands():
-    """Return the words of every picture's command, by the picture's name."""
+    """Return the words of every picture's commands, by the picture's name."""
     text = (HERE / "README.md").read_text(encoding="utf-8")
     return {
-        name: command.split()
-        for name, command in re.findall(r"^\| \[(.*)\]\(\1\) \| `refimpl (.*)` \|$", text, re.M)
+        name: [words.split() for words in re.findall("`refimpl ([^`]*)`", row)]
+        for name, row in re.findall(r"^\| \[(.*)\]\(\1\) \| (.*) \|$", text, re.M)
     }
 
 
 def draw(folder):
-    """Draw all of them."""
-    for name, words in commands().items():
-        if cli.main([*words, "--svg", str(Path(folder) / name)]):
-            sys.exit(f"cannot draw {name}")
+    """Draw all of them.  What the commands before the last one write is for this one only."""
+    folder, here = Path(folder).resolve(), Path.cwd()
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)
+        try:
+            for name, (*before, last) in commands().items():
+                for words in (*before, [*last, "--svg", str(folder / name)]):
+                    if cli.main(words):
+                        sys.exit(f"cannot draw {name}")
+        finally:
+            os.chdir(here)
 
 
 if __name__ == "__main__":
