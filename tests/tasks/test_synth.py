@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -300,7 +301,7 @@ def test_who_has_no_home_has_a_cache_among_temporary_files(monkeypatch, tmp_path
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(features.Path, "home", nobody)
-    monkeypatch.setattr(features.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert features.default_cache() == tmp_path / f"refimpl-{os.getuid()}"
 
 
