@@ -66,6 +66,7 @@ wait
 # hold.  $OUT is a new folder.  `srun` says its own line after a code that is not 0.
 TRAIN = "./run_mpi.sh train mlp --steps 5 --out $OUT/run"
 LONG = "./run_mpi.sh train mlp --epochs 1000 --out $OUT/run"
+RANK = "^/[a-z/]*.venv[-a-z]*/bin/python.*train"  # its process, not the shell that is its parent
 TWO = "-N2 --ntasks-per-node=2"
 PAIRS = f"{TRAIN} --strategy mics --partition 2"
 DEALT = "SLURM_DISTRIBUTION=cyclic PRTE_MCA_rmaps_default_mapping_policy=node:oversubscribe"
@@ -100,8 +101,9 @@ CASES = {
     ),
     "a user's mistake": (f"salloc -Q {TWO} ./run_mpi.sh train nosuch", "no model 'nosuch'"),
     "a rank is killed": (
-        f"salloc -Q {TWO} sh -c '{LONG} & sleep 8; ssh host1 \"pkill -9 -u {USER} -o -f "
-        "^/[a-z/]*.venv[-a-z]*/bin/python\"; wait $!'",
+        f'salloc -Q {TWO} sh -c \'{LONG} & job=$!; until ssh host1 "pgrep -u {USER} -f {RANK}"; '
+        f'do sleep 1; done >/dev/null; sleep 5; ssh host1 "pkill -9 -u {USER} -o -f {RANK}"; '
+        "wait $job'",
         "",
     ),
     "dealt out": (f"{DEALT} salloc -Q {TWO} {PAIRS}", "partition groups are on more nodes"),
