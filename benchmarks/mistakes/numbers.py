@@ -32,7 +32,7 @@ def numbers() -> Iterator[Case]:
         "--lr": "0 -1 nan inf 1e400 1e-400 x ''", "--batch": "0 -1 1.5 nan 1e9 10000000000 ''",
         "--microsteps": "0 -1 10000000000000", "--epochs": "0 -1 1e3 10000000000000",
         "--steps": "0 -1 1e400 99999999999999999999", "--momentum": "nan inf -1 1.5 1e400",
-        "--weight-decay": "nan inf -1 1e400", "--clip": "0 -1 nan inf 1e-400",
+        "--weight-decay": "nan inf -1 1e400", "--clip": "-0.0 -1 nan inf 1e-400",
         "--seed": "-1 1.5 99999999999999999999999",
         "--ranks-per-node": "0 -1 99999999999999999999", "--log-every": "-1 1.5",
         "--dtype": "float16 int8 ''", "--reduction": "sum ''", "--collectives": "star ''",

@@ -57,7 +57,7 @@ positive_number = number(
 
 def clip(text: str) -> float:
     """Return the largest norm of a gradient, or 0 for no clipping."""
-    return 0.0 if text == "0" else positive_number(text)
+    return 0.0 if text in ("0", "0.0") else positive_number(text)
 
 
 def period(text: str) -> tuple[int | None, float | None]:
