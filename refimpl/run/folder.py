@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -109,16 +110,21 @@ class RunFolder:
         return folder
 
     @classmethod
-    def begun(cls, path: Path) -> RunFolder:
-        """Open the folder of a run that was begun and is over, finished or not."""
+    def begun(cls, path: Path, patience: float = 5.0) -> RunFolder:
+        """Open the folder of a run that was begun and is over, or will be in so many seconds."""
         require(
             (path / CONFIG).is_file(),
             f"run {path} was never begun (no {CONFIG}): start it with --out",
         )
-        folder = cls(path)
-        told = folder.told()
-        where = None if told.get("process") == os.getpid() else folder._runs_here(told)
-        require(where is None, f"run {path} {where}: wait for it, or end it")
+        folder, until = cls(path), time.monotonic() + patience
+        while folder.told().get("process") != os.getpid() and folder._runs_here(folder.told()):
+            # A launcher may be gone before the last of its ranks.
+            process = folder.told().get("process")
+            require(
+                time.monotonic() < until,
+                f"run {path} still runs (process {process}): wait for it, or end it",
+            )
+            time.sleep(0.05)
         return folder
 
     def go_on(self, config: dict[str, Any], epochs: int, step: int) -> None:

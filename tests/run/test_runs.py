@@ -120,6 +120,20 @@ def test_a_folder_tells_whether_its_run_runs_has_failed_or_is_finished(tmp_path)
     assert state_of(path) == {"state": "finished"} and runs.RunFolder.finished(path)
 
 
+def test_who_goes_on_waits_a_moment_for_a_rank_that_its_launcher_has_left(tmp_path):
+    runs.RunFolder.create(tmp_path / "run", {}, "")
+    waits = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE) as other:
+        told = state_of(tmp_path / "run") | {"process": other.pid}
+        (tmp_path / "run" / runs.STATE).write_text(json.dumps(told))
+        with pytest.raises(UserError, match=rf"run still runs \(process {other.pid}\): wait"):
+            runs.RunFolder.begun(tmp_path / "run", patience=0.1)
+        reaper = threading.Thread(target=lambda: (other.stdin.write(b"\n"), other.communicate()))
+        reaper.start()
+        assert runs.RunFolder.begun(tmp_path / "run", patience=60).path == tmp_path / "run"
+        reaper.join()
+
+
 def test_a_run_that_was_killed_or_runs_elsewhere_is_told_so(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
