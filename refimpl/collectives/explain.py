@@ -25,7 +25,7 @@ from refimpl.collectives.explain_steps import (
 from refimpl.collectives.families import EXPLICIT
 from refimpl.collectives.moves import Moves, Stage, heard
 from refimpl.collectives.order import formula
-from refimpl.collectives.text import held, orders, ranks, section, table, wrapped
+from refimpl.collectives.text import held, orders, ranks, run, section, table, wrapped
 from refimpl.support.errors import UserError, listed, require
 
 MOST = 16  # ranks; wider tables cannot be read
@@ -83,20 +83,13 @@ def ring_allreduce(p: int) -> str:
 # ------------------------------------------------------------------------------- halving, doubling
 
 
-def _run(first: int, last: int) -> str:
-    """Return the chunks [first, last) as text: ``0``, ``0,1`` or ``0-3``."""
-    if last - first <= 2:
-        return ",".join(map(str, range(first, last)))
-    return f"{first}-{last - 1}"
-
-
 def _arrows(stage: Stage, rank: int) -> str:
     """Return the chunks that a rank sends in a step, and to whom: ``0-2->r3,r4``."""
     mine = [move for move in stage.moves if move.source == rank]
     if not mine:
         return "-"
     chunks, to = ({getattr(move, name): None for move in mine} for name in ("from_slot", "dest"))
-    return f"{_run(min(chunks), max(chunks) + 1)}->" + ",".join(f"r{dest}" for dest in to)
+    return f"{run(range(min(chunks), max(chunks) + 1))}->" + ",".join(f"r{dest}" for dest in to)
 
 
 def halving_table(moves: Moves) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from refimpl.collectives.chunks import Call
 from refimpl.collectives.cost import Step
 from refimpl.collectives.order import formula
 from refimpl.collectives.scatter_allgather import end
-from refimpl.collectives.text import held, ranks, section, table
+from refimpl.collectives.text import held, ranks, run, section, table
 
 
 def pairs(steps: Iterable[Step]) -> str:
@@ -26,22 +26,6 @@ def pairs(steps: Iterable[Step]) -> str:
         ]
         lines.append(f"{number:>4}  " + "  ".join(cells))
     return "\n".join(["step", *lines])
-
-
-def run(chunks: Sequence[int]) -> str:
-    """Return chunks as text, runs of more than two shortened.
-
-    >>> run([0]), run([3, 0]), run([4, 5, 6, 7, 0, 1])
-    ('0', '3,0', '4-7,0,1')
-    """
-    parts: list[list[int]] = []
-    for chunk in chunks:
-        if parts and parts[-1][-1] + 1 == chunk:
-            parts[-1].append(chunk)
-        else:
-            parts.append([chunk])
-    short = (f"{p[0]}-{p[-1]}" if len(p) > 2 else ",".join(map(str, p)) for p in parts)
-    return ",".join(short)
 
 
 def doubling_allreduce(p: int) -> str:

@@ -42,6 +42,22 @@ def held(have: set[int], p: int) -> str:
     return " ".join((str(c) if c in have else ".").rjust(width) for c in range(p))
 
 
+def run(chunks: Sequence[int]) -> str:
+    """Return chunks as text, runs of more than two shortened.
+
+    >>> run([0]), run([3, 0]), run([4, 5, 6, 7, 0, 1])
+    ('0', '3,0', '4-7,0,1')
+    """
+    parts: list[list[int]] = []
+    for chunk in chunks:
+        if parts and parts[-1][-1] + 1 == chunk:
+            parts[-1].append(chunk)
+        else:
+            parts.append([chunk])
+    short = (f"{p[0]}-{p[-1]}" if len(p) > 2 else ",".join(map(str, p)) for p in parts)
+    return ",".join(short)
+
+
 def orders(order: Callable[[int], Order], p: int) -> str:
     rows = [wrapped(f"  chunk {chunk}: {formula(order(chunk))}") for chunk in range(p)]
     return "order of summation\n" + "\n".join(rows)
