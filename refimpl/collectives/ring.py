@@ -82,11 +82,16 @@ def allgather(comm: Communicator, x: Array, offsets: Offsets | None = None) -> N
     Cost per rank: p - 1 messages, n - n_c elements, where n_c is the length of its right
     neighbour's chunk (what the neighbour has is the only chunk it is not sent).
     """
+    go_round(comm, x, chunks.slices(x, comm.size, offsets), comm.rank)
+
+
+def go_round(comm: Communicator, x: Array, chunk: list[slice], v: int) -> None:
+    """Fill every chunk of x with its owner's, who is the ring's node of that number; this is v."""
     p, r = comm.size, comm.rank
     right, left = (r + 1) % p, (r - 1) % p
-    chunk = chunks.slices(x, p, offsets)
     for step in range(p - 1):
-        outgoing, incoming = x[chunk[gathered(p, r, step)]], x[chunk[gathered(p, left, step)]]
+        outgoing = x[chunk[gathered(p, v, step)]]
+        incoming = x[chunk[gathered(p, (v - 1) % p, step)]]
         comm.Sendrecv(outgoing, right, recvbuf=incoming, source=left)
 
 

@@ -41,15 +41,11 @@ def broadcast(comm: Communicator, x: Array, root: int = 0) -> None:
     """
     p, v = comm.size, (comm.rank - root) % comm.size
     chunk = chunks.slices(x, p)
-    right, left = (comm.rank + 1) % p, (comm.rank - 1) % p
     if v > 0:
         comm.Recv(_subtree(x, chunk, v), source=(tree.parent(v) + root) % p)
     for child in reversed(tree.children(p, v)):
         comm.Send(_subtree(x, chunk, child), dest=(child + root) % p)
-    for step in range(p - 1):  # `ring.allgather`, where the owner of a chunk is a node
-        outgoing = x[chunk[ring.gathered(p, v, step)]]
-        incoming = x[chunk[ring.gathered(p, (v - 1) % p, step)]]
-        comm.Sendrecv(outgoing, right, recvbuf=incoming, source=left)
+    ring.go_round(comm, x, chunk, v)
 
 
 def _subtree(x: Array, chunk: list[slice], v: int) -> Array:
