@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refimpl import collectives
 from refimpl.collectives import Collectives
 from refimpl.methods import traffic
 from refimpl.methods.calls import Setting
@@ -167,7 +166,7 @@ def simulate(
         lambda: network_of(run, model),
         grid,
         methods,
-        collectives.get(run.collectives),
+        run.family(),
         run.optimizer,
         run.step_options(),
         run.recipe.lr,

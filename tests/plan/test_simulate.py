@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,17 @@ def test_a_step_takes_exactly_what_is_planned(strategy, more, k):
     found = simulate(run_of(strategy, **more), MODEL, cluster(k=k), scale=8)
     assert found.planned is not None
     assert found.seconds == found.planned.step
+
+
+def test_auto_chooses_by_the_links_of_the_run():
+    """Where a message costs nothing, the fewest bytes win over the fewest messages."""
+    free = Links(Link(0.0, 1.0), Link(0.0, 1.0)).plain()
+    run = run_of("ddp", collectives="auto")
+    sent = [
+        simulate(one, MODEL, cluster(k=8)).sent["intra"].bytes
+        for one in (run, replace(run, links=free))
+    ]
+    assert sent[1] < sent[0]
 
 
 def test_a_rank_that_computes_less_long_than_messages_take_is_not_held_up_by_all_others():
