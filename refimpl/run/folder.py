@@ -117,12 +117,10 @@ class RunFolder:
             f"run {path} was never begun (no {CONFIG}): start it with --out",
         )
         folder, until = cls(path), time.monotonic() + patience
-        while folder.told().get("process") != os.getpid() and folder._runs_here(folder.told()):
-            # A launcher may be gone before the last of its ranks.
-            process = folder.told().get("process")
-            require(
+        while (told := folder.told()).get("process") != os.getpid() and folder._runs_here(told):
+            require(  # a launcher may be gone before the last of its ranks
                 time.monotonic() < until,
-                f"run {path} still runs (process {process}): wait for it, or end it",
+                f"run {path} still runs (process {told['process']}): wait for it, or end it",
             )
             time.sleep(0.05)
         return folder
