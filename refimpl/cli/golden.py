@@ -131,7 +131,7 @@ def run_list(args: Any) -> int:
     """Print the cases, in the order of the ladder."""
     from refimpl.golden import bundle, cases, select
 
-    for one in select.chosen(cases.ladder(args.cases), args.cases):
+    for one in select.chosen(cases.ladder(), args.cases):
         say(f"rung {bundle.RUNGS.index(one.rung) + 1}, {one.rung}: {one.name}: {one.text}")
         for case in one.cases:
             say(f"    {one.name}/{case.name}: {case.operation}: {case.text}")
