@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from witness import GOLDEN, differing
 
+from refimpl.collectives.families import EXPLICIT
 from refimpl.golden import (
     Reference,
     Report,
@@ -24,7 +25,16 @@ from refimpl.golden import (
     schema,
 )
 from refimpl.golden.bundle import Array, Rule
-from refimpl.golden.cases import ask, compression, layers, network, optimizers, truth
+from refimpl.golden.cases import (
+    ask,
+    collectives,
+    compression,
+    layers,
+    network,
+    optimizers,
+    places,
+    truth,
+)
 from refimpl.golden.compare import verdict
 from refimpl.support.errors import UserError
 
@@ -193,6 +203,13 @@ def test_names_are_unique_and_every_case_requires_something():
     for one in LADDER:
         for case in one.cases:
             assert any(a.role == "output" for a in case.arrays.values()), case.name
+
+
+def test_a_new_row_or_family_changes_no_other_bundle():
+    """A bundle's place depends on its name alone, and every committed one has its own."""
+    assert {one.name: one.place for one in LADDER} == places.PLACES
+    assert len({one.order for one in LADDER}) == len(LADDER)
+    assert set(collectives.FAMILIES) == {family.name for family in EXPLICIT}
 
 
 def test_every_operation_has_a_case_and_says_what_it_is():

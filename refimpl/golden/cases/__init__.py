@@ -2,6 +2,7 @@
 
 file             rung                                             what its cases ask
 ask.py           (how a case is put together)
+places.py        (where each bundle stands)
 truth.py         (values with many digits, the same everywhere)
 collectives.py   1 collectives                                    what every rank sends and gets
 compression.py   2 compression                                    GTC's and one-bit's bytes
@@ -21,10 +22,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain, count
+from itertools import chain
 from types import ModuleType
 
-from refimpl.golden.bundle import RUNGS, Bundle
+from refimpl.golden.bundle import Bundle
 from refimpl.golden.cases import (
     acoustic,
     bmuf,
@@ -38,6 +39,7 @@ from refimpl.golden.cases import (
     training,
 )
 from refimpl.golden.cases.ask import Operation
+from refimpl.golden.cases.places import place
 from refimpl.golden.select import Globs, split
 
 MODULES: tuple[ModuleType, ...] = (
@@ -107,25 +109,5 @@ def ladder(globs: Globs = "*") -> Iterator[Bundle]:
         if any(name.startswith(head) for head in heads for name in TRAINED.get(module, (head,)))
         for one in module.bundles()
     ]
-    for rung in RUNGS:
-        bundles = (one for one in made if one.rung == rung)
-        for place, one in zip(places(rung), bundles, strict=False):
-            yield replace(one, place=place)
-
-
-# Where each rung began when all bundles were numbered through, and where the last one ended.
-FIRST = (1, 5, 7, 8, 9, 10, 11, 25, 39)
-
-
-def places(rung: str) -> Iterator[int]:
-    """Return the places of a rung's bundles, in order, without end.
-
-    Bundles that came later are counted by the hundreds of their rung: a new one that is the last
-    of its rung leaves all others as they are, to the byte.
-
-    >>> from itertools import islice
-    >>> list(islice(places("compression"), 4))
-    [5, 6, 200, 201]
-    """
-    number = RUNGS.index(rung)
-    return chain(range(FIRST[number], FIRST[number + 1]), count(100 * (number + 1)))
+    made = [replace(one, place=place(one.name)) for one in made]
+    yield from sorted(made, key=lambda one: one.order)
