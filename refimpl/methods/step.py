@@ -30,8 +30,7 @@ from refimpl.state import tree
 from refimpl.state.tree import Leaf, Tree
 from refimpl.world.groups import Groups
 
-Batches = Callable[[int], tuple[np.ndarray, np.ndarray]]
-"""Micro-step -> inputs (batch, inputs) and labels (batch,)."""
+Batches = Callable[[int], tuple[np.ndarray, np.ndarray]]  # micro-step -> inputs, labels
 
 # Loss sums are added as integers of this resolution, so that they do not depend on the cluster.
 LOSS_UNIT = 2.0**-32
@@ -60,8 +59,8 @@ class Loss(NamedTuple):
 class StepOptions:
     """What `Replica` needs to know beside the grid and the methods.
 
-    ``batch``: frames of a micro-batch.  ``exact``: add in fixed point.  ``clip``: the largest
-    norm of the mean gradient.
+    ``batch``: the most frames of a micro-batch.  ``exact``: add in fixed point.  ``clip``: the
+    largest norm of the mean gradient.
     """
 
     batch: int
@@ -137,15 +136,16 @@ class Replica:
 
     # ------------------------------------------------------------------------------ one step
 
-    def step(self, batches: Batches, lr: float) -> Loss:
+    def step(self, batches: Batches, lr: float, frames: int | None = None) -> Loss:
         """Take one step; afterwards all ranks of this block hold the same new parameters.
 
             gradient = sum over the block's frames of the step
             w        = optimizer(w, gradient / frames * min(1, clip / norm), lr)
 
-        ``batches(m)`` returns the inputs (batch, inputs) and labels (batch,) of micro-step m.
-        After the last step of a block all blocks' ranks hold the same.  Returns the sum of this
-        rank's losses.  Collective.
+        ``batches(m)`` returns inputs (rows, inputs) and labels (rows,) of micro-step m, ``batch``
+        rows each; or fewer, none even, if ``frames`` says how many this block's micro-batches
+        have together: one division, no mean of means.  After the last step of a block all
+        blocks' ranks hold the same.  Returns the sum of this rank's losses.  Collective.
         """
         self.faults.step = self.steps + 1
         with self.events.during("phase", "step"):
@@ -154,7 +154,9 @@ class Replica:
             for microstep in range(self.options.microsteps):
                 first = microstep == 0
                 # Hop 1, in every micro-step: units' gradients are summed in the partition group.
-                loss += self._forward_backward(*batches(microstep), first or at_once)
+                x, labels = batches(microstep)
+                assert frames or len(labels) == self.options.batch, "say how many frames count"
+                loss += self._forward_backward(x, labels, first or at_once)
                 if at_once:  # what two hops improve on: hop 2 in every micro-step, too
                     partition.finish()
                     self._check(partition.gradient)
@@ -166,7 +168,7 @@ class Replica:
             with self.events.during("phase", "combine", partition.gradient):
                 gradient = self.gradient.combine(partition.gradient)
             self.events.tell("combined", gradient)
-            self._update(gradient, lr)
+            self._update(gradient, lr, frames)
         self.steps += 1
         if self.block is not None:
             left = self.block.steps - (self.steps - self.block_start)
@@ -208,14 +210,13 @@ class Replica:
 
     @property
     def frames(self) -> int:
-        """Frames behind one combined gradient: batch x micro-steps x ranks of the block."""
+        """Frames behind a combined gradient of whole micro-batches, those of the block's ranks."""
         return self.context.frames * self.groups.grid.gradient
 
-    def _update(self, gradient: np.ndarray, lr: float) -> None:
-        """Move the parameters by the block's gradient sum (shard,)."""
-        scale = 1.0 / self.frames
-        if self._norm is not None:
-            assert self.options.clip is not None
+    def _update(self, gradient: np.ndarray, lr: float, frames: int | None = None) -> None:
+        """Move the parameters by the block's gradient sum (shard,), over so many frames."""
+        scale = 1.0 / (frames or self.frames)
+        if self._norm is not None and self.options.clip is not None:
             norm = self._norm(self.groups.partition, gradient) * scale
             if not np.isfinite(norm):
                 self.faults.tell("the norm of the gradient is not finite", late=True)

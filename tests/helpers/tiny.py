@@ -125,6 +125,7 @@ def trained(
     after=lambda replica: None,
     first=0,
     end=True,
+    counts=None,
     **options,
 ):
     """Train on all ranks of comm, end the last block; options as `StepOptions`.
@@ -132,7 +133,8 @@ def trained(
     ``gradient`` and ``block`` are methods; without one, the exact gradient and no block axis.
     ``methods`` and ``grid`` stand for all of these, and for the lengths and the stage.
     ``before(replica)`` is called at the start, ``after(replica)`` after every step, of which
-    ``first`` is the first; without ``end`` the last block stays open.
+    ``first`` is the first; without ``end`` the last block stays open.  ``counts``: the rows of
+    each of a step's micro-batches, where they are not all `BATCH`.
     """
     grid = grid or Grid.cut(comm.size, partition, gtc_group)
     microsteps, rest = divmod(micro_batches, comm.size)
@@ -153,11 +155,17 @@ def trained(
         StepOptions(**given | options),
     )
     before(replica)
+    own = grid.place(comm.rank).block
+    share = micro_batches // grid.blocks
+    frames = None if counts is None else sum(counts[own * share : (own + 1) * share])
     for step in range(first, steps):
-        replica.step(
-            lambda m, step=step: micro_batch(step, grid.micro_batch(comm.rank, m, microsteps)),
-            lr=0.05,
-        )
+
+        def batches(m, step=step):
+            number = grid.micro_batch(comm.rank, m, microsteps)
+            x, y = micro_batch(step, number)
+            return (x, y) if counts is None else (x[: counts[number]], y[: counts[number]])
+
+        replica.step(batches, 0.05, frames)
         after(replica)
     if end:
         replica.end_block(lr=0.05)

@@ -172,7 +172,7 @@ def test_a_norm_over_the_world_is_noticed(dies):
     DeepSpeed's MiCS_Optimizer points its process group at the shard group; so the norm is right.
     """
 
-    def update(self, gradient, lr):
+    def update(self, gradient, lr, frames):
         scale = 1.0 / self.frames
         norm = self._norm(self.groups.world, gradient) * scale
         scale *= clip.coefficient(norm, self.options.clip)
