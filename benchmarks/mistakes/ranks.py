@@ -189,6 +189,7 @@ def lines() -> Iterator[Case]:
         ("evaluate imagerun --data nowhere", "nowhere"), ("decode nowhere x.wav", "nowhere"),
         ("decode speechrun x.wav y.wav", "x.wav"), ("report nowhere", "nowhere|matplotlib"),
         ("golden check nowhere", "nowhere"), ("golden list --cases none.at.all", "none.at.all"),
+        ("golden describe none", "none"),
         ("topology -n 0", "-n"), ("explain star", "star"), ("plan --preset none", "none"),
         ("bench --repeats 0", "--repeats"), ("data synth images", "images"),
         ("nothing", "nothing"), ("", "COMMAND"),

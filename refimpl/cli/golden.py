@@ -1,4 +1,4 @@
-"""``refimpl golden write | list | check``: golden values for other implementations, without MPI.
+"""``refimpl golden VERB``: golden values for other implementations, without MPI.
 
 Started on many ranks, the first one does all the work: the values need no MPI, and so they are the
 same on any number of ranks and with any MPI.
@@ -24,7 +24,7 @@ ulps = between(1, 1_000_000)  # as in a manifest
 def add(commands: Any) -> None:
     """Declare the command."""
     command = commands.add_parser("golden", help="write or check golden values (needs no MPI)")
-    verbs = command.add_subparsers(metavar="write|list|check", required=True)
+    verbs = command.add_subparsers(metavar="write|list|describe|check", required=True)
 
     write = verbs.add_parser("write", help="write the ladder of cases into a folder")
     write.add_argument("folder", type=Path, metavar="DIR", help="one sub-folder for each bundle")
@@ -38,6 +38,10 @@ def add(commands: Any) -> None:
 
     listing = verbs.add_parser("list", help="print the names of all cases and what they show")
     listing.set_defaults(run=run, work=run_list)
+
+    describe = verbs.add_parser("describe", help="print what an operation is given and does")
+    describe.add_argument("operation", metavar="OPERATION", help="for example gtc_adapt")
+    describe.set_defaults(run=run, work=run_describe)
 
     check = verbs.add_parser("check", help="compare somebody's arrays with the ladder")
     check.add_argument("folder", type=Path, metavar="THEIRS", help="holds BUNDLE/arrays.npz")
@@ -135,6 +139,14 @@ def run_list(args: Any) -> int:
         say(f"rung {bundle.RUNGS.index(one.rung) + 1}, {one.rung}: {one.name}: {one.text}")
         for case in one.cases:
             say(f"    {one.name}/{case.name}: {case.operation}: {case.text}")
+    return 0
+
+
+def run_describe(args: Any) -> int:
+    """Print what is declared of an operation."""
+    from refimpl.golden import operations
+
+    say(operations.describe(args.operation))
     return 0
 
 

@@ -13,6 +13,8 @@ from refimpl.collectives import halving_doubling, pictures, ring, tree
 from refimpl.collectives.explain_hierarchical import (
     hierarchical_allgather,
     hierarchical_allreduce,
+    hierarchical_broadcast,
+    hierarchical_reduce,
     hierarchical_reduce_scatter,
 )
 from refimpl.collectives.explain_steps import (
@@ -130,25 +132,16 @@ def halving_allreduce(p: int) -> str:
 # ------------------------------------------------------------------------------------------- tree
 
 
-def tree_table(p: int, operation: str) -> str:
-    """Return who sends to whom in each step of the broadcast from, or the reduce to, rank 0."""
-    lines = []
-    for number, stage in enumerate(heard("tree", operation, p).sending):
-        pairs = sorted({(move.source, move.dest) for move in stage.moves})
-        lines.append(f"{number:>4}  " + "  ".join(f"{s}->{d}" for s, d in pairs))
-    return "\n".join(["step", *lines])
-
-
 def tree_broadcast(p: int) -> str:
     """Return the broadcast from rank 0."""
-    return section(f"tree broadcast from rank 0, p = {p}", tree_table(p, "broadcast"))
+    return section(f"tree broadcast from rank 0, p = {p}", heard("tree", "broadcast", p).arrows())
 
 
 def tree_reduce(p: int) -> str:
     """Return the reduce to rank 0."""
     return section(
         f"tree reduce to rank 0, p = {p}",
-        tree_table(p, "reduce"),
+        heard("tree", "reduce", p).arrows(),
         wrapped(f"order of summation: {formula(tree.order(p))}"),
     )
 
@@ -185,6 +178,8 @@ _ON_NODES: dict[str, Callable[[int, int], str]] = {
     "hierarchical-allgather": hierarchical_allgather,
     "hierarchical-reduce-scatter": hierarchical_reduce_scatter,
     "hierarchical-allreduce": hierarchical_allreduce,
+    "hierarchical-broadcast": hierarchical_broadcast,
+    "hierarchical-reduce": hierarchical_reduce,
 }
 NAMES = (*_FLAT, *_ON_NODES)
 

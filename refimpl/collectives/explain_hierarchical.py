@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from refimpl.collectives import hierarchical
-from refimpl.collectives.hierarchical_steps import order
+from refimpl.collectives.hierarchical_steps import order, reduce_order
 from refimpl.collectives.moves import heard
 from refimpl.collectives.order import formula
 from refimpl.collectives.text import held, orders, plural, ranks, section, table, wrapped
@@ -104,3 +104,27 @@ def hierarchical_allreduce(p: int, k: int) -> str:
         table("", rows, ranks(p)),
         f"order of summation\n{lines}",
     )
+
+
+def hierarchical_broadcast(p: int, k: int) -> str:
+    """Return the two-level broadcast from rank 0."""
+    return section(
+        _rooted("broadcast from", p, k),
+        "a tree across the nodes, of their first ranks; then one inside each node",
+        heard("hierarchical", "broadcast", p, k).arrows(),
+    )
+
+
+def hierarchical_reduce(p: int, k: int) -> str:
+    """Return the two-level reduce to rank 0, and the order of summation."""
+    return section(
+        _rooted("reduce to", p, k),
+        "a tree inside each node, to its first rank; then one across the nodes",
+        heard("hierarchical", "reduce", p, k).arrows(),
+        wrapped(f"order of summation: {formula(reduce_order(_nodes(p, k)))}"),
+    )
+
+
+def _rooted(what: str, p: int, k: int) -> str:
+    nodes = plural(len(hierarchical.grid(_nodes(p, k))), "node")
+    return f"hierarchical {what} rank 0, p = {p} ranks on {nodes} of k = {k}"

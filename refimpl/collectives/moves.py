@@ -91,6 +91,14 @@ class Moves:
         """The stages in which messages are sent: the steps of the collective."""
         return [stage for stage in self.stages if not stage.local]
 
+    def arrows(self) -> str:
+        """Return who sends to whom in each step, a line for each."""
+        lines = ["step"]
+        for number, stage in enumerate(self.sending):
+            pairs = sorted({(move.source, move.dest) for move in stage.moves})
+            lines.append(f"{number:>4}  " + "  ".join(f"{s}->{d}" for s, d in pairs))
+        return "\n".join(lines)
+
 
 class _Heard(Listener):
     """The messages that a rank sends and the places for those that it receives, by peer."""

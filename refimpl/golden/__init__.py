@@ -2,6 +2,7 @@
 
 file          what it holds
 npz.py        arrays in a .npz file, the same bytes everywhere
+operations/   what every operation is, as data (operations.json)
 schema.py     the manifest's JSON Schema (schema.json), and a check against it
 bundle.py     a bundle: a manifest and arrays, in a folder
 container.py  arrays in a .npz or a .safetensors file, as somebody has written it

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.golden import container, npz, schema
+from refimpl.golden import container, npz, operations, schema
 from refimpl.golden.bundle import FORMAT, MANIFEST, Array, Bundle, Case, Rule, digest
 from refimpl.support.errors import UserError
 from refimpl.support.files import check_is_file, read_json
@@ -91,6 +91,10 @@ def manifest(folder: Path) -> dict[str, Any]:
         )
     for mistake in schema.mistakes(told):
         raise UserError(f"golden bundle {folder}: {MANIFEST}: {mistake}: write the bundle again")
+    for case in told["cases"]:
+        for mistake in operations.mistakes(case):
+            where = f"{MANIFEST}: case {case['name']}"
+            raise UserError(f"golden bundle {folder}: {where}: {mistake}: write the bundle again")
     if told["bundle"] != folder.name:
         raise UserError(
             f"golden bundle {folder} says that it is {told['bundle']}: give its folder that name"

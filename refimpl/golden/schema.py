@@ -24,11 +24,12 @@ _TYPES: dict[str, Any] = {
     "integer": int,
     "boolean": bool,
     "number": (int, float),
+    "null": type(None),
 }
 KNOWN = {
     *("type", "const", "enum", "pattern", "minimum", "maximum", "required", "properties"),
     *("additionalProperties", "items", "minItems", "$ref", "$defs", "if", "then"),
-    *("$schema", "$id", "title", "description"),
+    *("$schema", "$id", "title", "description", "default"),
 }
 
 
@@ -46,6 +47,15 @@ def mistakes(document: Any) -> Iterator[str]:
     whole = schema()
     found = list(_mistakes(document, whole, whole, ""))
     yield from found or _contradictions(document, whole)
+
+
+def broken(value: Any, rule: dict[str, Any], at: str) -> Iterator[str]:
+    """Yield in what a value is not what a schema of these keywords says.
+
+    >>> list(broken({"tau": "8"}, {"properties": {"tau": {"type": "number"}}}, "settings"))
+    ["at settings.tau: '8' is no number"]
+    """
+    yield from _mistakes(value, rule, rule, at)
 
 
 def _contradictions(told: dict[str, Any], whole: dict[str, Any]) -> Iterator[str]:
@@ -71,9 +81,10 @@ def _mistakes(value: Any, rule: dict[str, Any], whole: dict[str, Any], at: str) 
     if "$ref" in rule:
         name = rule["$ref"].removeprefix("#/$defs/")
         yield from _mistakes(value, whole["$defs"][name], whole, at)
-    kind = rule.get("type")
-    if kind is not None and not _is(value, kind):
-        yield f"at {where}: {value!r:.60} is no {kind}"
+    kinds = rule.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if kinds and not any(_is(value, one) for one in kinds):
+        yield f"at {where}: {value!r:.60} is no {' or '.join(kinds)}"
         return
     if "const" in rule and not _same(value, rule["const"]):
         yield f"at {where}: {value!r:.60} must be {rule['const']!r}"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refimpl.golden import npz, operations
 from refimpl.golden.bundle import Array, Case, Rule
 
 Arrays = dict[str, np.ndarray]
@@ -40,7 +41,8 @@ def case(
 
     ``inputs`` maps a name to values and axes; axes are words in one text.  ``answers`` says of
     each name what it is: all that may come out, in order, or a function of what does.  A detail
-    that the operation does not return does not exist in this case.
+    that the operation does not return does not exist in this case.  The case is as its operation
+    is declared in `refimpl.golden.operations`.
     """
     made = Case(name, operation.__name__, text, settings)
     for key, (value, axes) in inputs.items():
@@ -57,4 +59,15 @@ def case(
         assert value.ndim == len(answer.axes.split()), (name, key, value.shape)
         assert value.dtype.kind in "iu" or np.isfinite(value).all(), (name, key)
         made.arrays[key] = Array(answer.role, value, tuple(answer.axes.split()), answer.rule)
+    undeclared = list(operations.mistakes(_told(made)))
+    assert not undeclared, f"{name}: not as in refimpl/golden/operations: {undeclared}"
     return made
+
+
+def _told(made: Case) -> dict[str, Any]:
+    """Return of a case what its operation declares, as a manifest has it."""
+    arrays = [
+        {"name": n, "role": a.role, "axes": a.axes, "dtype": npz.little(a.value).dtype.str}
+        for n, a in made.arrays.items()
+    ]
+    return {"operation": made.operation, "settings": made.settings, "arrays": arrays}

@@ -1,0 +1,177 @@
+"""What GTC, one bit per value and chunked top-k send, and what stays behind."""
+
+from __future__ import annotations
+
+from refimpl.golden.operations.declared import Operation, Setting, detail, given, out
+from refimpl.methods.gradient.gtc.header import FORMATS
+from refimpl.methods.gradient.gtc.wire import CHOICES
+
+TAU = Setting("tau", "number", "the threshold, in units of the gradient's sum; a float32 number")
+N = Setting("n", "integer", "values that a message is about")
+RANKS = Setting("ranks", "integer", "ranks of the group")
+
+ENCODE = """
+r = residual before the step + gradient                          float32
+r >  tau:  entry +tau, r = r - tau           strictly: a residual of exactly tau stays
+r < -tau:  entry -tau, r = r + tau
+word = index << 1 | (1 for +tau, 0 for -tau); words rise with their index
+"""
+MESSAGE = """
+numbers little-endian; in a byte the most significant bit first; what fills up a byte is 0
+bytes 0-3    "GTC1"
+      4      format: 0 index, 1 two-bit, 2 rice
+      5      c of rice; 0 in the other formats
+      6-7    0
+      8-11   n                                  uint32
+      12-15  m, the number of entries           uint32
+      16-23  tau                                float64
+body:
+  index      m words, uint32
+  two-bit    n codes of 2 bits: 00 nothing, 11 +tau, 10 -tau
+  rice       c = floor(log2(floor(n / m))), 0 for m = 0; the gap of an entry is its index less
+             the index before it less 1 (the first: its index); three planes, each filled up to
+             a byte: m signs (1 for +tau); m remainders, gap mod 2^c, of c bits; m quotients,
+             gap >> c, each as so many zeros and a one
+"""
+CHOSEN = """
+a total of zero is +0.0
+format auto: the smaller of index and two-bit; at equal size index; smallest: of all three
+"""
+ONEBIT = """
+a = mean of |x|, its sum in float64, rounded to float32; 0 for no values
+message: a as float64 (8 bytes, little-endian), then a bit for each value, 1 where x >= 0,
+most significant bit first, filled up with 0;  Q(x) = +a where the bit is 1, else -a
+"""
+
+OPERATIONS = (
+    Operation(
+        "gtc_encode",
+        "Residuals after each step, and what was sent of them.",
+        "for each step:\n" + ENCODE,
+        (
+            given("gradient", "<f4", "step element", "summed over the worker's frames"),
+            given("residual", "<f4", "element", "before the first step"),
+            out("entries", "<i8", "step", "how many words there are"),
+            out("words", "<u4", "step entry", "filled up with zeros to the longest"),
+            out("residual_after", "<f4", "step element", "r"),
+        ),
+        (TAU,),
+    ),
+    Operation(
+        "gtc_message",
+        "Words as the bytes of a message.",
+        MESSAGE,
+        (
+            given("words", "<u4", "entry", "rising"),
+            out("message", "|u1", "byte", "header and body"),
+        ),
+        (N, TAU, Setting("format", {"enum": [*FORMATS]}, "of the body")),
+    ),
+    Operation(
+        "gtc_decode",
+        "What a message says.",
+        "values[i] = +tau or -tau for the words' entries, 0 elsewhere\n" + MESSAGE,
+        (
+            given("message", "|u1", "byte", "header and body"),
+            out("words", "<u4", "entry", "those that were written"),
+            out("values", "<f4", "element", "what they stand for"),
+        ),
+        (N, TAU),
+    ),
+    Operation(
+        "gtc_exchange",
+        "What all ranks make of each other's messages, step after step.",
+        "for each step, on every rank, residuals 0 at first:\n"
+        + ENCODE
+        + "total = (ranks that sent +tau less those that sent -tau), an integer, times tau\n"
+        + CHOSEN
+        + MESSAGE,
+        (
+            given("gradient", "<f4", "step rank element", "of each rank, summed over its frames"),
+            out("residual", "<f4", "step rank element", "r after the step"),
+            detail("message_size", "<i8", "step rank", "bytes of the message"),
+            detail("message", "|u1", "step rank byte", "filled up with zeros to the longest"),
+            out("total", "<f4", "step rank element", "equal on all ranks"),
+        ),
+        (TAU, Setting("format", {"enum": [*CHOICES]}, "of the messages"), RANKS),
+    ),
+    Operation(
+        "gtc_adapt",
+        "The threshold after each step, steered to a density.",
+        """
+for each step:  entries > target n:  tau = tau / f          f = 0.9659363289248456
+                entries < target n:  tau = tau f            (0.5 ^ (1/20); equal: tau stays)
+                tau = tau rounded to float32, within its normal numbers, before the next step
+""",
+        (
+            given("entries", "<i8", "step", "what all ranks sent in the step"),
+            out("tau", "<f8", "step", "after the step: a float32 number, written as float64"),
+        ),
+        (
+            Setting("tau", "number", "before the first step"),
+            Setting("target", "number", "the density to hold"),
+            Setting("n", "integer", "values that could have been sent in a step"),
+        ),
+    ),
+    Operation(
+        "onebit_encode",
+        "Values as a scale and their signs.",
+        ONEBIT + "residual = x - Q(x)",
+        (
+            given("x", "<f4", "element", "a chunk of a residual"),
+            out("message", "|u1", "byte", "scale and bits"),
+            out("residual", "<f4", "element", "what the message does not say"),
+        ),
+    ),
+    Operation(
+        "onebit_allreduce",
+        "Sums with one bit per value and way, error feedback at both ends.",
+        """
+for each step, all residuals and owned 0 at first; chunks as in allgather:
+  r = r + gradient;  of each chunk j:  Q(r_j) goes to its owner, rank j;  r_j = r_j - Q(r_j)
+  owner:  o = o + Q of rank 0 + Q of rank 1 + ..., in this order;  Q(o) goes to all;  o = o - Q(o)
+  result = the chunks Q(o), end to end
+"""
+        + ONEBIT,
+        (
+            given("gradient", "<f4", "step rank element", "of each rank"),
+            out("residual", "<f4", "step rank element", "r after the step"),
+            out("owned", "<f4", "step rank element", "o after the step, filled up with zeros"),
+            out("result", "<f4", "step rank element", "equal on all ranks"),
+        ),
+        (RANKS,),
+    ),
+    Operation(
+        "topk_exchange",
+        "Sums of the largest values of every chunk, step after step.",
+        """
+for each step, residuals 0 at first:
+  r = decay r + gradient, in float32;  cut into chunks of length values, the last may be shorter
+  entries of a chunk: its `most` values of largest magnitude, of equal ones the first
+  (all values of a chunk that is shorter)
+  an entry is sent as it is, or with two_bit as
+     t = the largest power of two <= the chunk's largest magnitude (0 below 2^-126)
+     |r| < t:  1/2 t, else 3/2 t, with the sign of r; a zero as +1/2 t
+  r = r - what is sent
+  total = the sum of what ranks sent, 0 + rank 0 + rank 1 + ...; with over_senders then times
+  ranks, divided by how many ranks sent this value
+message of E entries in C chunks, little-endian: places in their chunks, E uint16; then E float32,
+or with two_bit log2 t of each chunk, C int16 (-32768 for t = 0), and E codes of two bits: minus?,
+3/2?, most significant bit first, filled up with 0
+""",
+        (
+            given("gradient", "<f4", "step rank element", "of each rank"),
+            detail("message", "|u1", "step rank byte", "equally long on all ranks"),
+            out("residual", "<f4", "step rank element", "r after the step"),
+            out("total", "<f4", "step rank element", "equal on all ranks"),
+        ),
+        (
+            Setting("most", "integer", "entries of a chunk"),
+            Setting("length", "integer", "values of a chunk"),
+            Setting("decay", "number", "what a step leaves of the residual"),
+            Setting("two_bit", "boolean", "whether values are sent in two bits"),
+            Setting("over_senders", "boolean", "whether the mean is over those that sent a value"),
+            RANKS,
+        ),
+    ),
+)

@@ -1,0 +1,154 @@
+"""One step and ten of a strategy, and of a small network."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from refimpl import optim
+from refimpl.golden.operations.declared import Operation, Setting, detail, given, out
+from refimpl.golden.operations.optimizers import OPTIMIZER, UPDATE
+from refimpl.methods.protocol import Method
+from refimpl.methods.strategies import STRATEGIES, methods
+
+SHAPE = "step rank element"
+JSON_TYPES: dict[type, str] = {int: "integer", float: "number", str: "string", bool: "boolean"}
+
+TRAIN = """
+rank = (block g + member) p + shard in a grid (b, g, p); a worker is p ranks with a shard each
+a micro-batch is a row c of targets: its gradient at the parameters w is w - c
+for each step:
+  gradient    the worker's sum over all micro-batches of its p ranks and their micro-steps, this
+              rank's shard of it, not divided by anything
+  combined    the sum of the gradients of the block's g workers, or what the gradient method
+              makes of it (gtc_exchange, onebit_allreduce, topk_exchange); not divided either
+  optimizer   takes combined / frames, on the rank's shard
+  sync        if it was the last step of a block of `steps` steps: what the block method makes of
+              the mean of the b blocks' parameters (bmuf, outer_sgd); bmuf sets the optimizer's
+              states, and t, to 0 unless keep_momentum
+  then        parameters, states, residuals, W, D, u are taken: after the sync, if there was one
+after the last step a block that is not full is closed by a sync; the arrays of the last step are
+taken before it, model after it; model is W, or the parameters where there is no block axis
+shard: every unit is filled up with zeros to a multiple of p and cut into p pieces; rank s of the
+worker has piece s of every unit, end to end
+"""
+
+
+def _method(method: type[Method]) -> Setting:
+    """Return the setting of a method's options: those of its declaration."""
+    properties = {}
+    for one in method.options().values():
+        kind: dict[str, Any] = {"type": JSON_TYPES[one.kind]}
+        if one.default is None:
+            kind = {"type": [kind["type"], "null"]}
+        elif one.kind is str:
+            kind = {"enum": [*one.choices.values()]}
+        properties[one.field] = {**kind, "description": one.meaning, "default": one.default}
+    assert {one.name for one in fields(method)} == set(properties), method
+    schema = {"type": "object", "additionalProperties": False, "properties": properties}
+    return Setting(method.name, schema, f"options of {method.title}", {})
+
+
+def _methods() -> tuple[Setting, ...]:
+    """Return the settings of all gradient and block methods but the exact sum.
+
+    (Its name is taken: ``exact`` tells how numbers were drawn.)
+    """
+    used = [{row.gradient, row.block} for row in STRATEGIES.values()]
+    chosen = [one for one in methods() if any(one in some for some in used)]
+    return tuple(
+        _method(one)
+        for one in chosen
+        if issubclass(one, Method) and one.name != "exact" and one.options()
+    )
+
+
+OPTIMIZERS = (
+    Setting("optimizer", {"enum": [*optim.OPTIMIZERS]}, "as in the operation optimizer"),
+    Setting("hyper", OPTIMIZER, "its hyper-parameters"),
+    Setting("lr", "number", "learning rate"),
+)
+
+OPERATIONS = (
+    Operation(
+        "train",
+        "What every rank has after each step of a strategy.",
+        TRAIN + UPDATE,
+        (
+            given("initial", "<f4", "element", "all parameters before the first step"),
+            given("targets", "<f4", "step micro_batch element", "a row c for each micro-batch"),
+            given("micro_batch", "<i8", "rank micro_step", "which of them a rank takes"),
+            detail("gradient", "<f4", SHAPE, "the worker's sum, the rank's shard"),
+            detail("message_size", "<i8", "step rank", "gtc: bytes of the rank's message"),
+            detail("message", "|u1", "step rank byte", "gtc: its bytes, filled up with zeros"),
+            out("combined", "<f4", SHAPE, "the block's, or the method's, sum"),
+            out("residual", "<f4", SHAPE, "what was not sent", "gtc, onebit, topk"),
+            out("owned", "<f4", SHAPE, "the chunk owner's residual", "onebit"),
+            out("global_model", "<f4", SHAPE, "W", "a block axis of more than one block"),
+            out("block_update", "<f4", SHAPE, "D", "bmuf"),
+            out("outer_momentum", "<f4", SHAPE, "u", "diloco, local-sgd"),
+            out("momentum", "<f4", SHAPE, "v", "the optimizers momentum and nesterov"),
+            out("first", "<f4", SHAPE, "m", "adam, adamw"),
+            out("second", "<f4", SHAPE, "v", "adam, adamw"),
+            out("parameters", "<f4", SHAPE, "the rank's shard of what the next step starts from"),
+            out("model", "<f4", "element", "what is evaluated in the end, whole, no padding"),
+        ),
+        (
+            Setting("strategy", {"enum": [*STRATEGIES]}, "a row of the table in README.md"),
+            Setting("grid", {"type": "array", "items": {"type": "integer"}}, "b, g, p"),
+            Setting("stage", "integer", "ZeRO stage of the partition axis; 0: no shards"),
+            Setting("gradient", "string", "name of the gradient method"),
+            Setting(
+                "units",
+                {"type": "array", "items": {"type": "integer"}},
+                "parameters of each unit; units lie end to end in initial, targets and model",
+            ),
+            Setting("microsteps", "integer", "micro-batches that a rank takes in a step"),
+            Setting(
+                "frames",
+                "integer",
+                "rows behind one combined gradient, those of all micro-batches of a block's "
+                "ranks: what combined is divided by",
+            ),
+            Setting("collectives", "string", "family of the sums"),
+            *OPTIMIZERS,
+            Setting(
+                "exact",
+                "boolean",
+                "how the case was made: values have so few digits that nothing is rounded",
+            ),
+            *_methods(),
+        ),
+    ),
+    Operation(
+        "network",
+        "An MLP after all steps; losses, and the gradients of the first step.",
+        """
+layer i: affine with weight{i}, bias{i}; the activation after every layer but the last
+loss of a step: softmax_cross_entropy, summed over all rows of all its micro-batches,
+before the update
+gradients: sums over all rows; the optimizer takes them divided by the number of rows
+"""
+        + UPDATE,
+        (
+            given("x", "<f4", "step micro_batch row input", "inputs"),
+            given("labels", "<i8", "step micro_batch row", "the right class"),
+            given("weight{i}", "<f4", "input output", "before the first step"),
+            given("bias{i}", "<f4", "output", "before the first step"),
+            out("loss", "<f4", "step", "of each step"),
+            out("weight_gradient{i}", "<f4", "input output", "of the first step"),
+            out("bias_gradient{i}", "<f4", "output", "of the first step"),
+            out("weight{i}_after", "<f4", "input output", "after the last step"),
+            out("bias{i}_after", "<f4", "output", "after the last step"),
+        ),
+        (
+            Setting(
+                "widths",
+                {"type": "array", "items": {"type": "integer"}},
+                "inputs, then the outputs of each layer",
+            ),
+            Setting("activation", {"enum": ["tanh", "sigmoid", "relu"]}, "between layers"),
+            *OPTIMIZERS,
+        ),
+    ),
+)
