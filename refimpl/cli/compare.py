@@ -53,6 +53,7 @@ def run(args: Any) -> int:
     from refimpl.run.modelfile import ModelFile
     from refimpl.support.errors import UserError
     from refimpl.support.files import check_file, write_json
+    from refimpl.tasks import table as tasks
     from refimpl.world.agree import together
 
     comm = world(args.ranks_per_node)
@@ -74,11 +75,12 @@ def run(args: Any) -> int:
         planned = runs(args, model, comm.size)
     trace = tracing.asked(args, comm)
     result = compare.compare(comm, model, planned, args.seeds, say, keep, trace)
-    say(compare.table_text(result))
+    words = tasks.words(run.recipe.task for run in planned.values())
+    say(compare.table_text(result, words))
     with together(comm):
         try:
             if args.plot and comm.rank == 0:
-                picture.comparison(result, Path(args.plot))
+                picture.comparison(result, words, Path(args.plot))
         except OSError as error:
             raise UserError(f"cannot write {args.plot}: {error.strerror}") from error
     return 0

@@ -35,7 +35,8 @@ def run(args: Any) -> int:
         return 0
     for note in finished.task.notes:
         say(f"note: {note}")
+    kind = finished.task.words.error_rate
     for where, score in scores.items():
         rates = {where: score["word_error_rate"]} if "word_error_rate" in score else None
-        say(f"{where}: FER {score['frame_error_rate']:7.2%}" + words_text(rates, where))
+        say(f"{where}: {kind} {score['frame_error_rate']:7.2%}" + words_text(rates, where))
     return 0

@@ -61,7 +61,7 @@ def add_options(command: Any, resumes: bool = False) -> None:
     add_method_options(command, how)
 
     what = command.add_argument_group("the recipe (default: the model's own)")
-    what.add_argument("--batch", type=positive, metavar="B", help="frames per rank, micro-step")
+    what.add_argument("--batch", type=positive, metavar="B", help="examples per rank, micro-step")
     what.add_argument("--microsteps", type=positive, metavar="S", help="micro-steps per step")
     what.add_argument("--epochs", type=positive, metavar="N")
     what.add_argument("--steps", type=positive, metavar="N", help="stop after so many steps")

@@ -123,19 +123,20 @@ def run(args: Any) -> int:
                 path.rmdir()  # still empty: no run was begun
     if mortal:
         depart(code)
-    _tell(summary, args, path, say)
+    _tell(summary, args, job, say)
     return 0
 
 
-def _tell(summary: dict[str, Any], args: Any, path: Path, say: Callable[[str], None]) -> None:
+def _tell(summary: dict[str, Any], args: Any, job: Job, say: Callable[[str], None]) -> None:
     """Say what came of a run."""
     from refimpl.run.report import summary_text
+    from refimpl.tasks.table import words
 
     if args.json:
         say(json.dumps(summary, indent=2))
     else:
-        say(summary_text(summary))
-        say(f"run folder: {path}")
+        say(summary_text(summary, words([job.run.recipe.task])))
+        say(f"run folder: {job.path}")
 
 
 def _survive(job: Job, args: Any) -> int:
@@ -146,7 +147,7 @@ def _survive(job: Job, args: Any) -> int:
     try:
         summary = survivors.train((lambda text: None) if args.json else show, hung=hung)
         if summary is not None and survivors.comm is not None and survivors.comm.rank == 0:
-            _tell(summary, args, job.path, show)
+            _tell(summary, args, job, show)
     except UserError as error:
         assert survivors.comm is not None
         return refuse(str(error), error.code, survivors.comm.mpi)

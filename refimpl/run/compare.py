@@ -23,7 +23,7 @@ from refimpl.run.modelfile import ModelFile
 from refimpl.run.trainer import Trainer
 from refimpl.support.errors import Diverged, UserError
 from refimpl.support.text import table
-from refimpl.tasks.protocol import Say
+from refimpl.tasks.protocol import Say, Words
 from refimpl.world.agree import on_first_rank, same
 from refimpl.world.trace import Trace
 
@@ -224,12 +224,14 @@ def wer(run: dict[str, Any]) -> float | None:
     return run["word_error_rate"]["test"]["wer"] if "word_error_rate" in run else None
 
 
-def table_text(result: dict[str, Any]) -> str:
+def table_text(result: dict[str, Any], words: Words) -> str:
     """Return the table for a person; ``+2.1 % (0.4)`` is a mean and its spread over seeds."""
-    words = any("wer" in row for row in result["table"])
-    head = ["strategy", "FER", "over serial"] + (["WER", "over serial"] if words else [])
+    spoken = any("wer" in row for row in result["table"])
+    head = ["strategy", words.error_rate, "over serial"]
+    head += ["WER", "over serial"] if spoken else []
     uneven = len({row.get("frames", 0) for row in result["table"] if "fer" in row}) > 1
-    head += ["intra B/frame", "inter B/frame", "frames/s", "s", "MB/rank"] + ["frames"] * uneven
+    head += [f"{link} B/{words.example}" for link in ("intra", "inter")]
+    head += [f"{words.examples}/s", "s", "MB/rank"] + [words.examples] * uneven
     lines = []
     for row in result["table"]:
         cells = [row["strategy"]]
@@ -237,7 +239,7 @@ def table_text(result: dict[str, Any]) -> str:
         if "fer" not in row:
             cells += ["diverged"] + [""] * (len(head) - 2)
             continue
-        for what in ("fer", "wer") if words else ("fer",):
+        for what in ("fer", "wer") if spoken else ("fer",):
             cells.append(f"{row[what]:.2%}" if what in row else "")
             increase = row.get(f"{what}_increase")
             cells.append(

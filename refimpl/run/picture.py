@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl.run.claim import SUMMARY
-from refimpl.run.folder import METRICS, STEPS, RunFolder
+from refimpl.run.folder import CONFIG, METRICS, STEPS, RunFolder
 from refimpl.run.timeline import DOING, Timeline
 from refimpl.support import svg
 from refimpl.support.errors import UserError, told
+from refimpl.tasks import table as tasks
+from refimpl.tasks.protocol import Words
 
 
 def require_matplotlib() -> None:
@@ -64,6 +66,7 @@ class Curves(NamedTuple):
     loss: Series
     numbers: dict[str, Series]  # of the methods: NUMBERS
     bytes_per_step: dict[str, float]  # by class of link, all ranks
+    task: str
 
     @classmethod
     def of(cls, folder: RunFolder) -> Curves:
@@ -88,11 +91,12 @@ class Curves(NamedTuple):
                     or (found := Series.of(lines, name, group)).at
                 },
                 {link: summary["ledger"][link]["bytes"] / taken for link in ("intra", "inter")},
+                folder.config()["recipe"]["task"],
             )
         except (KeyError, TypeError, ZeroDivisionError) as error:
             raise UserError(
-                f"{folder.path / METRICS}, {STEPS} or {SUMMARY} is not what this refimpl writes "
-                f"({told(error)}): train again"
+                f"{folder.path / METRICS}, {STEPS}, {SUMMARY} or {CONFIG} is not what this "
+                f"refimpl writes ({told(error)}): train again"
             ) from error
 
     def time(self, frames: Sequence[float]) -> list[float]:
@@ -111,6 +115,7 @@ def runs(folders: list[RunFolder], out: Path, traces: Sequence[Timeline] = ()) -
     from matplotlib.ticker import EngFormatter
 
     every = [Curves.of(folder) for folder in folders]
+    words = tasks.words(run.task for run in every)
     told = [name for name in NUMBERS if any(name in run.numbers for run in every)]
     panels = 5 + len(told) + len(traces)
     high = -(-panels // 3)
@@ -135,17 +140,17 @@ def runs(folders: list[RunFolder], out: Path, traces: Sequence[Timeline] = ()) -
             sent.bar(at, run.bytes_per_step[link], 0.4, **bar)
     frames, seconds = (loss, rate, *more[: len(told)]), (later, rate_later)
     for panel, title in (
-        (loss, "training loss, nats per frame"),
-        (later, "training loss, nats per frame"),
-        (rate, "frame error rate on dev, %"),
-        (rate_later, "frame error rate on dev, %"),
+        (loss, f"training loss, nats per {words.example}"),
+        (later, f"training loss, nats per {words.example}"),
+        (rate, f"{words.error_rate} on dev, %"),
+        (rate_later, f"{words.error_rate} on dev, %"),
         (sent, "bytes per step, all ranks (hatched: between nodes)"),
         *((panel, NUMBERS[name][1]) for name, panel in zip(told, more, strict=False)),
     ):
         panel.set_title(title, fontsize="medium")
         panel.grid(alpha=0.3)
     for panel in frames:
-        panel.set_xlabel("frames")
+        panel.set_xlabel(words.examples)
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     for panel in seconds:
         panel.set_xlabel("seconds of training")
@@ -189,7 +194,7 @@ def save(figure: Any, out: Path) -> None:
         figure.savefig(out, dpi=120, format=kind, metadata=metadata)
 
 
-def comparison(result: dict[str, Any], out: Path) -> None:
+def comparison(result: dict[str, Any], words: Words, out: Path) -> None:
     """Write a picture of a comparison: errors of each strategy over its bytes per frame."""
     from matplotlib import pyplot
 
@@ -197,7 +202,8 @@ def comparison(result: dict[str, Any], out: Path) -> None:
     names = [row["strategy"] for row in table]
     figure, (errors, traffic) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     place = range(len(names))
-    errors.bar([i - 0.2 for i in place], [100 * row["fer"] for row in table], 0.4, label="FER")
+    rates, label = [100 * row["fer"] for row in table], words.error_rate
+    errors.bar([i - 0.2 for i in place], rates, 0.4, label=label)
     if all("wer" in row for row in table):
         errors.bar([i + 0.2 for i in place], [100 * row["wer"] for row in table], 0.4, label="WER")
     errors.set_xticks(list(place), names, rotation=30)
@@ -208,7 +214,7 @@ def comparison(result: dict[str, Any], out: Path) -> None:
         if any(bytes_per_frame):
             traffic.bar([i + shift for i in place], bytes_per_frame, 0.4, label=link)
     traffic.set_xticks(list(place), names, rotation=30)
-    traffic.set(ylabel="bytes sent per frame, all ranks")
+    traffic.set(ylabel=f"bytes sent per {words.example}, all ranks")
     if traffic.patches:
         traffic.set_yscale("log")
         traffic.legend()

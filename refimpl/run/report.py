@@ -15,6 +15,8 @@ from refimpl.methods.strategies import Methods
 from refimpl.run import stragglers
 from refimpl.run.config import COLLECTIVES, Run
 from refimpl.support.text import size
+from refimpl.tasks import table as tasks
+from refimpl.tasks.protocol import Words
 from refimpl.world.ledger import Count
 from refimpl.world.topology import Grid, Nodes, scattered
 
@@ -27,13 +29,14 @@ def plain(counts: dict[str, Count]) -> dict[str, dict[str, int]]:
 def announcement(run: Run, methods: Methods, setting: Setting) -> str:
     """Return what will happen, in one line; in another what is wrong with how ranks are placed."""
     recipe, nodes = run.recipe, setting.nodes.count
+    task = tasks.kind(recipe.task)
     where = f" on {nodes} nodes" if nodes > 1 else ""
     where += ", ranks renumbered by node" if where and run.map == "by-node" else ""
     steps = f" x {recipe.microsteps} micro-steps" if recipe.microsteps > 1 else ""
     ahead = ", next unit prefetched" if getattr(methods.partition, "prefetch", False) else ""
     line = (
         f"{setting.grid.sentence()}{where} ({run.strategy}), {_ways(run, methods, setting)}, "
-        f"{run.reduction} reduction, {recipe.batch} frames per rank{steps}{ahead}"
+        f"{run.reduction} reduction, {recipe.batch} {task.words.examples} per rank{steps}{ahead}"
     )
     warning = scattered_text(setting.grid, setting.nodes, os.environ)
     return f"{line}\nwarning: {warning}" if warning else line
@@ -109,7 +112,7 @@ def error_rates(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def epoch_text(line: dict[str, Any]) -> str:
+def epoch_text(line: dict[str, Any], words: Words) -> str:
     """Return an epoch's line of metrics.jsonl for a person."""
     note = "" if line["accepted"] else "; worse, weights restored"
     changed, dev, sent = line["realigned"], line["dev"], line["ledger"]
@@ -117,22 +120,22 @@ def epoch_text(line: dict[str, Any]) -> str:
     note += stragglers.told(line["stragglers"])
     return (
         f"epoch {line['epoch']}: loss {line['loss']:.4f}, dev loss {dev['loss']:.4f}, "
-        f"dev FER {dev['frame_error_rate']:.2%}, lr {line['lr']:.4g}, "
-        f"{line['frames_per_second']:,.0f} frames/s, sent {size(sent['intra']['bytes'])} intra "
-        f"{size(sent['inter']['bytes'])} inter{note}"
+        f"dev {words.error_rate} {dev['frame_error_rate']:.2%}, lr {line['lr']:.4g}, "
+        f"{line['frames_per_second']:,.0f} {words.examples}/s, "
+        f"sent {size(sent['intra']['bytes'])} intra {size(sent['inter']['bytes'])} inter{note}"
     )
 
 
-def summary_text(summary: dict[str, Any]) -> str:
+def summary_text(summary: dict[str, Any], words: Words) -> str:
     """Return the scores of a summary as lines for a person."""
     lines = [
-        f"{summary['frames']:,} frames in {summary['seconds']:.1f} s "
-        f"({summary['frames_per_second']:,.0f} frames/s), "
+        f"{summary['frames']:,} {words.examples} in {summary['seconds']:.1f} s "
+        f"({summary['frames_per_second']:,.0f} {words.examples}/s), "
         f"parameters sha256 {summary['parameters_sha256'][:16]}"
     ]
     for split, rate in summary["frame_error_rate"].items():
-        words = words_text(summary.get("word_error_rate"), split)
-        lines.append(f"{split:<5} FER {rate:7.2%}{words}")
+        said = words_text(summary.get("word_error_rate"), split)
+        lines.append(f"{split:<5} {words.error_rate} {rate:7.2%}{said}")
     return "\n".join(lines)
 
 

@@ -79,7 +79,8 @@ class Trainer(Ready):
         done = f", {self.step:,} of them taken" if self.step else ""
         self.say(
             f"{self.model.name}: {self.network.size:,} parameters, {self.batches.examples:,} "
-            f"training frames, {total:,} steps in {-(-total // per_epoch)} epochs{done}"
+            f"training {self.task.words.examples}, "
+            f"{total:,} steps in {-(-total // per_epoch)} epochs{done}"
         )
         self._refuse_divided_epoch(total)
         # A run that diverges is told so in one line, not by a warning for every product.
@@ -213,7 +214,7 @@ class Trainer(Ready):
         with together(self.comm):
             if folder is not None:
                 folder.log(line)
-        self.say(epoch_text(line))
+        self.say(epoch_text(line, self.task.words))
         self.epoch = self._next_epoch()
 
     def _statistics(self, compression: dict[str, Any]) -> dict[str, Any]:

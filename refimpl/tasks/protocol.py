@@ -35,10 +35,15 @@ Outputs = Callable[[Any, NDArray[np.int64]], np.ndarray]
 
 
 class Words(NamedTuple):
-    """What a task's things are called in a line of text."""
+    """What a task's things are called in a line of text; names in files are the same for all."""
 
     examples: str  # "frames"
     error_rate: str  # what ``frame_error_rate`` is of its scores: "FER"
+
+    @property
+    def example(self) -> str:
+        """One of them."""
+        return self.examples.removesuffix("s")
 
 
 class Task(Protocol):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from refimpl.support.errors import UserError, listed, typed
-from refimpl.tasks.protocol import Say, Task
+from refimpl.tasks.protocol import Say, Task, Words
 from refimpl.world.communicator import Communicator
 
 
@@ -31,6 +31,12 @@ def kind(name: str) -> type[Task]:
     if name not in TASKS:
         raise UserError(f"no task {name!r}: a recipe names one of {listed(TASKS)}")
     return TASKS[name]()
+
+
+def words(names: Iterable[str]) -> Words:
+    """Return what the things of these tasks are called, in a line about all of them."""
+    found = {kind(name).words for name in names}
+    return found.pop() if len(found) == 1 else Words("examples", "error")
 
 
 def prepare(

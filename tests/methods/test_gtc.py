@@ -438,7 +438,7 @@ def test_the_guard_tells_of_nothing_and_of_more_than_one_value_in_sixteen(entrie
         else:
             assert says in verdict
             assert f"({units} units)" in verdict
-            assert verdict.endswith(f"found for {other}s over frames needs {other} units")
+            assert verdict.endswith(f"found for {other}s needs {other} units")
 
 
 def test_the_guard_of_no_values_says_nothing():

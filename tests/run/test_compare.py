@@ -15,7 +15,10 @@ from refimpl.run.compare import fitted, rows, table_text
 from refimpl.run.config import Recipe, Run, override
 from refimpl.run.picture import require_matplotlib
 from refimpl.support.errors import UserError
+from refimpl.tasks.table import words
 from refimpl.world.topology import Nodes
+
+FRAMES, IMAGES = words(["acoustic"]), words(["images"])
 
 
 def summary(fer, wer=None, sent=0, frames=100):
@@ -56,11 +59,14 @@ def test_without_serial_or_without_its_errors_there_is_no_increase():
 
 
 def test_the_table_lines_up_and_says_what_is_not_known():
-    text = table_text({"table": rows({"serial": [summary(0.1)], "gtc": [summary(0.2)]})})
+    text = table_text({"table": rows({"serial": [summary(0.1)], "gtc": [summary(0.2)]})}, FRAMES)
     head, serial, gtc = text.splitlines()
     assert head.split()[:3] == ["strategy", "FER", "over"] and "WER" not in head
+    of_images = table_text({"table": rows({"gtc": [summary(0.2)]})}, IMAGES).splitlines()[0]
+    assert of_images.split()[:2] == ["strategy", "error"] and "images/s" in of_images
+    assert "FER" not in of_images and "frame" not in of_images
     assert "+100.0 % (0.0)" in gtc and len({len(head), len(serial), len(gtc)}) == 1
-    assert " - " in table_text({"table": rows({"gtc": [summary(0.2)]})})
+    assert " - " in table_text({"table": rows({"gtc": [summary(0.2)]})}, FRAMES)
 
 
 def test_options_reach_the_strategies_that_have_them_and_no_others():
@@ -116,7 +122,7 @@ def test_an_epoch_is_the_same_frames_for_all(tmp_path):
 
 def test_frames_stand_in_the_table_where_a_schedule_has_made_them_differ():
     table = rows({"serial": [summary(0.1, frames=1200)], "gtc": [summary(0.2, frames=900)]})
-    head, serial, gtc = table_text({"table": table}).splitlines()
+    head, serial, gtc = table_text({"table": table}, FRAMES).splitlines()
     assert [line.split()[-1] for line in (head, serial, gtc)] == ["frames", "1,200", "900"]
 
 
@@ -176,7 +182,7 @@ def test_figures_of_the_seeds_that_did_not_diverge():
     table = rows({"serial": [summary(0.1)], "ddp": [lost, summary(0.2)], "bmuf": [lost]})
     assert [row["diverged"] for row in table] == [0, 1, 1]
     assert table[1]["fer"] == 0.2 and "fer" not in table[2]
-    text = table_text({"table": table}).splitlines()
+    text = table_text({"table": table}, FRAMES).splitlines()
     assert text[2].startswith("ddp (1 of 2 seeds diverged)") and text[3].split() == [
         "bmuf",
         "diverged",
@@ -252,5 +258,5 @@ def test_pictures_are_written_as_png(tmp_path):
     require_matplotlib()
     summaries = {"serial": [summary(0.1, 0.02)], "gtc": [summary(0.2, 0.03, sent=300)]}
     out = tmp_path / "c.png"
-    picture.comparison({"model": "net", "table": rows(summaries)}, out)
+    picture.comparison({"model": "net", "table": rows(summaries)}, FRAMES, out)
     assert out.read_bytes().startswith(b"\x89PNG")

@@ -17,7 +17,7 @@ def count(nbytes):
 @pytest.fixture
 def folder(tmp_path):
     """Return the folder of a run of one epoch, four steps of 10 frames in 2 s, each logged."""
-    found = RunFolder.create(tmp_path / "run", {}, "")
+    found = RunFolder.create(tmp_path / "run", {"recipe": {"task": "acoustic"}}, "")
     told = {"density": 0.5, "residual": 2.0}
     sent = {"intra": count(400), "inter": count(800)}
     dev = {"loss": 1.0, "frame_error_rate": 0.25, "frames": 5}

@@ -47,4 +47,4 @@ def test_the_start_line_names_what_the_messages_go_by(name, ranks, given, collec
     methods, nodes = run.chosen(), Nodes.of(ranks, ranks)
     setting = run.setting(nodes, one_unit(1, run.grid(ranks).partition))
     line = announcement(run, methods, setting)
-    assert f" ({name}), {said}, float reduction" in line
+    assert f" ({name}), {said}, float reduction, 256 images per rank" in line

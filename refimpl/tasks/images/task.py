@@ -61,7 +61,7 @@ class ImageTask:
     """Digit images in the splits train, dev and test."""
 
     Settings: ClassVar[type] = ImageSettings
-    words: ClassVar[Words] = Words("images", "error rate")
+    words: ClassVar[Words] = Words("images", "error")
     classes: int = 10
 
     def __init__(self, inputs: int, splits: dict[str, ImageExamples]) -> None:

@@ -56,8 +56,8 @@ class Guard:
         >>> guard.observe(0)
         >>> print(guard.verdict(8.0, "mean", 0.0123))
         tau = 8 (mean units) sends nothing: no entry in the first 1 steps, so nothing is learned; \
-the largest residual is 0.0123, so tau must be below that; a tau that was found for sums over \
-frames needs sum units
+the largest residual is 0.0123, so tau must be below that; a tau that was found for sums needs \
+sum units
         """
         if not (self.steps and self.values):
             return None
@@ -78,8 +78,8 @@ frames needs sum units
             return None
         other = "mean" if units == "sum" else "sum"
         return (
-            f"tau = {tau:g} ({units} units) {text}; a tau that was found for {other}s over frames "
-            f"needs {other} units"
+            f"tau = {tau:g} ({units} units) {text}; a tau that was found for {other}s needs "
+            f"{other} units"
         )
 
 
