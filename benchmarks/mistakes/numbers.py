@@ -109,7 +109,7 @@ def numbers() -> Iterator[Case]:
         ("decode imagerun x.wav", "does not decode speech"),
         ("evaluate images --data images", "images is not finished|no summary"),
         ("evaluate imagerun --data corpus", "no t10k"),
-        ("evaluate speechrun --data images", "images"), ("evaluate imagerun", "--data"),
+        ("evaluate speechrun --data images", "images"),
         ("", "COMMAND"), ("trian mlp", "trian"), ("train", "MODEL"), ("train mlp extra", "extra"),
     ):
         yield case(words, said)

@@ -1,4 +1,4 @@
-"""``refimpl evaluate RUN --data DIR``: score a finished run on other data."""
+"""``refimpl evaluate RUN``: score a finished run, on its own data or on other."""
 
 from __future__ import annotations
 
@@ -12,24 +12,28 @@ from refimpl.cli.base import say, world
 
 def add(commands: Any) -> None:
     """Declare the command."""
-    command = commands.add_parser("evaluate", help="score a finished run on other data")
+    command = commands.add_parser("evaluate", help="score a finished run, on other data too")
     command.add_argument(
         "run_folder", type=filename, metavar="RUN", help="the folder of a finished run"
     )
     command.add_argument(
-        "--data", type=filename, metavar="DIR", required=True, help="the data to score"
+        "--data",
+        type=filename,
+        metavar="DIR",
+        help="the data to score (default: dev and test of what it was trained on)",
     )
     command.add_argument("--json", action="store_true", help="print the scores as JSON")
     command.set_defaults(run=run)
 
 
 def run(args: Any) -> int:
-    """Print the scores of the data folder."""
+    """Print the scores of each split or folder."""
     from refimpl.run.reopen import Finished
     from refimpl.run.report import words_text
 
+    told = (lambda text: None) if args.json else say
     finished = Finished.open(world(), Path(args.run_folder))
-    scores = finished.evaluate(args.data)
+    scores = finished.evaluate(args.data, told)
     if args.json:
         say(json.dumps(scores, indent=2))
         return 0

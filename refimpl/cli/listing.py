@@ -55,8 +55,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "./run_mpi.sh -n 2 train mlp --set hidden=64 --epochs 3 --out runs/a",
         ),
         "evaluate": (
+            "./run_mpi.sh -n 4 evaluate runs/a",
             "./run_mpi.sh -n 4 evaluate runs/a --data DIR",
-            "./run_mpi.sh -n 1 evaluate runs/a --data DIR --json",
         ),
         "decode": (
             "./run_mpi.sh -n 1 decode runs/a one.wav",

@@ -20,7 +20,7 @@ from refimpl.run.modelfile import ModelFile
 from refimpl.state.digest import parameters_digest
 from refimpl.support.errors import UserError, require, told, typed
 from refimpl.tasks import table as tasks
-from refimpl.tasks.protocol import Examples
+from refimpl.tasks.protocol import Examples, Say
 from refimpl.tasks.scoring import CHUNK
 from refimpl.world.agree import same, together
 
@@ -72,9 +72,16 @@ class Finished:
         examples.take(index, x, np.zeros(index.size, np.int64))
         return self.network.forward(x)
 
-    def evaluate(self, directory: str) -> dict[str, dict[str, Any]]:
-        """Return the scores of each data folder in ``directory``, by its path.  Collective."""
+    def evaluate(self, directory: str | None, say: Say = print) -> dict[str, dict[str, Any]]:
+        """Return the scores of each data folder in ``directory``, by its path.  Collective.
+
+        Without one: those of dev and test of what the run was trained on, by these names.
+        """
         scores = {}
+        if directory is None:
+            names = self.task.load_own(self.comm, self.run.data, say)
+            same(self.comm, alike.data(self.task))
+            return {name: self.task.evaluate(name, self.outputs, self.comm) for name in names}
         with together(self.comm):
             folders = self.task.folders(directory)
         for folder in folders:

@@ -112,6 +112,12 @@ class Task(Protocol):
     def restore(cls, saved: dict[str, Any]) -> Task:
         """Return the task that `saved` this, without data; `UserError` if it cannot be."""
 
+    def load_own(self, comm: Communicator, data: str | None, say: Say) -> list[str]:
+        """Add dev and test of what a run was trained on; return their names.  Collective.
+
+        ``data``: what it was given, None for the built-in data.
+        """
+
     @staticmethod
     def folders(directory: str) -> list[str]:
         """Return the folders to score in a folder."""

@@ -138,6 +138,15 @@ def test_a_finished_run_can_be_scored_on_other_data(finished, tmp_path):
     assert scores["frame_error_rate"] == summary["frame_error_rate"]["test"]
 
 
+def test_a_finished_run_is_scored_on_its_own_data_unless_others_are_given(finished, capsys):
+    folder, _ = finished
+    assert cli.main(["evaluate", str(folder), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    summary = json.loads((folder / "summary.json").read_text())
+    errors = {name: score["frame_error_rate"] for name, score in scores.items()}
+    assert errors == summary["frame_error_rate"]
+
+
 def an_npz(**arrays):
     """The bytes of an npz file of these arrays."""
     np.savez(file := io.BytesIO(), **arrays)

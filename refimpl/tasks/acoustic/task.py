@@ -207,6 +207,14 @@ class AcousticTask:
         """Return the task that `saved` this, without any data: `load` some, or transcribe."""
         return cls(*restored(saved))
 
+    def load_own(self, comm: Communicator, data: str | None, say: Say) -> list[str]:
+        """Add dev and test of the corpus that a run was trained on.  Collective."""
+        cache = default_cache()
+        directory = Path(data) if data else builtin_corpus(comm, cache, say)
+        for name in ("dev", "test"):
+            self.load(comm, name, directory / name, cache)
+        return ["dev", "test"]
+
     @staticmethod
     def folders(directory: str | Path) -> list[str]:
         """Return the data directories at `directory`: itself, or else those in it."""

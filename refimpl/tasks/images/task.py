@@ -123,6 +123,21 @@ class ImageTask:
         """Return the task that `saved` this, without data."""
         return cls(typed(Saved, saved, "image value").inputs, {})
 
+    def load_own(self, comm: Communicator, data: str | None, say: Say) -> list[str]:
+        """Add dev and test of the images that a run was trained on.  Collective."""
+        again = self.prepare(comm, self.Settings(), data, say)
+        with together(comm):
+            self._check(again.train, data)
+        self.splits |= {name: again.splits[name] for name in ("dev", "test")}
+        return [*self.splits]
+
+    def _check(self, examples: ImageExamples, directory: str | None) -> None:
+        require(
+            examples.inputs == self.inputs,
+            f"images in {directory} have {examples.inputs} pixels, the model was trained "
+            f"on {self.inputs}",
+        )
+
     @staticmethod
     def folders(directory: str) -> list[str]:
         """Return the folders to score: the one given."""
@@ -132,11 +147,7 @@ class ImageTask:
         """Add the t10k images of a folder as split ``name``.  Collective."""
         with together(comm):
             examples = ImageExamples(*_pair(Path(directory), "t10k"))
-            require(
-                examples.inputs == self.inputs,
-                f"images in {directory} have {examples.inputs} pixels, the model was trained "
-                f"on {self.inputs}",
-            )
+            self._check(examples, directory)
             self.splits[name] = examples
 
 
