@@ -29,6 +29,7 @@ from refimpl.support.text import plural
 
 world_size = between(1, 1 << 14)  # a plan takes some milliseconds for each rank
 layers = between(1, 10**7)
+UNITS = 24  # of a model of which only its size is known: one unit could not be gathered in parts
 fraction = number("a number from 0 to 1", lambda x: 0 <= x <= 1)
 size = number("a number of at least 0", lambda x: 0 <= x <= LARGEST)
 
@@ -74,7 +75,9 @@ def add(commands: Any) -> None:
     model.add_argument("--hidden", type=positive, metavar="H", help="transformer, with --layers")
 
     how = command.add_argument_group("how it is trained")
-    how.add_argument("--units", type=layers, metavar="U", help="of --parameters (default: 1)")
+    how.add_argument(
+        "--units", type=layers, metavar="U", help=f"of --parameters (default: {UNITS})"
+    )
     how.add_argument("--batch", type=positive_number, metavar="B", help="rows a rank, micro-step")
     how.add_argument("--microsteps", type=positive, metavar="M", help="default: 1")
     how.add_argument(
@@ -194,7 +197,7 @@ def read(args: Any) -> tuple[Any, list[str]]:
         return value
 
     if args.parameters is not None:
-        given("units", 1, "--units 1 (everything is gathered at once)")
+        given("units", None, f"--units {len(units)} (layers of one size)")
     per_node = given("ranks_per_node", args.n, "one node")
     rows = given("batch", 64, "--batch 64")
     nbytes = given("bytes", (4, 4, 4), "--bytes 4,4,4 (float32, SGD with momentum)")
@@ -251,7 +254,7 @@ def units_of(args: Any) -> tuple[int, ...]:
             "--layers and --hidden go together: a layer has 12 H^2 parameters",
         )
         return transformer(args.layers, args.hidden)
-    units = args.units or 1
+    units = args.units or min(UNITS, args.parameters)
     require(
         units <= args.parameters,
         f"{args.parameters} parameters cannot make {units} units: give at most as many units",

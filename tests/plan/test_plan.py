@@ -323,6 +323,17 @@ def test_parameters_are_cut_into_units_that_are_as_equal_as_can_be():
         ["plan", "--parameters", "11", "--units", "4", "-n", "1", "--flops", "1"]
     )
     assert units_of(args) == (3, 3, 3, 2)
+    args.units = None
+    assert units_of(args) == (1,) * 11  # no more than there are
+
+
+def test_a_model_of_unsaid_units_is_sharded_over_few_ranks(capsys):
+    """In one unit it would be gathered whole, and no group of any size could hold it."""
+    words = "plan --parameters 1e9 -n 64 --ranks-per-node 8 --flops 1e14 --memory 8e9"
+    assert main(words.split()) == 0
+    said = capsys.readouterr().out
+    assert "--units 24 (layers of one size)" in said and "recommended: p = 2," in said
+    assert main([*words.split(), "--units", "1"]) == 1
 
 
 def text_of(**changes):
