@@ -77,8 +77,9 @@ def ours(contest: Contest, given: argparse.Namespace) -> Job:
     from mpi4py import MPI
 
     from refimpl import collectives, optim
+    from refimpl.methods.losses import LOSS_UNIT, Loss
     from refimpl.methods.partition.stages import Sharded, Whole
-    from refimpl.methods.step import LOSS_UNIT, Loss, Replica, StepOptions
+    from refimpl.methods.step import Replica, StepOptions
     from refimpl.methods.strategies import Methods
     from refimpl.state.tree import cut
     from refimpl.world.communicator import Communicator

@@ -7,8 +7,8 @@ from typing import Any
 
 from refimpl.collectives import small
 from refimpl.methods import faults
+from refimpl.methods.losses import LOSS_UNIT, Loss
 from refimpl.methods.protocol import GradientAxis
-from refimpl.methods.step import LOSS_UNIT, Loss
 from refimpl.run.stragglers import Clock, stragglers
 from refimpl.support.errors import Diverged
 from refimpl.world.communicator import Communicator

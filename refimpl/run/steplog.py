@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from refimpl.methods.losses import LOSS_UNIT, Loss
 from refimpl.methods.protocol import GradientAxis
-from refimpl.methods.step import LOSS_UNIT, Loss
 from refimpl.run.tally import Tally
 from refimpl.world.ledger import Ledger
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from refimpl.methods.step import Loss
+from refimpl.methods.losses import Loss
 from refimpl.state import tree
 from refimpl.state.tree import Leaf, Tree
 from refimpl.world.ledger import LINKS, Count, Ledger

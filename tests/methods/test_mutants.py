@@ -18,8 +18,9 @@ from refimpl.collectives import ring
 from refimpl.collectives.families import HIERARCHICAL
 from refimpl.collectives.norm import GlobalNorm
 from refimpl.methods.gradient.exact import AllReduce, Exact
+from refimpl.methods.losses import Loss
 from refimpl.methods.partition.zero import ModelStates
-from refimpl.methods.step import Loss, Replica
+from refimpl.methods.step import Replica
 from refimpl.optim import clip
 from refimpl.world.groups import Groups
 from refimpl.world.topology import Grid

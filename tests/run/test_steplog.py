@@ -5,8 +5,8 @@ import json
 import pytest
 
 from refimpl import cli
+from refimpl.methods.losses import Loss
 from refimpl.methods.protocol import GradientAxis
-from refimpl.methods.step import Loss
 from refimpl.run.steplog import StepLog
 from refimpl.world.events import Event
 from refimpl.world.ledger import Ledger
