@@ -153,14 +153,7 @@ def tree_allreduce(p: int) -> str:
 
 # ------------------------------------------------------------------------------------- all of them
 
-STILL: dict[str, Callable[[int], str]] = {
-    "recursive-doubling": doubling_allreduce,
-    "bruck": bruck_allgather,
-    "scatter-allgather": scatter_allgather,
-    "chain": chain_broadcast,
-    "pairwise": pairwise_alltoall,
-}
-_FLAT: dict[str, Callable[[int], str]] = STILL | {
+_FLAT: dict[str, Callable[[int], str]] = {
     "ring": ring_allreduce,
     "ring-allgather": ring_allgather,
     "ring-reduce-scatter": ring_reduce_scatter,
@@ -173,6 +166,11 @@ _FLAT: dict[str, Callable[[int], str]] = STILL | {
     "tree-broadcast": tree_broadcast,
     "tree-reduce": tree_reduce,
     "tree-allreduce": tree_allreduce,
+    "recursive-doubling": doubling_allreduce,
+    "bruck": bruck_allgather,
+    "scatter-allgather": scatter_allgather,
+    "chain": chain_broadcast,
+    "pairwise": pairwise_alltoall,
 }
 _ON_NODES: dict[str, Callable[[int, int], str]] = {
     "hierarchical-allgather": hierarchical_allgather,
@@ -224,8 +222,6 @@ def picture(name: str, p: int, k: int | None = None) -> str:
     """Return the same as a picture that moves, SVG; see `explain`."""
     check(name, p, k)
     require(p > 1, f"{name} on one rank sends nothing, and there is nothing to draw: give -p 2")
-    require(name not in STILL, f"{name} has no picture that moves: leave --svg out")
-    families = sorted((family.name for family in EXPLICIT), key=len)
-    family = next(each for each in reversed(families) if name.startswith(each))
-    operation = name.removeprefix(family).strip("-").replace("-", "_") or "allreduce"
-    return pictures.draw(heard(family, operation, p, k))
+    family = max((one for one in EXPLICIT if name.startswith(one.name)), key=lambda f: len(f.name))
+    operation = name.removeprefix(family.name).strip("-").replace("-", "_")
+    return pictures.draw(heard(family.name, operation or next(iter(family.algorithms)), p, k))

@@ -64,6 +64,12 @@ class Stage:
         """Whether it sends nothing: blocks find their places."""
         return all(move.source == move.dest for move in self.moves)
 
+    def keeps(self, rank: int, slot: int) -> bool:
+        """Tell whether a rank that sends what is in a slot has it still: something is added."""
+        return any(
+            (move.dest, move.to_slot, move.adds) == (rank, slot, True) for move in self.moves
+        )
+
 
 @dataclass(frozen=True)
 class Moves:
@@ -106,31 +112,29 @@ class _Heard(Listener):
     kinds = frozenset({"send", "receive"})
 
     def __init__(self, x: Array) -> None:
-        self.x = x
-        self.sent: defaultdict[int, deque[tuple[list[int], int]]] = defaultdict(deque)
-        self.places: defaultdict[int, deque[int]] = defaultdict(deque)
+        self.x = self.result = x
+        self.sent: defaultdict[int, deque[tuple[list[int], range]]] = defaultdict(deque)
+        self.places: defaultdict[int, deque[range]] = defaultdict(deque)
 
     def begin(self, event: Event) -> None:
-        value, peer = event.value, event.peer
-        at: int = value.__array_interface__["data"][0]
+        value, at = event.value, _addresses(event.value)
         if event.kind == "send":
-            self.sent[peer].append((value.tolist(), at))
+            self.sent[event.peer].append((value.tolist(), at))
         else:
-            self.places[peer].append(at)
+            self.places[event.peer].append(at)
 
     def slots(self) -> dict[int, int]:
         """Return the slot of every address at which blocks are: of x, then of scratch."""
-        first: int = self.x.__array_interface__["data"][0]
-        found = {first + self.x.itemsize * i: i for i in range(self.x.size)}
-        used = {
-            at + self.x.itemsize * i
-            for messages in self.sent.values()
-            for values, at in messages
-            for i in range(len(values))
-        }
-        used |= {at for places in self.places.values() for at in places}
-        beside = sorted(used - found.keys())
-        return found | {at: self.x.size + i for i, at in enumerate(beside)}
+        own = _addresses(self.x)
+        used = {*_addresses(self.result)}
+        used.update(at for many in self.sent.values() for _, places in many for at in places)
+        used.update(at for many in self.places.values() for places in many for at in places)
+        return {at: slot for slot, at in enumerate([*own, *sorted(used - {*own})])}
+
+
+def _addresses(array: Array) -> range:
+    first: int = array.__array_interface__["data"][0]
+    return range(first, first + array.nbytes, array.itemsize)
 
 
 def _value(block: int, rank: int) -> int:
@@ -157,15 +161,18 @@ def _program(family: Family, operation: str, comm: Communicator) -> _Heard:
         x[block] = _value(block, comm.rank)
     root = (0,) if operation in ROOTED else ()
     with comm.events.listen(heard := _Heard(x)):
-        family.algorithms[operation].run(comm, x, *root)
+        result = family.algorithms[operation].run(comm, x, *root)
+    heard.result = x if result is None else result
     return heard
 
 
 def moves(family: Family, operation: str, nodes: Sequence[int]) -> Moves:
     """Return what moves when ranks on these nodes call an operation on a block for each.
 
-    An add uses its block up: whoever sends it has it no more.  Blocks that were received in
-    scratch are copied to their places in x by a stage of its own, before they are needed there.
+    An add uses its block up: whoever sends it has it no more, unless something is added to it in
+    the same step.  Own blocks that are copied to scratch before the first message are there from
+    the start.  Blocks that were received in scratch are copied to their places in x by a stage of
+    its own, before they are needed there; not those of an all-to-all, whose result stands there.
 
     Raises `UserError` if the family refuses, or its messages cannot be heard (``native``).
     """
@@ -179,24 +186,30 @@ def moves(family: Family, operation: str, nodes: Sequence[int]) -> Moves:
     has: list[Holding] = [
         {block: Block(block, (rank,)) for block in _begun(operation, p, rank)} for rank in range(p)
     ]
+    for rank, one in enumerate(heard):
+        for at, value in zip(_addresses(one.result), one.result.ravel().tolist(), strict=True):
+            if slots[rank][at] >= p and _block(value).ranks == (rank,):
+                has[rank][slots[rank][at]] = _block(value)
     found = Moves(family.name, operation, nodes, [dict(one) for one in has], [])
     for step in (each for each in steps for _ in range(each.times)):
         stage = Stage()
         for source, dest, size, adds in zip(*map(np.ndarray.tolist, step[:4]), strict=True):
-            values, at = heard[source].sent[dest].popleft()
-            place = heard[dest].places[source].popleft()
+            values, sent_from = heard[source].sent[dest].popleft()
+            places = heard[dest].places[source].popleft()
             assert len(values) == size, (source, dest, values, size)
             link = "intra" if nodes[source] == nodes[dest] else "inter"
-            for i, block in enumerate(map(_block, values)):
+            for at, to, block in zip(sent_from, places, map(_block, values), strict=True):
                 from_slot = to_slot = block.chunk
                 if adds:
                     whole = has[source][from_slot]
                     assert sorted(whole.ranks) == list(block.ranks), (whole, block)
                     block = whole
                 else:
-                    from_slot = slots[source][at + 8 * i]
-                    to_slot = slots[dest][place + 8 * i]
+                    from_slot, to_slot = slots[source][at], slots[dest][to]
                     block = has[source].get(block.chunk, block)
+                    if from_slot >= p and from_slot not in has[source]:
+                        assert not found.stages
+                        has[source][from_slot] = found.start[source][from_slot] = block
                 stage.moves.append(Move(source, from_slot, dest, to_slot, block, adds, link))
         needed = {(m.source, m.from_slot) for m in stage.moves}
         if any(slot < p and slot not in has[rank] for rank, slot in needed):
@@ -218,10 +231,8 @@ def heard(family: str, operation: str, p: int, k: int | None = None) -> Moves:
 def _apply(stage: Stage, has: list[Holding]) -> None:
     """Let every rank have what it has when a stage is over."""
     for move in stage.moves:
-        if move.adds:
+        if move.adds and not stage.keeps(move.source, move.from_slot):
             del has[move.source][move.from_slot]
-        else:
-            has[move.source].setdefault(move.from_slot, move.block)
     for move in stage.moves:
         block = move.block
         if move.adds:

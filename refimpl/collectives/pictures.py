@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from refimpl.collectives.interface import WORDS
 from refimpl.collectives.moves import Block, Moves, Stage
 from refimpl.support import svg
 from refimpl.support.text import plural
@@ -18,12 +19,11 @@ WIDTH, HEIGHT = 50, 24  # of a block
 ACROSS, DOWN, BETWEEN = 74, 30, 26  # from column to column, slot to slot; more between nodes
 LEFT = 84
 STEP, FLIGHT, HOLD = 1.6, (0.25, 1.25), 2.0  # seconds: of a stage, its flights in it, at both ends
-NAMES = {"allgather": "all-gather", "allreduce": "all-reduce", "reduce_scatter": "reduce-scatter"}
 
 
 def title(moves: Moves) -> str:
     """Return what the picture is of."""
-    name = f"{moves.family} {NAMES.get(moves.operation, moves.operation)}"
+    name = f"{moves.family} {WORDS[moves.operation]}"
     nodes = len(set(moves.nodes))
     where = f" on {plural(nodes, 'node')}" if nodes > 1 else ""
     return f"{name}, {plural(moves.p, 'rank')}{where}"
@@ -160,7 +160,8 @@ class _Picture:
     @staticmethod
     def _leaves(stage: Stage, rank: int, slot: int) -> bool:
         """Tell whether what is in a slot before a stage flies away, and does not just change."""
-        return any(move.source == rank and move.from_slot == slot for move in stage.moves)
+        sent = any(move.source == rank and move.from_slot == slot for move in stage.moves)
+        return sent and not stage.keeps(rank, slot)
 
     def _held(
         self, rank: int, slot: int, block: Block, began: int | None, end: tuple[int, bool] | None

@@ -10,22 +10,19 @@ from refimpl.collectives.families import EXPLICIT
 from refimpl.collectives.moves import heard, moves
 from refimpl.support.errors import UserError
 
-# In these both ends keep what was sent, or it is packed elsewhere: no block moves.
-STILL = {"recursive-doubling": "allreduce", "bruck": "allgather", "pairwise": "alltoall"}
-CALLS = [
-    (one, operation)
-    for one in EXPLICIT
-    for operation in one.algorithms
-    if STILL.get(one.name) != operation
-]
+CALLS = [(one, operation) for one in EXPLICIT for operation in one.algorithms]
 
 
-@pytest.mark.parametrize("nodes", [(0, 0, 1, 1), (0, 1, 2, 0, 1, 2)], ids=str)
+@pytest.mark.parametrize("nodes", [(0, 0, 1, 1), (0, 1, 2, 0, 1, 2), (0,) * 5], ids=str)
 @pytest.mark.parametrize("family, operation", CALLS, ids=lambda x: getattr(x, "name", x))
 def test_blocks_end_where_the_operation_brings_them(family, operation, nodes):
     found = moves(family, operation, nodes)
     p = len(nodes)
     for rank, has in enumerate(found.stages[-1].after):
+        if operation == "alltoall":  # x is as it was, and row s of the result has come from s
+            assert [has.pop(slot) for slot in range(p)] == [(chunk, (rank,)) for chunk in range(p)]
+            assert has == {p + source: (rank, (source,)) for source in range(p)}
+            continue
         got = {slot: sorted(block.ranks) for slot, block in has.items()}
         assert all(block.chunk == slot for slot, block in has.items())
         everyone, own = list(range(p)), [[owner] for owner in range(p)]
@@ -54,7 +51,7 @@ def test_what_arrives_in_scratch_is_brought_to_its_place_by_a_stage_of_its_own()
     }
 
 
-@pytest.mark.parametrize("name", [name for name in explain.NAMES if name not in explain.STILL])
+@pytest.mark.parametrize("name", explain.NAMES)
 def test_a_picture_is_whole_and_the_same_every_time(name):
     k = 3 if name.startswith("hierarchical") else None
     picture = explain.picture(name, 6, k)
@@ -73,10 +70,12 @@ def test_a_picture_lets_every_block_that_moves_fly():
     assert len(flying) == sum(len(stage.moves) for stage in found.stages)
 
 
-@pytest.mark.parametrize("name", explain.STILL)
-def test_what_has_no_picture_says_so(name):
-    with pytest.raises(UserError, match=f"^{name} has no picture that moves: leave --svg out$"):
-        explain.picture(name, 4)
+def test_what_both_ends_add_is_there_until_the_sum_is():
+    found = heard("recursive-doubling", "allreduce", 3)
+    sent = [{(m.source, m.dest) for m in stage.moves} for stage in found.stages]
+    assert sent == [{(0, 1)}, {(1, 2), (2, 1)}, {(1, 0)}]
+    assert not found.stages[0].keeps(0, 0) and found.stages[1].keeps(1, 0)
+    assert [sorted(has) for has in found.stages[0].after] == [[], [0, 1, 2], [0, 1, 2]]
 
 
 def test_a_rank_by_itself_has_no_picture():
