@@ -32,6 +32,7 @@ from refimpl.nn.flat import Layout
 from refimpl.numerics.rng import stream
 from refimpl.optim import Optimizer
 from refimpl.plan.model import FORWARD_BACKWARD, Cluster, Method, Model, Split, memory, predict
+from refimpl.plan.rings import at_once
 from refimpl.run.config import Run
 from refimpl.run.modelfile import ModelFile, room
 from refimpl.support.errors import UserError, require
@@ -202,12 +203,15 @@ def taken(
     n, options = cluster.ranks, program.options
     node = Nodes.of(n, cluster.ranks_per_node).node
     network = Network(node, cluster.links.intra, cluster.links.inter, scale)
+    family, ahead = program.collectives, getattr(program.methods.partition, "prefetch", False)
+    if not (drawn or ahead):
+        family = at_once(family, network)
 
     def body(comm: Communicator) -> Taken:
         rank, dtype, net = comm.rank, np.dtype(options.dtype), program.build()
         groups = Groups.split(comm, program.grid)
         net.plan(options.batch, dtype)
-        chosen = program.collectives, program.optimizer(), program.methods, options
+        chosen = family, program.optimizer(), program.methods, options
         replica = Replica(net, groups, *chosen)
         rng = stream(program.seed, "simulate", rank)
         x = rng.normal(size=(options.batch, net.inputs)).astype(dtype)

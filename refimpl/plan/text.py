@@ -216,7 +216,7 @@ def simulated_text(found: Simulated, cluster: Cluster, assumed: list[str]) -> st
         f"a step takes {_ms(found.seconds)} ms of virtual time{means}; on paper: {_paper(found)}"
     ]
     sent = [
-        f"sent in a step: {count.messages / found.steps:,.6g} messages, "
+        f"sent in a step: {count.messages / found.steps:,.10g} messages, "
         f"{size(count.bytes * found.scale / found.steps)} {link}"
         for link, count in found.sent.items()
     ]

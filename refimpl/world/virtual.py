@@ -33,6 +33,8 @@ import numpy as np
 from refimpl.world.shared import Flow, Shared
 from refimpl.world.threads import Deadlock, OverThreads, Post, Request
 
+Meeting = Callable[[list[Any]], None]  # done with what all bring while all wait; sets clocks
+
 
 class Message:
     """What is sent, from when one of its two ends has started.
@@ -222,18 +224,30 @@ class Network(Post):
 
     def meet(self, key: Any, ranks: Sequence[int], rank: int, obj: Any) -> list[Any]:
         """Return everybody's object when the last has come."""
+        return self.gather(key, ranks, rank, obj, lambda objs: self._wait(ranks))
+
+    def _wait(self, ranks: Sequence[int]) -> None:
+        now = max(self.clock[rank] for rank in ranks)
+        for rank in ranks:
+            self._spend(rank, Spent(waiting=now - self.clock[rank]))
+            self.clock[rank] = now
+
+    def gather(
+        self, key: Any, ranks: Sequence[int], rank: int, obj: Any, then: Meeting
+    ) -> list[Any]:
+        """Return everybody's object when the last has come, and has done ``then`` with them."""
         self._live()
-        meeting, before = self._meetings[key], self.clock[rank]
+        meeting = self._meetings[key]
         meeting[rank] = obj
         if len(meeting) < len(ranks):
             self._pass_on(rank)
         else:
             del self._meetings[key]
-            now = self.clock[rank] = max(self.clock[other] for other in ranks)
+            then([meeting[other] for other in ranks])
             for other in ranks:
                 if other != rank:
-                    self._at(now, other)
-        self._spend(rank, Spent(waiting=self.clock[rank] - before))
+                    self._at(self.clock[other], other)
+            self._reach(rank)
         return [meeting[other] for other in ranks]
 
 
