@@ -18,6 +18,7 @@ from refimpl.cli.arguments import (
     LARGEST,
     MOST,
     between,
+    links,
     number,
     positive,
     positive_number,
@@ -90,6 +91,11 @@ def add(commands: Any) -> None:
     how.add_argument("--zero-stage", type=int, choices=(1, 2, 3), help="default: 3")
     how.add_argument("--partition", type=positive, metavar="P", help="say more about this p")
     how.add_argument(
+        "--secondary-shards",
+        choices=("none", "node"),
+        help="for the backward pass, whose gathers they keep inside a node (default: none)",
+    )
+    how.add_argument(
         "--overlap", type=fraction, metavar="W", help="part of compute that hides messages"
     )
 
@@ -98,6 +104,9 @@ def add(commands: Any) -> None:
     cluster.add_argument("--ranks-per-node", type=ranks, metavar="K", help="default: one node")
     cluster.add_argument("--flops", type=positive_number, metavar="F", help="a rank's, per second")
     link = comma(size, 2)
+    cluster.add_argument(
+        "--links", type=links, metavar="FILE", help="what `bench links --json FILE` has measured"
+    )
     cluster.add_argument("--intra", type=link, metavar="ALPHA,BETA", help="s/message, s/byte")
     cluster.add_argument("--inter", type=link, metavar="ALPHA,BETA", help="the same between nodes")
     cluster.add_argument("--call", type=size, metavar="S", help="seconds of a collective call")
@@ -109,8 +118,8 @@ def add(commands: Any) -> None:
 # What describes a user's own model, and so does not go with --preset.
 OWN = (
     *("parameters", "widths", "layers", "hidden", "units", "batch", "microsteps", "bytes"),
-    *("recompute", "zero_stage", "partition", "overlap", "n", "ranks_per_node", "flops"),
-    *("intra", "inter", "call", "memory", "activations"),
+    *("recompute", "zero_stage", "partition", "secondary_shards", "overlap", "n"),
+    *("ranks_per_node", "flops", "links", "intra", "inter", "call", "memory", "activations"),
 )
 
 
@@ -170,8 +179,6 @@ def own(args: Any) -> int:
 
 def read(args: Any) -> tuple[Any, list[str]]:
     """Return the question that the arguments ask, and what was assumed to complete it."""
-    from refimpl.collectives.auto import ASSUMED
-    from refimpl.collectives.cost import Link, Links
     from refimpl.methods.partition.memory import Bytes
     from refimpl.plan.advise import Question
     from refimpl.plan.model import FORWARD_BACKWARD, RECOMPUTED, Cluster, Method, Model
@@ -201,10 +208,19 @@ def read(args: Any) -> tuple[Any, list[str]]:
     per_node = given("ranks_per_node", args.n, "one node")
     rows = given("batch", 64, "--batch 64")
     nbytes = given("bytes", (4, 4, 4), "--bytes 4,4,4 (float32, SGD with momentum)")
-    intra = given("intra", ASSUMED.intra, "--intra (shared memory)")
-    inter = given("inter", ASSUMED.inter, "--inter (Ethernet, 10 Gbit/s)")
-    for name, link in (("intra", intra), ("inter", inter)):
-        require(link[1] > 0, f"--{name} has a beta of 0: give the seconds that a byte takes")
+    cluster_links = links_of(args)
+    if args.links is None:
+        given("intra", None, "--intra (shared memory)")
+        given("inter", None, "--inter (Ethernet, 10 Gbit/s)")
+    for name, link in (("intra", cluster_links.intra), ("inter", cluster_links.inter)):
+        where = "--links" if getattr(args, name) is None else f"--{name}"
+        require(link.beta > 0, f"{where} has a beta of 0: give the seconds that a byte takes")
+    secondary, stage = args.secondary_shards == "node", args.zero_stage or 3
+    require(
+        stage == 3 or not secondary,
+        f"--secondary-shards node does not go with --zero-stage {stage}: parameters must be "
+        "sharded (stage 3)",
+    )
     activations = given("activations", 0.0, "no memory for activations")
     if args.activations is not None:
         require(
@@ -214,17 +230,35 @@ def read(args: Any) -> tuple[Any, list[str]]:
         )
     question = Question(
         Model(units, rows, RECOMPUTED if args.recompute else FORWARD_BACKWARD, Bytes(*nbytes)),
-        Cluster(args.n, per_node, args.flops, Links(Link(*intra), Link(*inter)), args.call or 0.0),
+        Cluster(args.n, per_node, args.flops, cluster_links, args.call or 0.0),
         Method(
             partition=1,
             microsteps=args.microsteps or 1,
-            stage=args.zero_stage or 3,
+            stage=stage,
             overlap=args.overlap or 0.0,
+            secondary=secondary,
         ),
         args.memory,
         activations,
     )
     return question, assumed
+
+
+def links_of(args: Any) -> Any:
+    """Return the links of the cluster: --intra and --inter, else --links, else what is assumed."""
+    from refimpl.collectives.auto import ASSUMED
+    from refimpl.collectives.cost import Link, Links
+
+    require(
+        args.links != "measure",
+        "--links measure: no ranks are here to measure between, give a file of `bench links "
+        "--json FILE`",
+    )
+    told = Links.of(args.links, "--links") if args.links else Links(*ASSUMED[:2])
+    intra, inter = (
+        Link(*(getattr(args, name) or getattr(told, name))) for name in Links._fields[:2]
+    )
+    return told._replace(intra=intra, inter=inter)
 
 
 def units_of(args: Any) -> tuple[int, ...]:

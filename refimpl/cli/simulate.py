@@ -8,7 +8,7 @@ from typing import Any
 
 from refimpl.cli.arguments import filename, positive_number, ranks
 from refimpl.cli.base import on_first_rank, say
-from refimpl.cli.plan import comma, size
+from refimpl.cli.plan import comma, links_of, size
 from refimpl.cli.run_options import add_options, run_of
 from refimpl.support.errors import require
 
@@ -50,8 +50,7 @@ def run(args: Any) -> int:
 
 
 def _run(args: Any) -> int:
-    from refimpl.collectives.auto import ASSUMED
-    from refimpl.collectives.cost import Link, Links
+    from refimpl.collectives.cost import Links
     from refimpl.methods.strategies import simplest
     from refimpl.plan import simulate
     from refimpl.plan.model import Cluster
@@ -64,7 +63,7 @@ def _run(args: Any) -> int:
     require(args.n <= AT_ONCE, f"-n {args.n}: each rank is a thread here, give {AT_ONCE} at most")
     if args.trace:
         check_file("--trace", args.trace)
-    links = Links(Link(*(args.intra or ASSUMED.intra)), Link(*(args.inter or ASSUMED.inter)))
+    links = Links(*links_of(args)[:2])  # additions take no time here, and no rank a turn
     path = find(args.model)
     model = ModelFile.parse(path.stem, read_text(path), str(path))
     cluster = Cluster(args.n, args.ranks_per_node or args.n, args.flops, links)
@@ -75,6 +74,7 @@ def _run(args: Any) -> int:
     if args.json:
         say(json.dumps(simulated_data(found, cluster), indent=1))
     else:
-        assumed = [f"--{name}" for name in ("intra", "inter") if getattr(args, name) is None]
+        names = () if args.links else ("intra", "inter")
+        assumed = [f"--{name}" for name in names if getattr(args, name) is None]
         say(simulated_text(found, cluster, assumed))
     return 0

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from refimpl.collectives.families import EXPLICIT
 from refimpl.methods.partition.memory import Memory
-from refimpl.plan.model import Cluster, Method, Model, Split, memory, predict
+from refimpl.plan.model import Cluster, Method, Model, Split, memory, near_groups, predict
 from refimpl.world.topology import Grid, divisors
 
 STAGES = (1, 2, 3)
@@ -89,7 +89,8 @@ def weigh(question: Question, p: int) -> Choice:
         if split is not None:
             splits[family] = split
     best = min(splits, key=lambda family: splits[family].step)
-    kept = {s: memory(model, replace(asked, partition=p, stage=s)) for s in STAGES}
+    fewest = min(map(len, near_groups(cluster, p))) if asked.secondary else 1
+    kept = {s: memory(model, replace(asked, partition=p, stage=s), fewest) for s in STAGES}
     needed = kept[asked.stage].total + question.activations
     return Choice(
         partition=p,

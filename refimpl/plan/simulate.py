@@ -22,6 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl.collectives import Collectives
+from refimpl.collectives.auto import ASSUMED
+from refimpl.collectives.cost import Links
 from refimpl.methods import traffic
 from refimpl.methods.calls import Setting
 from refimpl.methods.partition.memory import Bytes
@@ -254,14 +256,13 @@ def _require_room(network: Sequential, n: int, batch: int, p: int, stage: int) -
 def planned(run: Run, cluster: Cluster, setting: Setting, scale: float) -> Split | None:
     """Return the step that is predicted on paper, for a network ``scale`` times as large.
 
-    None where messages do not go by collectives, or to part of a group, and with blocks.
+    None where messages do not go by collectives, and with blocks.
     """
     methods, recipe = run.chosen(), run.recipe
     ways = traffic.families(methods, setting).values()
-    near = getattr(methods.partition, "secondary", False)
-    if setting.grid.blocks > 1 or near or any(False in way for way in ways):
+    if setting.grid.blocks > 1 or any(False in way for way in ways):
         return None
-    ahead = getattr(methods.partition, "prefetch", False)
+    ahead, near = (getattr(methods.partition, name, False) for name in ("prefetch", "secondary"))
     return predict(
         Model(
             tuple(round(unit.size * scale) for unit in setting.layout.units),
@@ -278,6 +279,8 @@ def planned(run: Run, cluster: Cluster, setting: Setting, scale: float) -> Split
             overlap=float(ahead),
             every_microstep=setting.every_microstep,
             gathers_only=True,
+            secondary=near,
+            links=Links.of(run.links, "--links") if run.links else ASSUMED,
         ),
     )
 

@@ -46,7 +46,7 @@ def _asked(advice: Advice, assumed: list[str]) -> str:
         f"each: parameter {each.parameter:g} + gradient {each.gradient:g} + state {each.state:g}",
         f"stage {method.stage}, {plural(method.microsteps, 'micro-step')} of {model.rows:g} rows "
         f"a rank, {model.operations:g} operations per parameter and row, "
-        f"overlap {method.overlap:g}",
+        f"overlap {method.overlap:g}" + ", secondary shards" * method.secondary,
         *links_text(cluster),
         "memory per rank: "
         + ("any" if asked.memory is None else size(asked.memory))
@@ -98,7 +98,7 @@ def _recommendation(advice: Advice) -> str:
         )
     else:
         lines.append(f"  every rank can hold all of it: {size(best.needed)}")
-    lines.append("  " + _families(best))
+    lines += textwrap.indent(_more(best, asked.cluster), "  ").splitlines()
     fast = advice.fastest
     assert fast is not None
     if 1.01 * fast.split.step < best.split.step:  # less than a hundredth is no difference
@@ -119,6 +119,14 @@ def _how(choice: Choice) -> str:
     )
 
 
+def _more(choice: Choice, cluster: Cluster) -> str:
+    """Return what there is to say of the messages of a choice, in lines."""
+    if cluster.ranks <= cluster.ranks_per_node:
+        return _families(choice)
+    sent = f"all ranks together send {size(choice.split.between)} to other nodes in a step"
+    return f"{_families(choice)}\n{sent}"
+
+
 def _families(choice: Choice) -> str:
     times = ", ".join(f"{name} {1e3 * seconds:.4g} ms" for name, seconds in choice.times.items())
     refused = "" if "hierarchical" in choice.times else "; hierarchical: groups fill no nodes"
@@ -136,6 +144,8 @@ def command(advice: Advice, choice: Choice) -> str:
         words.append(strategy)
         if strategy == "mics":
             words.append(f"--partition {choice.partition} --zero-stage {method.stage}")
+        if method.secondary:
+            words.append("--secondary-shards node")
     if method.microsteps > 1:
         words.append(f"--microsteps {method.microsteps}")
     words.append(f"--collectives {choice.family}")
@@ -151,7 +161,7 @@ def _about(advice: Advice, choice: Choice) -> str:
     )
     if best is not None and best is not choice:
         text += f", {choice.split.step / best.split.step:.3g} times that of p = {best.partition}"
-    return text + "\n" + textwrap.indent(_families(choice), "  ")
+    return text + "\n" + textwrap.indent(_more(choice, advice.question.cluster), "  ")
 
 
 def advice_data(advice: Advice, partition: int | None, assumed: list[str]) -> dict[str, Any]:
@@ -164,7 +174,8 @@ def advice_data(advice: Advice, partition: int | None, assumed: list[str]) -> di
             "partition": choice.partition,
             "replicas": choice.replicas,
             "collectives": choice.family,
-            "seconds": {"step": choice.split.step, **choice.split._asdict()},
+            "seconds": choice.split.plain(),
+            "bytes_between_nodes": choice.split.between,
             "step_by_collectives": choice.times,
             "memory": {
                 f"stage{s}": {"total": m.total, **m._asdict()} for s, m in choice.memory.items()
@@ -274,5 +285,5 @@ def simulated_data(found: Simulated, cluster: Cluster) -> dict[str, Any]:
             }
             for link, count in found.sent.items()
         },
-        "planned": None if split is None else {"step": split.step, **split._asdict()},
+        "planned": None if split is None else split.plain(),
     }

@@ -264,4 +264,7 @@ def node_members(nodes: tuple[int, ...]) -> list[list[int]]:
     >>> node_members((3, 1, 3))
     [[1], [0, 2]]
     """
-    return [[r for r, n in enumerate(nodes) if n == node] for node in sorted(set(nodes))]
+    found: dict[int, list[int]] = {}
+    for rank, node in enumerate(nodes):
+        found.setdefault(node, []).append(rank)
+    return [found[node] for node in sorted(found)]

@@ -156,6 +156,25 @@ def test_stages_gather_and_scatter_as_often_as_training_does():
     assert two.reduce_scatter == three.reduce_scatter == pytest.approx(4 * one.reduce_scatter)
 
 
+def test_secondary_shards_keep_the_backward_gathers_inside_a_node():
+    """Per micro-step 2 V (p - 1)/p cross each edge between nodes, not 3, for V/k more a rank."""
+    method, near = Method(8, 4), Method(8, 4, secondary=True)
+    plain, kept = (predict(NETWORK, CLUSTER, one) for one in (method, near))
+    edges, shard = 2 * 2, 2 * NETWORK.parameters // 8  # two nodes a group, two groups
+    hop = 2 * 8 * shard  # 8 columns of two ranks
+    assert (plain.between, kept.between) == tuple(
+        4 * vectors * edges * 7 * shard + hop for vectors in (3, 2)
+    )
+    assert kept.gather < plain.gather and kept.reduce_scatter == plain.reduce_scatter
+    for p, k in ((2, 2), (4, 4), (8, 4), (16, 4)):
+        more = [advise(question(method=one)).choice(p).needed for one in (near, method)]
+        assert more[0] - more[1] == 2 * NETWORK.parameters / k
+    alone = predict(NETWORK, replace(CLUSTER, ranks_per_node=1), near)
+    assert alone.gather == pytest.approx(
+        predict(NETWORK, replace(CLUSTER, ranks_per_node=1), method).gather / 2
+    )
+
+
 numbers = st.floats(1e-12, 1e-3)
 
 
@@ -316,6 +335,24 @@ def test_every_option_reaches_the_prediction(capsys):
     pairs = plain["choices"][1]["seconds"]["gather"] + 4 * 2 * 24 * (1e-3 - 3e-6)
     slow = planned(capsys, "--intra 1e-3,5e-12")["choices"][1]["seconds"]
     assert slow["gather"] == pytest.approx(pairs)
+    near = planned(capsys, "--secondary-shards node")["choices"][-1]
+    assert near["seconds"]["gather"] < row["gather"]
+    assert near["bytes_between_nodes"] == 2 / 3 * plain["choices"][-1]["bytes_between_nodes"]
+
+
+def test_links_come_from_a_file_of_what_was_measured(capsys, tmp_path):
+    line, (intra, inter) = OWN.split(" --intra ")[0], OWN.split(" --intra ")[1].split(" --inter ")
+    links = Links(*(Link(*map(float, each.split(","))) for each in (intra, inter)))
+    (tmp_path / "links.json").write_text(json.dumps(links.plain()))
+    from_file = f"{line} --links {tmp_path / 'links.json'}"
+    assert run(capsys, from_file) == run(capsys, OWN)
+    slow = run(capsys, f"{from_file} --inter 1e-3,4e-11")[1]
+    assert "between nodes: 0.001 s" in slow and "inside a node: 3e-06 s" in slow
+    (tmp_path / "links.json").write_text(json.dumps(links._replace(gamma=1e-9).plain()))
+    adding = json.loads(run(capsys, from_file + " --json")[1])["choices"][-1]["seconds"]
+    plain = planned(capsys, "")["choices"][-1]["seconds"]
+    assert adding["reduce_scatter"] > plain["reduce_scatter"]
+    assert adding["gather"] == plain["gather"]
 
 
 def test_parameters_are_cut_into_units_that_are_as_equal_as_can_be():
@@ -359,6 +396,7 @@ def test_a_command_says_what_the_choice_needs_and_no_more():
     assert said(1) == "ddp" and said(1, microsteps=2) == "ddp --microsteps 2"
     assert said(16) == "zero3" and said(16, stage=1) == "zero1"
     assert said(4, stage=2) == "mics --partition 4 --zero-stage 2"
+    assert said(16, secondary=True) == "zero3 --secondary-shards node"
 
 
 def test_the_recommendation_names_the_next_smaller_group_and_what_it_lacks():
@@ -418,6 +456,10 @@ SHORT = "plan --parameters 1e6 -n 8 --flops 1e9 "
         (SHORT + "--units 2000000", "cannot make 2000000 units", "at most as many"),
         (SHORT + "--inter 1e-5", "has 1 value where 2 are needed", "commas"),
         (SHORT + "--inter 1e-5,0", "--inter has a beta of 0", "seconds that a byte takes"),
+        (SHORT + "--links measure", "no ranks are here", "give a file of `bench links"),
+        (SHORT + "--links nowhere", "nowhere", "No such file"),
+        (SHORT + "--secondary-shards node --zero-stage 2", "does not go with", "(stage 3)"),
+        ("plan --preset p4d-100b --links measure", "--links does not go", "leave it out"),
         (SHORT + "--bytes 2,2", "has 2 values where 3 are needed", "commas"),
         (SHORT + "--overlap 1.5", "'1.5'", "from 0 to 1"),
         (SHORT + "--memory -1", "'-1'", "positive number"),

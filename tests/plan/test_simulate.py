@@ -45,7 +45,8 @@ MODEL = ModelFile.parse("tiny", TEXT, "tiny.py")
 
 
 def run_of(strategy, microsteps=1, batch=4, **more):
-    methods = {k: more.pop(k) for k in ("partition", "prefetch", "gtc_group") if k in more}
+    names = ("partition", "prefetch", "gtc_group", "secondary_shards")
+    methods = {name: more.pop(name) for name in names if name in more}
     recipe = Recipe(task="images", epochs=1, lr=0.1, batch=batch, microsteps=microsteps)
     return Run("tiny", recipe, strategy=strategy, methods=methods, **more)
 
@@ -64,23 +65,23 @@ def cluster(n=8, k=4, flops=2.0**26, links=LINKS):
         ("mics", {"partition": 4, "microsteps": 2}, 4),
         ("mics", {"partition": 2, "collectives": "halving-doubling"}, 2),
         ("mics", {"partition": 4}, 2),
+        ("mics", {"partition": 4, "secondary_shards": "node", "microsteps": 2}, 2),
     ],
 )
 def test_a_step_takes_exactly_what_is_planned(strategy, more, k):
     found = simulate(run_of(strategy, **more), MODEL, cluster(k=k), scale=8)
     assert found.planned is not None
     assert found.seconds == found.planned.step
+    assert 8 * found.sent["inter"].bytes == found.planned.between
 
 
 def test_auto_chooses_by_the_links_of_the_run():
     """Where a message costs nothing, the fewest bytes win over the fewest messages."""
     free = Links(Link(0.0, 1.0), Link(0.0, 1.0)).plain()
     run = run_of("ddp", collectives="auto")
-    sent = [
-        simulate(one, MODEL, cluster(k=8)).sent["intra"].bytes
-        for one in (run, replace(run, links=free))
-    ]
-    assert sent[1] < sent[0]
+    least, free = (simulate(one, MODEL, cluster(k=8)) for one in (run, replace(run, links=free)))
+    assert free.sent["intra"].bytes < least.sent["intra"].bytes
+    assert [one.planned.step for one in (least, free)] == [least.seconds, free.seconds]
 
 
 def test_a_rank_that_computes_less_long_than_messages_take_is_not_held_up_by_all_others():
@@ -151,6 +152,7 @@ def test_the_command_writes_the_same_trace_each_time(tmp_path, capsys):
         ("-n 2000", "each rank is a thread here, give 1024 at most"),
         ("-n 2 --collectives native", "collectives native state no cost"),
         ("-n 2 --data x", "--data x: inputs are drawn here"),
+        ("-n 2 --collectives auto --links measure", "no ranks are here to measure between"),
         ("-n 4 --trace /nowhere/t", "no folder"),
         ("-n 9", "9 ranks of 344 parameters need"),
     ],
