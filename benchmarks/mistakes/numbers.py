@@ -56,6 +56,7 @@ def numbers() -> Iterator[Case]:
         ("gtc", "--tau-units", "feet"), ("gtc-bmuf", "--gtc-group", "0 -1 3 99999999999999999999"),
         ("gtc-bmuf", "--residuals", "eat"),
         ("bmuf", "--block-steps", "0 -1 nan 99999999999999999999999"),
+        ("bmuf", "--warm-start", "-1 nan 1.5"),
         ("bmuf", "--block-momentum", "nan inf -1 1 2"), ("bmuf", "--block-lr", "nan inf -1 0"),
         ("bmuf", "--block-method", "xbm"), ("bmuf", "--local-momentum", "lose"),
         ("mics", "--partition", "0 -1 2 3 nan 99999999999999999999"),

@@ -154,6 +154,9 @@ def _counted(methods: Methods, setting: Setting, typical: Sequence[Statistics]) 
     """What the ledgers of all ranks add up to."""
     yield f"one step: what all ranks send, {setting.collectives.name} collectives, to the byte"
     yield from _by_link(traffic.step_calls(methods, setting, typical))
+    if methods.warm_steps:
+        yield f"and one of the first {methods.warm_steps}, of the warm start:"
+        yield from _by_link(traffic.warm_calls(methods, setting))
     if setting.grid.blocks > 1:
         yield "and at the end of a block of steps, models:"
         yield from _by_link(traffic.sync_calls(methods, setting))

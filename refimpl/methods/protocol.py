@@ -215,7 +215,7 @@ class BlockAxis(Axis):
     together: bool = True
 
     def begin(self, weights: np.ndarray) -> None:
-        """Take the initial model (shard,), the same on all ranks with this shard."""
+        """Take the first model (shard,), the same on all ranks with this shard; or a later one."""
         raise NotImplementedError
 
     def prepare(self, weights: np.ndarray) -> None:
@@ -285,10 +285,13 @@ class GradientMethod(Method):
 
 @dataclass(frozen=True)
 class BlockMethod(Method):
-    """A method of the block axis; ``together``: all groups hold one model after every sync."""
+    """A method of the block axis; ``warm``: steps of a warm start."""
+
+    warm = 0
 
     @property
     def together(self) -> bool:
+        """Whether all groups hold one model after every sync."""
         return True
 
     def build(self, context: Context) -> BlockAxis:

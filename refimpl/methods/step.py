@@ -5,6 +5,9 @@
     then:                  mean, clip, optimizer on the own shard  partition: update
     at the end of a block: the filtered mean of the models         block: sync
 
+In a warm start all blocks take their steps as one: the sum is exact and over all of them, so that
+ranks with a shard hold the same; the block axis begins where it ends.
+
 The trainer calls `Replica.step` with its micro-batches and knows nothing of methods.  For data
 parallelism alone, `refimpl.methods.plain` is the same step in a dozen lines.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +24,7 @@ from refimpl.collectives import Collectives
 from refimpl.collectives.norm import GlobalNorm
 from refimpl.methods.faults import Faults
 from refimpl.methods.losses import Loss
-from refimpl.methods.protocol import BlockAxis, Context
+from refimpl.methods.protocol import BlockAxis, Context, GradientAxis
 from refimpl.methods.strategies import Methods
 from refimpl.nn import Sequential, SoftmaxCrossEntropy
 from refimpl.nn.flat import Layout
@@ -71,6 +74,8 @@ class Replica:
     partition, gradient, block : PartitionAxis, GradientAxis, BlockAxis or None
         The methods, running.  ``block`` is None for a block axis of length 1, which averages
         nothing: the weights keep their bits, where a filter would turn w into s + (w - s).
+    warm : GradientAxis or None
+        What stands for ``gradient`` in a warm start.
     faults : Faults
         Numbers that this rank should not have seen; whoever trains asks all ranks now and then.
     """
@@ -106,8 +111,10 @@ class Replica:
         self.block: BlockAxis | None = None
         if methods.block is not None and groups.grid.blocks > 1:
             self.block = methods.block.build(context)
-            self.block.begin(self.partition.weights())
-        self.steps = self.block_start = 0
+        joined = replace(context, groups=groups.joined())
+        self.warm = methods.warm().gradient.build(joined) if methods.warm_steps else None
+        self.steps = 0
+        self._begin()
         self.loss = SoftmaxCrossEntropy()
         self.loss.plan(options.batch, network.outputs, dtype)
         self._norm = GlobalNorm(exact=options.exact) if options.clip else None
@@ -117,18 +124,18 @@ class Replica:
     def step(self, batches: Batches, lr: float, frames: int | None = None) -> Loss:
         """Take one step; afterwards all ranks of this block hold the same new parameters.
 
-            gradient = sum over the block's frames of the step
+            gradient = sum over the block's frames of the step; in a warm start over all frames
             w        = optimizer(w, gradient / frames * min(1, clip / norm), lr)
 
         ``batches(m)`` returns inputs (rows, inputs) and labels (rows,) of micro-step m, ``batch``
-        rows each; or fewer, none even, if ``frames`` says how many this block's micro-batches
+        rows each; or fewer, none even, if ``frames`` says how many all micro-batches of that sum
         have together: one division, no mean of means.  After the last step of a block all
         blocks' ranks hold the same.  Returns the sum of this rank's losses.  Collective.
         """
         self.faults.step = self.steps + 1
         with self.events.during("phase", "step"):
-            partition, loss = self.partition, Loss()
-            at_once = self.gradient.every_microstep
+            partition, combining, loss = self.partition, self.combining, Loss()
+            at_once = combining.every_microstep
             for microstep in range(self.options.microsteps):
                 first = microstep == 0
                 # Hop 1, in every micro-step: units' gradients are summed in the partition group.
@@ -138,17 +145,19 @@ class Replica:
                 if at_once:  # what two hops improve on: hop 2 in every micro-step, too
                     partition.finish()
                     self._check(partition.gradient)
-                    self.gradient.combine_now(partition.gradient, first)
+                    combining.combine_now(partition.gradient, first)
             if not at_once:
                 partition.finish()
                 self._check(partition.gradient)
             # Hop 2, once a step: the shards of the gradient group become one.
             with self.events.during("phase", "combine", partition.gradient):
-                gradient = self.gradient.combine(partition.gradient)
+                gradient = combining.combine(partition.gradient)
             self.events.tell("combined", gradient)
             self._update(gradient, lr, frames)
         self.steps += 1
-        if self.block is not None:
+        if self.steps <= self.methods.warm_steps:
+            self._begin()
+        elif self.block is not None:
             left = self.block.steps - (self.steps - self.block_start)
             if left == self.block.early > 0:
                 self.block.prepare(self.partition.weights())
@@ -187,9 +196,16 @@ class Replica:
         return x
 
     @property
+    def combining(self) -> GradientAxis:
+        """What combines the gradients of the next step."""
+        warm = self.steps < self.methods.warm_steps
+        return self.warm if warm and self.warm is not None else self.gradient
+
+    @property
     def frames(self) -> int:
-        """Frames behind a combined gradient of whole micro-batches, those of the block's ranks."""
-        return self.context.frames * self.groups.grid.gradient
+        """Frames behind a combined gradient: batch x micro-steps x ranks of the block, or all."""
+        grid = self.groups.grid if self.combining is self.gradient else self.groups.grid.joined()
+        return self.context.frames * grid.gradient
 
     def _update(self, gradient: np.ndarray, lr: float, frames: int | None = None) -> None:
         """Move the parameters by the block's gradient sum (shard,), over so many frames."""
@@ -206,6 +222,12 @@ class Replica:
             self.partition.update(gradient, lr, scale)
 
     # ---------------------------------------------------------------------------- one block
+
+    def _begin(self) -> None:
+        """Let a block begin from the model that all ranks hold: initial, or of a warm start."""
+        self.block_start = self.steps
+        if self.block is not None:
+            self.block.begin(self.partition.weights())
 
     def end_block(self, lr: float) -> None:
         """Bring all models together, if they are not: average them over the blocks and filter.

@@ -61,6 +61,15 @@ class Methods(NamedTuple):
         """Yield the methods that there are."""
         yield from (method for method in self if method is not None)
 
+    @property
+    def warm_steps(self) -> int:
+        """The length of the warm start; 0 without a block axis."""
+        return 0 if self.block is None else self.block.warm
+
+    def warm(self) -> Methods:
+        """Return the methods of the warm start's steps: exact sums, on `Grid.joined`."""
+        return Methods(self.partition, Exact(every_microstep=self.gradient.every_microstep))
+
     def refuse(self, collectives: Collectives) -> None:
         """Raise `UserError` if a method cannot run with these collectives."""
         for method in self.each():

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from refimpl.collectives import Auto, norm
@@ -56,6 +57,19 @@ def sync_calls(
     yield from methods.partition.publishing(setting)
 
 
+def warm_calls(methods: Methods, setting: Setting) -> Iterator[Call]:
+    """Yield what all ranks send in one step of the warm start, if there is one."""
+    if methods.warm_steps:
+        yield from step_calls(methods.warm(), replace(setting, grid=setting.grid.joined()))
+
+
+def every_call(methods: Methods, setting: Setting) -> Iterator[Call]:
+    """Yield what all ranks send in a step of each kind, and when a block ends."""
+    yield from warm_calls(methods, setting)
+    yield from step_calls(methods, setting)
+    yield from sync_calls(methods, setting)
+
+
 def _norm_calls(setting: Setting) -> Iterator[Call]:
     for group in setting.talking("partition") if setting.clip else ():
         one = norm.cost(setting.nodes.nodes_of(group), setting.exact)
@@ -78,7 +92,7 @@ def families(methods: Methods, setting: Setting) -> dict[str, set[bool]]:
         axis: {call.own is None for call in made if call.purpose != "control"}
         for axis, made in calls.items()
     }
-    if gradient.sometimes_dense and found["gradient"]:
+    if (gradient.sometimes_dense or methods.warm_steps) and found["gradient"]:
         found["gradient"].add(True)
     return {axis: ways for axis, ways in found.items() if ways}
 
@@ -123,7 +137,7 @@ def check(methods: Methods, setting: Setting) -> None:
         Naming the first such group; the same on every rank.
     """
     family, seen = setting.collectives, set()
-    for call in (*step_calls(methods, setting), *sync_calls(methods, setting)):
+    for call in every_call(methods, setting):
         case = call.axis, call.operation, tuple(call.group)
         if call.own is not None or case in seen:
             continue
@@ -148,7 +162,7 @@ def choices(methods: Methods, setting: Setting) -> list[str]:
     auto = setting.collectives
     assert isinstance(auto, Auto)
     kinds: dict[tuple[str, str], set[tuple[int, tuple[int, ...], int]]] = {}
-    for call in (*step_calls(methods, setting), *sync_calls(methods, setting)):
+    for call in every_call(methods, setting):
         if call.own is None:
             one = kinds.setdefault((call.axis, call.operation), set())
             one.add((call.n, call.where, call.itemsize))

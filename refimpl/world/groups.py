@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from refimpl.world.communicator import Communicator
 from refimpl.world.topology import Grid
@@ -42,6 +42,10 @@ class Groups:
             group_of(grid.block_group(world.rank)),
             group_of(grid.replication_group(world.rank)),
         )
+
+    def joined(self) -> Groups:
+        """Return these groups with all blocks as one; nobody talks on the block axis then."""
+        return replace(self, grid=self.grid.joined(), gradient=self.replication)
 
     def free(self) -> None:
         """Give back the communicators of all axes.  Collective."""

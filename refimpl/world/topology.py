@@ -95,6 +95,15 @@ class Grid:
         """The number of partition groups, b g."""
         return self.blocks * self.gradient
 
+    def joined(self) -> Grid:
+        """Return the same ranks with all blocks as one: replication groups are gradient groups.
+
+        >>> grid = Grid(blocks=2, gradient=2, partition=2)
+        >>> grid.joined().gradient_group(5) == grid.replication_group(5)
+        True
+        """
+        return Grid(1, self.workers, self.partition)
+
     def place(self, rank: int) -> Place:
         """Return the coordinates of a rank."""
         worker, shard = divmod(rank, self.partition)

@@ -65,7 +65,8 @@ def test_replicas_are_equal_after_every_step_and_blocks_after_every_sync(case, o
         if block is not None:
             for shard in range(grid.partition):
                 held = {ranks[rank].pieces[step] for rank in grid.replication_group(shard)}
-                if (step + 1) % block.steps == 0 and block.together:
+                within = step + 1 - block.warm
+                if within <= 0 or (within % block.steps == 0 and block.together):
                     assert len(held) == 1
                 elif step == STEPS - 1 and case in EVERY:
                     assert len(held) == grid.blocks, "blocks that did not train alone"
@@ -145,20 +146,22 @@ def sends_what_it_says(case, per_node=None, family="ring", **options):
     )
     names = [phase.name for phase in ranks[0].phases]
     length = methods.block.steps if methods.block is not None and grid.blocks > 1 else STEPS + 1
-    want = []
-    for step in range(1, STEPS + 1):
+    warm, last = methods.warm_steps, STEPS - methods.warm_steps
+    want = ["step"] * warm
+    for step in range(1, last + 1):
         want += ["step"] + ["end of block"] * (step % length == 0)
-    if length <= STEPS and (STEPS % length or not methods.block.together):
+    if grid.blocks > 1 and (last % length or not methods.block.together):
         want += ["end of block"]
     assert names == want
     for number, name in enumerate(names):
         phases = [rank.phases[number] for rank in ranks]
         said = [phase.statistics for phase in phases]
-        calls = (
-            traffic.step_calls(methods, setting, said)
-            if name == "step"
-            else traffic.sync_calls(methods, setting, owed=phases[0].updated, said=said)
-        )
+        if number < warm:
+            calls = traffic.warm_calls(methods, setting)
+        elif name == "step":
+            calls = traffic.step_calls(methods, setting, said)
+        else:
+            calls = traffic.sync_calls(methods, setting, owed=phases[0].updated, said=said)
         assert summed(phases) == nonzero(traffic.sent(calls)), (number, name)
 
 

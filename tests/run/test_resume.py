@@ -197,6 +197,21 @@ def test_blocks_that_were_averaged_can_become_others(tmp_path):
     assert resumed(again, 2)[0]["parameters_sha256"] == ends[0]["parameters_sha256"]
 
 
+def test_inside_a_warm_start_and_there_in_other_blocks(tmp_path):
+    """It goes on over the border as without a stop; all of it warm is serial, wherever."""
+    for steps, world in ((5, 4), (99, 2)):
+        recipe, path = {"methods": {"warm_start": steps}}, tmp_path / str(steps)
+        run = run_of(CASES["bmuf"], recipe=recipe, reduction="exact")
+        killed(path, run, 4, after=4)
+        assert newest(path) == 4
+        end = resumed(path, world)
+        name, ranks = ("bmuf", 4) if world == 4 else ("serial", 1)
+        whole_run = run_of(CASES[name], recipe=recipe, reduction="exact")
+        want = whole(tmp_path / f"{steps} {name}", whole_run, ranks)
+        assert end == want or world != 4
+        assert end[0]["parameters_sha256"] == want[0]["parameters_sha256"]
+
+
 def test_a_damaged_byte_is_refused_or_means_nothing(tmp_path):
     path = tmp_path / "run"
     killed(path, run_of(CASES["zero3"]), 4, after=2, steps=1)

@@ -30,6 +30,17 @@ def steps_option() -> Any:
     return option("--block-steps", 50, "local steps of a block", least(1))
 
 
+def warm_start_option() -> Any:
+    """Return the option of a warm start: one flag for all methods."""
+    return option(
+        "--warm-start",
+        0,
+        "steps that all groups take together first, with exact sums (default: 0)",
+        least(0),
+        metavar="STEPS",
+    )
+
+
 def parts(
     collectives: Collectives, n: int, nodes: tuple[int, ...], members: int, itemsize: int = 4
 ) -> list[list[slice]]:

@@ -102,6 +102,7 @@ class Bmuf(BlockMethod):
     title: ClassVar[str] = "blockwise model-update filtering (BMUF)"
 
     steps: int = averaging.steps_option()
+    warm: int = averaging.warm_start_option()
     eta: float | None = option(
         "--block-momentum",
         None,

@@ -76,6 +76,7 @@ class DiLoCo(BlockMethod):
     title: ClassVar[str] = "outer optimizer on averaged models (DiLoCo)"
 
     steps: int = averaging.steps_option()
+    warm: int = averaging.warm_start_option()
     rate: float = option("--outer-lr", 0.7, "nu, the outer learning rate (default: 0.7)", POSITIVE)
     momentum: float = option(
         "--outer-momentum",
