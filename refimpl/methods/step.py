@@ -26,7 +26,7 @@ from refimpl.methods.faults import Faults
 from refimpl.methods.losses import Loss
 from refimpl.methods.protocol import BlockAxis, Context, GradientAxis
 from refimpl.methods.strategies import Methods
-from refimpl.nn import Sequential, SoftmaxCrossEntropy
+from refimpl.nn import MicroBatch, Sequential, SoftmaxCrossEntropy
 from refimpl.nn.flat import Layout
 from refimpl.optim import Optimizer, clip
 from refimpl.state import tree
@@ -141,7 +141,7 @@ class Replica:
                 # Hop 1, in every micro-step: units' gradients are summed in the partition group.
                 x, labels = batches(microstep)
                 assert frames or len(labels) == self.options.batch, "say how many frames count"
-                loss += self._forward_backward(x, labels, first or at_once)
+                loss += self._forward_backward(x, labels, microstep, first or at_once)
                 if at_once:  # what two hops improve on: hop 2 in every micro-step, too
                     partition.finish()
                     self._check(partition.gradient)
@@ -169,9 +169,11 @@ class Replica:
         """Look at a worker's own gradient, before it becomes the group's."""
         self.faults.check(gradient, self.context.layout, self.groups.partition.members)
 
-    def _forward_backward(self, x: np.ndarray, labels: np.ndarray, first: bool) -> Loss:
-        """Compute one micro-batch; its gradients are the first of a step, or added."""
-        loss = Loss.of(self.loss.forward(self.outputs(x), labels))
+    def _forward_backward(self, x: np.ndarray, labels: np.ndarray, m: int, first: bool) -> Loss:
+        """Compute micro-step m; its gradients are the first of a step, or added."""
+        rank, microsteps = self.groups.world.rank, self.options.microsteps
+        name = MicroBatch(self.steps, self.groups.grid.micro_batch(rank, m, microsteps))
+        loss = Loss.of(self.loss.forward(self.outputs(x, name), labels))
         if not loss.finite:
             self.faults.tell("the loss is not finite")
         dy, lowest = self.loss.backward(), self.network.units[0]
@@ -186,12 +188,12 @@ class Replica:
             dy = below
         return loss
 
-    def outputs(self, x: np.ndarray) -> np.ndarray:
-        """Return the network's outputs (logits) for rows x.  Collective over the world."""
+    def outputs(self, x: np.ndarray, batch: MicroBatch | None = None) -> np.ndarray:
+        """Return the logits for rows x, in training those of a micro-batch.  Collective."""
         for layer in self.network.layers:
             self.partition.gather(layer, following=+1)
             with self.events.during("compute", f"forward {layer.name}"):
-                x = layer.forward(x)
+                x = layer.forward(x) if batch is None else layer.train(x, batch)
             self.partition.free(layer)
         return x
 

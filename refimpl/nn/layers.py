@@ -7,7 +7,8 @@ calls `Layer.bind` with flat vectors, and the layer makes views.  A layer that h
     plan(batch, inputs, dtype)     once: allocate workspaces for up to ``batch`` rows
     bind(parameters, gradients)    as often as one likes: views, no copies
     forward(x)                     B <= batch rows; the result is valid until the next forward
-    backward(dy)                   after forward; overwrites the gradients with sums over rows
+    train(x, batch)                the same in training, where some layers draw numbers
+    backward(dy)                   after either; overwrites the gradients with sums over rows
 """
 
 from __future__ import annotations
@@ -36,6 +37,17 @@ class Parameter(NamedTuple):
         return math.prod(self.shape)
 
 
+class MicroBatch(NamedTuple):
+    """What a micro-batch of training is called, on whatever rank it is computed.
+
+    ``step``: how many steps the parameters have behind them.  ``number``: which of the step's
+    micro-batches, over the whole world.
+    """
+
+    step: int
+    number: int
+
+
 class Layer:
     """What all layers have; see the module's text for the order of calls."""
 
@@ -44,6 +56,7 @@ class Layer:
     outputs: int
     parameters: tuple[Parameter, ...] = ()
     keeps_output = False  # does backward read what forward returned?
+    draws = False  # does train draw numbers, by the layer's name?
 
     @property
     def size(self) -> int:
@@ -68,6 +81,10 @@ class Layer:
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Return the outputs (B, outputs) for inputs (B, inputs), in the layer's workspace."""
         raise NotImplementedError
+
+    def train(self, x: np.ndarray, batch: MicroBatch) -> np.ndarray:
+        """Return what `forward` does, in training; what is drawn for it depends on these names."""
+        return self.forward(x)
 
     def backward(self, dy: np.ndarray, input_gradient: bool = True) -> np.ndarray | None:
         """Return dL/dx (B, inputs), in the layer's workspace; None without ``input_gradient``.
@@ -217,7 +234,7 @@ class Sequential:
         self.units = tuple(layer for layer in layers if layer.parameters)
         require(bool(self.units), "a network needs at least one layer with parameters")
         names: set[str] = set()
-        for layer in self.units:
+        for layer in (one for one in layers if one.parameters or one.draws):
             name = layer.name
             require(name not in names, f"two layers are named {name!r}: names are unique")
             names.add(name)
@@ -242,6 +259,12 @@ class Sequential:
         assert x.ndim == 2 and x.shape[1] == self.inputs, f"{x.shape} for {self.inputs} inputs"
         for layer in self.layers:
             x = layer.forward(x)
+        return x
+
+    def train(self, x: np.ndarray, batch: MicroBatch) -> np.ndarray:
+        """Return what `forward` does, in training on the micro-batch of this name."""
+        for layer in self.layers:
+            x = layer.train(x, batch)
         return x
 
     def backward(self, dy: np.ndarray, input_gradient: bool = False) -> np.ndarray | None:
