@@ -1,0 +1,119 @@
+"""The command: the whole experiment, or what there is of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workers import picture, table
+from benchmarks.workers.desk import Desk
+from benchmarks.workers.jobs import FULL, QUICK, Job, Size
+from benchmarks.workers.work import Book, NotYet, everything, frames_planned
+from refimpl.support.errors import UserError
+from refimpl.support.files import read_json, read_text, write_whole
+
+
+def main(words: list[str] | None = None) -> int:
+    """Do it, or report."""
+    parser = argparse.ArgumentParser(
+        prog="python benchmarks/workers", description="The published error column, asked again."
+    )
+    parser.add_argument("--out", metavar="DIR", help="where runs are kept, outside the checkout")
+    parser.add_argument("--quick", action="store_true", help="all of it in small, in seconds")
+    parser.add_argument("--report", action="store_true", help="of what is there already")
+    args = parser.parse_args(words)
+    size = QUICK if args.quick else FULL
+    if not args.out and not args.quick:
+        parser.error("give --out DIR, a folder with 2 GB of room")
+    try:
+        with contextlib.ExitStack() as stack:
+            folder = args.out or stack.enter_context(tempfile.TemporaryDirectory())
+            return work(Path(folder), size, args.report)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.code
+
+
+def work(folder: Path, size: Size, report: bool) -> int:
+    """Do what is left to do in a folder, unless it is only to report; write what there is."""
+    desk = Desk(folder, size, say)
+    if report:
+        book = everything(size, lambda job, test: known(desk, job, test), lambda book: None)
+        say(write(desk, book) + remains(desk))
+        return 0
+    with desk:
+        multiple = size.batch * max(size.workers)
+        epoch = desk.task.train.count // multiple * multiple
+        planned = frames_planned(size, epoch)
+        say(
+            f"{desk.task.train.count:,} training frames, {epoch:,} to an epoch; at most "
+            f"{planned / 1e6:,.0f} million frames in all: {planned / 27000 / 3600:.1f} hours of a "
+            "core that takes 27,000 a second"
+        )
+        clock = Clock(desk, planned)
+        book = everything(size, clock.trained, lambda book: write(desk, book))
+        say(write(desk, book))
+    return 0
+
+
+def known(desk: Desk, job: Job, test: bool) -> dict[str, Any]:
+    """Return what is kept of a run; raise `NotYet` if nothing is."""
+    found = desk.kept(job)
+    if found is None or (test and "test" not in found and "diverged" not in found):
+        raise NotYet(job.name)
+    return found
+
+
+def write(desk: Desk, book: Book) -> str:
+    """Write tables and picture of what there is; return the tables."""
+    runs = [read_json(read_text(path)) for path in desk.runs.glob("*.json")]
+    hours = sum(run["cpu_seconds"] for run in runs) / 3600
+    text = table.whole(desk.size, book, hours)
+    write_whole(desk.folder / "tables.md", text.encode())
+    write_whole(desk.folder / "workers.svg", picture.draw(desk.size, book).encode())
+    return text
+
+
+class Clock:
+    """Trains, and says after each run how much is left."""
+
+    def __init__(self, desk: Desk, planned: int) -> None:
+        self.desk, self.planned = desk, planned
+        self.done: dict[str, int] = {}  # frames
+        self.here = 0
+        self.begun = time.monotonic()
+
+    def trained(self, job: Job, test: bool) -> dict[str, Any]:
+        """Return what came of a run."""
+        known_before, begun = self.desk.kept(job), time.monotonic()
+        found = self.desk.trained(job, test)
+        took = time.monotonic() - begun
+        self.done[job.name] = frames = found.get("frames", 0)
+        if known_before is None:
+            self.here += frames
+            done = sum(self.done.values()) / self.planned
+            pace = max(1.0, self.here / (time.monotonic() - self.begun))
+            left = max(0.0, 1 - done) * self.planned / pace / 3600
+            error = f"{found['dev']['frame_error_rate']:.2%}" if "dev" in found else "diverged"
+            say(
+                f"{time.strftime('%H:%M')} {job.name}: {job.told()}: dev FER {error}, "
+                f"{took:.0f} s; {done:.1%} done, at most {left:.1f} h left"
+            )
+        return found
+
+
+def remains(desk: Desk) -> str:
+    """Return what is under way."""
+    parts = [path.stem for path in desk.runs.glob("*.npz")]
+    done = len(list(desk.runs.glob("*.json")))
+    return f"\n{done} runs are over" + (f"; under way: {', '.join(parts)}" if parts else "")
+
+
+def say(text: str) -> None:
+    """Print, at once."""
+    print(text, flush=True)
