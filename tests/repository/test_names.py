@@ -22,6 +22,7 @@ NAMES = {row.name for row in STRATEGIES.values()} | {
 KNOWN = {
     "refimpl/cli/bench.py": {"gtc"},  # `refimpl bench gtc`, a benchmark's name
     "refimpl/golden/cases/compression.py": {"onebit"},  # seeds of draws
+    "refimpl/golden/operations/blocks.py": {"bmuf"},  # the operation's name
     "refimpl/plan/text.py": {"ddp", "mics", "zero"},  # the command that is recommended
     "refimpl/run/bench/gtc.py": {"ddp", "gtc", "gtc-bmuf"},  # what is measured side by side
     "refimpl/run/config.py": {"ddp"},  # what a `Run` is by default
