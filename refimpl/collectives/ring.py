@@ -10,7 +10,7 @@ its left neighbour sends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -113,6 +113,42 @@ def allgather_ahead(comm: Communicator, x: Array) -> Iterator[None]:
         under_way = comm.Irecv(incoming, left, AHEAD), comm.Isend(outgoing, right, AHEAD)
         yield
         comm.wait(under_way)
+
+
+def passed_on(
+    comm: Communicator, held: tuple[Array, Array], lengths: Sequence[int]
+) -> Iterator[tuple[int, Array]]:
+    """Yield (rank, its chunk) of every rank, this one's first, then those that come round.
+
+    The all-gather for who needs each chunk only once: a chunk is yielded while it travels on to
+    the right neighbour and the next one arrives, so a rank holds two of them, not p.
+
+    Parameters
+    ----------
+    comm : Communicator
+        p ranks.  All of them call, with the same lengths, and exhaust it: who stops early leaves
+        its right neighbour waiting.
+    held : (array, array)
+        Memory, each as long as the longest chunk.  The first begins with this rank's own.
+    lengths : (p,) sequence of int
+        Of the chunks.
+
+    Notes
+    -----
+    The messages of `allgather`, in its order.  What is yielded is being sent: read it, do not
+    change it.
+    """
+    p, r = comm.size, comm.rank
+    right, left = (r + 1) % p, (r - 1) % p
+    here, there = held
+    for step in range(p - 1):
+        mine, next_one = gathered(p, r, step), gathered(p, left, step)
+        chunk = here[: lengths[mine]]
+        under_way = comm.Irecv(there[: lengths[next_one]], left), comm.Isend(chunk, right)
+        yield mine, chunk
+        comm.wait(under_way)
+        here, there = there, here
+    yield right, here[: lengths[right]]
 
 
 def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None) -> Array:

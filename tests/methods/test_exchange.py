@@ -1,5 +1,8 @@
 """The exchange of GTC messages, on ranks that are threads."""
 
+import threading
+from collections import defaultdict
+
 import numpy as np
 import pytest
 
@@ -46,6 +49,24 @@ def test_all_ranks_get_the_sum_of_what_the_plain_form_sends(p, wanted):
         assert ledger == exchange.cost(lengths, (0,) * p).sent_by(rank)
 
 
+def test_a_rank_holds_two_messages_however_many_there_are(monkeypatch):
+    seen, decode = defaultdict(list), wire.decode
+
+    def watched(message, *of):
+        seen[threading.get_ident()].append(message.__array_interface__["data"][0])
+        return decode(message, *of)
+
+    monkeypatch.setattr(wire, "decode", watched)
+
+    def body(comm):
+        out, counts = np.empty(N, np.float32), threshold.Counts(N, 6)
+        exchange.exchange(comm, words_of(comm.rank), TAU, counts, out)
+        places = seen[threading.get_ident()]
+        return len(places), len(set(places))
+
+    assert on_ranks(6, body) == [(6, 2)] * 6
+
+
 def test_a_message_that_is_no_message_is_an_error_on_all_ranks_and_no_update():
     def body(comm):
         out, counts = np.full(N, 7, np.float32), threshold.Counts(N, 3)
@@ -76,7 +97,9 @@ def test_a_length_that_no_message_has_is_an_error_before_anything_is_sent(monkey
 
     def body(comm):
         with pytest.raises(wire.MessageError, match=rf"lengths of GTC messages.*{wrong}"):
-            exchange.allgather(comm, words_of(comm.rank), N, TAU, "index")
+            exchange.exchange(
+                comm, words_of(comm.rank), TAU, threshold.Counts(N, 2), np.empty(N, np.float32)
+            )
         return comm.ledger.total().bytes
 
     assert on_ranks(2, body) == [8, 8]

@@ -105,11 +105,11 @@ def test_a_damaged_message_is_an_error_on_every_rank_and_no_update(world):
     class Noisy(Communicator):
         """Flips the sign of tau in the last rank's message, where it comes from."""
 
-        def Sendrecv(self, sendbuf, dest, sendtag=0, **where):
-            if sendbuf.dtype == np.uint8 and self.rank == self.size - 1 and not self.noisy:
+        def Isend(self, buf, dest, tag=0):
+            if self.rank == self.size - 1 and not self.noisy:
                 self.noisy = True
-                sendbuf[23] ^= 128
-            super().Sendrecv(sendbuf, dest, sendtag, **where)
+                buf[23] ^= 128
+            return super().Isend(buf, dest, tag)
 
     if world.size == 1:
         return

@@ -3,11 +3,12 @@
 Messages have unequal lengths, which nobody knows beforehand, so two rings follow one another:
 
     1. all-gather of the lengths, one int64 per rank;
-    2. all-gather of the messages end to end, cut where the lengths say.
+    2. the messages go round; each is counted while it travels on.
 
-All ranks then hold the same bytes.  Each decodes all of them in rank order, its own included (a
-rank that applied its own gradient instead of what it sent would drift away from the others), and
-counts the entries.  So all ranks end with the same sum, to the last bit.
+Every rank sees all messages, its own included (a rank that applied its own gradient instead of
+what it sent would drift away from the others), and holds two of them: one that it passes on, and
+one that arrives.  Ranks see them in different orders, and the sum is an integer for every value.
+So all ranks end with the same sum, to the last bit.
 
 Packed signs cannot be added on their way, so a ring all-gather is the best there is: each rank
 receives the sum of all other messages.  That grows with the g ranks of the group, where a dense
@@ -43,40 +44,19 @@ class Exchanged(NamedTuple):
     entries: tuple[int, ...]
 
 
-def allgather(
-    comm: Communicator, words: NDArray[np.uint32], n: int, tau: float, form: str
-) -> list[NDArray[np.uint8]]:
-    """Return the messages of all ranks, by rank: views of this communicator's scratch.
+def everyones_lengths(comm: Communicator, nbytes: int, n: int) -> list[int]:
+    """Return the bytes of all ranks' messages for n values, by rank, or refuse them.
 
-    Parameters
-    ----------
-    comm : Communicator
-        All of its ranks call, with the same n and tau.
-    words : (entries,) uint32
-        What this rank sends.
-    n, tau : int, float
-        The length of the vector, and the threshold.
-    form : str
-        One of `wire.FORMATS`, this rank's own choice.
-
-    Notes
-    -----
-    Cost per rank: p - 1 messages of 8 bytes, and p - 1 messages that are all messages but its
-    right neighbour's; `cost` gives it exactly.
+    Cost per rank: p - 1 messages of 8 bytes.
     """
-    p, r = comm.size, comm.rank
-    lengths = np.zeros(p, LENGTH)
-    lengths[r] = wire.size(words, n, form)
+    lengths = np.zeros(comm.size, LENGTH)
+    lengths[comm.rank] = nbytes
     ring.allgather(comm, lengths)
     least, most = wire.limits(n)
     if not ((lengths >= least) & (lengths <= most)).all():
         raise MessageError(f"lengths of GTC messages for {n} values: {lengths.tolist()} bytes")
-    cut = np.concatenate(([0], np.cumsum(lengths)))
-    everyones = comm.scratch(int(cut[-1]), np.uint8)
-    messages = [everyones[cut[i] : cut[i + 1]] for i in range(p)]
-    wire.encode(words, n, tau, form, out=messages[r])
-    ring.allgather(comm, everyones, offsets=cut)
-    return messages
+    found: list[int] = lengths.tolist()
+    return found
 
 
 def exchange(
@@ -106,22 +86,32 @@ def exchange(
     ------
     MessageError
         If a message is damaged; ``out`` is not changed.  All ranks see the same bytes, so all
-        of them raise.
+        of them raise, the error of the lowest of such ranks.
+
+    Notes
+    -----
+    Cost per rank: p - 1 messages of 8 bytes, and p - 1 messages that are all messages but its
+    right neighbour's; `cost` gives it exactly.  Memory: two messages, and what decoding one takes.
     """
-    form = wire.choose(words, out.size, wanted)
-    messages = allgather(comm, words, out.size, tau, form)
-    comm.events.tell("message", messages[comm.rank])
-    entries = []
-    try:
-        for message in messages:
-            header, theirs = wire.decode(message, out.size, tau)
+    n, form = out.size, wire.choose(words, out.size, wanted)
+    lengths = everyones_lengths(comm, wire.size(words, n, form), n)
+    longest, mine = max(lengths), lengths[comm.rank]
+    held = comm.scratch(longest, np.uint8), comm.scratch(longest, np.uint8, slot=1)
+    comm.events.tell("message", wire.encode(words, n, tau, form, out=held[0][:mine]))
+    entries, wrong = [0] * comm.size, {}
+    for rank, message in ring.passed_on(comm, held, lengths):
+        try:
+            header, theirs = wire.decode(message, n, tau)
+        except MessageError as error:
+            wrong[rank] = error  # raised when everybody has it: who stops now stops the ring
+        else:
             counts.add(theirs)
-            entries.append(header.entries)
-    except MessageError:
+            entries[rank] = header.entries
+    if wrong:
         counts.clear()
-        raise
+        raise wrong[min(wrong)]
     counts.total(tau, out)
-    return Exchanged(form, messages[comm.rank].size, tuple(entries))
+    return Exchanged(form, mine, tuple(entries))
 
 
 def cost(lengths: Sequence[int], nodes: tuple[int, ...]) -> Cost:
