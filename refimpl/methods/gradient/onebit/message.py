@@ -48,6 +48,9 @@ _SCALE = np.dtype("<f8")
 # Values per strip; a multiple of 8, so that every strip fills whole bytes.
 STRIP = 1 << 15
 
+# The eight signs that each byte holds.
+_SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).view(np.bool_)
+
 
 def message_bytes(values: int) -> int:
     """Return the bytes of the message of a chunk.
@@ -100,12 +103,12 @@ def encode(x: np.ndarray, out: NDArray[np.uint8]) -> None:
     """
     scale = scale_of(x)
     out[:HEADER_BYTES].view(_SCALE)[:] = scale
+    said = _eight(scale, x.dtype)
     for start in range(0, x.size, STRIP):
         part = x[start : start + STRIP]
-        plus = part >= 0
-        bits = np.packbits(plus)
-        out[HEADER_BYTES + start // 8 :][: bits.size] = bits
-        part -= _values(plus, scale, x.dtype)
+        signs = np.packbits(part >= 0)
+        out[HEADER_BYTES + start // 8 :][: signs.size] = signs
+        part -= said.take(signs, axis=0).reshape(-1)[: part.size]
 
 
 def add(message: NDArray[np.uint8], out: np.ndarray) -> None:
@@ -116,23 +119,19 @@ def add(message: NDArray[np.uint8], out: np.ndarray) -> None:
     MessageError
         If this is not the message of so many values; ``out`` is not changed.
     """
-    scale = _scale(message, out.size)
+    said = _eight(_scale(message, out.size), out.dtype)
     for start in range(0, out.size, STRIP):
         part = out[start : start + STRIP]
-        bits = message[HEADER_BYTES + start // 8 :]
-        plus = np.unpackbits(bits[: -(-part.size // 8)], count=part.size)
-        part += _values(plus, scale, out.dtype)
+        signs = message[HEADER_BYTES + start // 8 :][: room(part.size)]
+        part += said.take(signs, axis=0).reshape(-1)[: part.size]
 
 
-def _values(plus: np.ndarray, scale: float, dtype: np.dtype) -> np.ndarray:
-    """Return +scale or -scale for each bit.
+def _eight(scale: float, dtype: np.dtype) -> np.ndarray:
+    """Return (256, 8): the eight values, +scale or -scale, that each byte of signs says.
 
-    As bit * 2 scale - scale, which has no -0.0: a scale of zero gives +0.0 for both.
+    A scale of zero is +0.0 in both, never -0.0.
     """
-    values = plus.astype(dtype)
-    values *= 2 * scale
-    values -= scale
-    return values
+    return np.where(_SIGNS, dtype.type(scale), dtype.type(0 - scale))
 
 
 def _scale(message: NDArray[np.uint8], values: int) -> float:
