@@ -176,7 +176,8 @@ class Corpus:
                 exact is not None or len(unknown) < len(utterances),
                 f"{self.notes[-1]}, and there are no others: give data with words of the lexicon",
             )
-        self.splits[name] = Split(utterances, frames, exact, frozenset(unknown))
+        bare = [one._replace(phones=None) for one in utterances]  # states by frame say it all
+        self.splits[name] = Split(bare, frames, exact, frozenset(unknown))
 
     def frames(
         self, comm: Communicator, utterances: list[Utterance], cache: Path | None

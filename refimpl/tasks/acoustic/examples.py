@@ -1,7 +1,7 @@
 """Frames as training examples: number i is frame i and its neighbours, and its HMM state.
 
 Features are kept as they are, (frames, bands), and spliced when they are taken; spliced ones
-would need 2 * context + 1 times the memory.
+would need 2 * context + 1 times the memory.  Which utterance a frame is in is looked up, too.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ class Frames:
         self.inputs = self.width * self.bands
         self.labels = np.full(self.count, -1, dtype=np.int64)
 
-        lengths = np.diff(offsets)
-        self._first = np.repeat(offsets[:-1], lengths)  # of the utterance of each frame
-        self._last = np.repeat(offsets[1:] - 1, lengths)
         self._plan(0)
 
     def _plan(self, batch: int) -> None:
@@ -47,7 +44,7 @@ class Frames:
     def take(self, index: NDArray[np.int64], x: np.ndarray, y: np.ndarray | None = None) -> None:
         """Write the inputs of examples `index` into x and their states into y.
 
-        Allocates nothing, except when `index` is longer than ever before.
+        Allocates a number or two per example, and more only when `index` is longer than ever before.
 
         ``index`` (B,): numbers in range(count), in any order.  ``x`` (B, inputs): written.  ``y``
         (B,): written.
@@ -58,8 +55,10 @@ class Frames:
         rows, columns = self._rows[:batch], self._columns[:, :batch]
         first, last = self._edges[:, :batch]
         # mode="clip" lets NumPy write straight into `out`; no index is ever out of range.
-        np.take(self._first, index, out=first, mode="clip")
-        np.take(self._last, index, out=last, mode="clip")
+        behind = np.searchsorted(self.offsets, index, side="right")  # the next utterance's number
+        np.take(self.offsets, behind, out=last, mode="clip")
+        last -= 1
+        np.take(self.offsets, behind - 1, out=first, mode="clip")
         # Column by column: broadcasting over both axes, NumPy would allocate buffers.
         for shift, column in enumerate(columns, start=-self.context):
             np.add(index, shift, out=column)
