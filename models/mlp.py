@@ -32,4 +32,5 @@ def recipe():
         momentum=0.9,
         schedule="exponential",
         decay=0.7,
+        methods={"tau": 1.0, "block_steps": 10},  # measured: docs/gtc.md, docs/bmuf.md
     )

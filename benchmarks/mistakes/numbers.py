@@ -111,6 +111,7 @@ def numbers() -> Iterator[Case]:
         ("evaluate images --data images", "images is not finished|no summary"),
         ("evaluate imagerun --data corpus", "no t10k"),
         ("evaluate speechrun --data images", "images"),
+        ("compare mlp --batch 8 --global-batch 32", "give one of them"),
         ("", "COMMAND"), ("trian mlp", "trian"), ("train", "MODEL"), ("train mlp extra", "extra"),
     ):
         yield case(words, said)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refimpl.cli import tracing
-from refimpl.cli.arguments import between, filename
+from refimpl.cli.arguments import between, filename, positive
 from refimpl.cli.base import say, world
 from refimpl.cli.run_options import add_options, measured, parsed_over, run_of
 from refimpl.methods.strategies import STRATEGIES
@@ -25,6 +26,13 @@ def add(commands: Any) -> None:
     add_options(command)
     command.add_argument(
         "--strategies", default=DEFAULT, metavar="NAMES", help=f"default: {DEFAULT}"
+    )
+    command.add_argument(
+        "--global-batch",
+        type=positive,
+        metavar="B",
+        help="examples of a micro-step on all ranks together, divided among them (default: the "
+        "recipe's batch; with --batch each rank takes that many, and serial alone takes fewer)",
     )
     command.add_argument(
         "--for",
@@ -88,7 +96,7 @@ def run(args: Any) -> int:
 
 def runs(args: Any, model: ModelFile, world: int) -> dict[str, Run]:
     """Return what each strategy is to do: the options for all, and those for it alone."""
-    from refimpl.run.compare import check_same, fitted
+    from refimpl.run.compare import check_same, fitted, share, shared
     from refimpl.support.errors import UserError, listed
 
     names = [name.strip() for name in args.strategies.split(",") if name.strip()]
@@ -105,7 +113,16 @@ def runs(args: Any, model: ModelFile, world: int) -> dict[str, Run]:
         if name not in names:
             raise UserError(f"--for '{text}': begin with one of the strategies, {listed(names)}")
         alone.setdefault(name, []).extend(options)
+    if args.batch and args.global_batch:
+        raise UserError(
+            f"--batch {args.batch} is for each rank and --global-batch {args.global_batch} for "
+            "all together: give one of them"
+        )
     base = run_of(args, model, names[0])
+    if not args.batch:
+        base = replace(
+            base, recipe=replace(base.recipe, batch=share(base, args.global_batch, world))
+        )
     planned = {}
     for name in names:
         own = parsed_over(args, alone.get(name, []), f"--for '{name} ...'")
@@ -113,5 +130,7 @@ def runs(args: Any, model: ModelFile, world: int) -> dict[str, Run]:
         check_same(name, run, base)
         only = {key: value for key, value in run.methods.items() if base.methods.get(key) != value}
         run.row.check(only)
+        if not own.batch:
+            run = shared(run, args.global_batch, world)
         planned[name] = fitted(run, name, run.seed, world, base)
     return planned

@@ -1,8 +1,11 @@
 """Several strategies on the same data, side by side: accuracy, traffic, speed.
 
-Every strategy sees the same frames, which is what makes error rates comparable: ``serial`` takes n
-times as many steps of a batch as n workers take together, and an epoch is as many frames as all of
-them can take in whole steps.  Only a schedule that ends training by its own measure (newbob) may
+Every strategy sees the same frames, which is what makes error rates comparable, and as many of
+them in a step: n ranks divide the batch that one rank takes alone (`shared`), so that ``ddp``
+differs from ``serial`` by rounding only, and others by what they do.  On the block axis a step is
+a local one, of a worker's part of the batch.  Where ranks are given a ``--batch`` each, who takes
+fewer frames at a time takes more steps, and an epoch is as many frames as all of them can take in
+whole steps.  Only a schedule that ends training by its own measure (newbob) may
 end it elsewhere for another strategy; the table then shows everybody's frames.  Each is trained
 with several seeds; an increase is relative to serial's mean over them, its spread is theirs.
 """
@@ -23,6 +26,7 @@ from refimpl.run.modelfile import ModelFile
 from refimpl.run.trainer import Trainer
 from refimpl.support.errors import Diverged, UserError
 from refimpl.support.text import table
+from refimpl.tasks import table as tasks
 from refimpl.tasks.protocol import Say, Words
 from refimpl.world.agree import on_first_rank, same
 from refimpl.world.trace import Trace
@@ -39,6 +43,44 @@ def ranks_of(name: str, world: int) -> int:
 def step_frames(run: Run, world: int) -> int:
     """Return the frames that all ranks of a strategy together take in one step."""
     return run.recipe.batch * run.recipe.microsteps * ranks_of(run.strategy, world)
+
+
+def share(run: Run, frames: int | None, world: int) -> int:
+    """Return each rank's frames of a micro-step in which all take so many, or few more."""
+    return -(-(frames or run.recipe.batch) // world)
+
+
+def shared(run: Run, frames: int | None, world: int) -> Run:
+    """Return the run in whose micro-steps all ranks together take so many frames, or few more.
+
+    Each of n ranks takes an nth, rounded up; ``serial`` as many as all of them.  ``frames``: by
+    default the recipe's batch.
+    """
+    batch = share(run, frames, world) * world // ranks_of(run.strategy, world)
+    return replace(run, recipe=replace(run.recipe, batch=batch))
+
+
+def steps_text(runs: dict[str, Run], world: int) -> str:
+    """Return in one line how the strategies' steps compare, which decides what accuracy means.
+
+    >>> from refimpl.run.config import Recipe
+    >>> recipe = Recipe("images", epochs=1, lr=0.1, batch=32)
+    >>> two = {name: Run("mlp", recipe, strategy=name) for name in ("serial", "ddp")}
+    >>> print(steps_text({name: shared(run, None, 4) for name, run in two.items()}, 4))
+    a step takes 32 images with every strategy: 32 on one rank, 8 on each of 4
+    >>> print(steps_text(two, 4))
+    steps differ, and with them accuracy: serial takes 32 images in each, ddp 128
+    """
+    words = tasks.words(run.recipe.task for run in runs.values()).examples
+    taken = {name: step_frames(run, world) for name, run in runs.items()}
+    if len(set(taken.values())) > 1:
+        first, *others = (f"{name} {frames:,}" for name, frames in taken.items())
+        first = first.replace(" ", " takes ") + f" {words} in each"
+        return "steps differ, and with them accuracy: " + ", ".join([first, *others])
+    frames = next(iter(taken.values()))
+    ranks = sorted({ranks_of(name, world) for name in runs})
+    each = [f"{frames // n:,} on " + (f"each of {n}" if n > 1 else "one rank") for n in ranks]
+    return f"a step takes {frames:,} {words} with every strategy: {', '.join(each)}"
 
 
 def fitted(run: Run, name: str, seed: int, world: int, base: Run | None = None) -> Run:
@@ -121,6 +163,7 @@ def compare(
     recipes = {name: asdict(run.recipe) for name, run in runs.items()}
     result: dict[str, Any] = {"model": model.name, "recipes": recipes, "runs": {}, "table": []}
     multiple = math.lcm(*(step_frames(run, comm.size) for run in runs.values()))
+    say(steps_text(runs, comm.size))
     keep(result)  # what cannot be written is known before the first hour is over
     for name, run in runs.items():
         done = result["runs"].setdefault(name, [])

@@ -11,7 +11,7 @@ from refimpl import cli
 from refimpl.cli import compare as compare_command
 from refimpl.cli.run_options import given
 from refimpl.nn.flat import one_unit
-from refimpl.run.compare import fitted, rows, table_text
+from refimpl.run.compare import fitted, rows, steps_text, table_text
 from refimpl.run.config import Recipe, Run, override
 from refimpl.run.picture import require_matplotlib
 from refimpl.support.errors import UserError
@@ -133,6 +133,19 @@ def planned(*options, world=8):
     return compare_command.runs(args, SimpleNamespace(recipe=lambda: recipe), world)
 
 
+def test_a_step_takes_the_recipes_batch_with_every_strategy():
+    names = ("--strategies", "serial,ddp,gtc,bmuf")
+    runs = planned(*names, "--steps", "10", world=4)
+    assert [run.recipe.batch for run in runs.values()] == [64, 16, 16, 16]
+    assert {run.steps for run in runs.values()} == {10}
+    larger = planned(*names, "--global-batch", "96", world=5)
+    assert [run.recipe.batch for run in larger.values()] == [100, 20, 20, 20]
+    assert steps_text(larger, 5).startswith("a step takes 100 images with every strategy: 100 on")
+    apart = planned(*names, "--batch", "64", world=4)
+    assert [run.recipe.batch for run in apart.values()] == [64] * 4
+    assert "serial takes 64 images in each, ddp 256, gtc 256" in steps_text(apart, 4)
+
+
 def test_options_for_one_strategy_alone():
     runs = planned(
         *("--strategies", "serial,gtc,bmuf", "--lr", "0.2", "--tau", "3", "--set", "hidden=8"),
@@ -154,6 +167,10 @@ def test_options_for_one_strategy_alone():
         (["--for", "ddp --data x"], "--for ddp: --data x for one strategy alone"),
         (["--for", "gtc --tua 3"], r"unrecognized arguments: --tua 3 in --for 'gtc ...'"),
         (["--for", "gtc --lr fast"], "argument --lr: .*fast.* in --for 'gtc ...'"),
+        (
+            ["--batch", "8", "--global-batch", "32"],
+            "--batch 8 is for each rank and --g",
+        ),
         (["--for", "gtc --lr '1"], "--for 'gtc --lr '1': No closing quotation"),
     ],
 )
