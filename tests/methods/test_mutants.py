@@ -67,7 +67,7 @@ def dies(monkeypatch):
 def stepping(combined):
     """Return a step in which ``combined`` makes the gradient, in fixed point, of all hops."""
 
-    def step(self, batches, lr):
+    def step(self, batches, lr, frames=None):
         gradient = combined(self, batches)
         self.gradient.fixed.decode(gradient, self.gradient._sum)
         self._update(self.gradient._sum, lr)
