@@ -68,6 +68,7 @@ PLACES = {
     "ten-steps.diloco": 804,
     "ten-steps.mics-diloco": 805,
     "ten-steps.local-sgd": 806,
+    "ten-steps.warm-start": 820,
 }
 # fmt: on
 

@@ -162,6 +162,12 @@ def bundles() -> Iterator[Bundle]:
                 f"{rung} of {name}: {row.summary}",
                 tuple(_cases(name, steps)),
             )
+    yield Bundle(
+        "ten-steps.warm-start",
+        "ten steps",
+        "ten steps with blocks, of which all ranks take the first four as one",
+        tuple(_warm_cases()),
+    )
 
 
 def _cases(name: str, steps: int) -> Iterator[Case]:
@@ -176,8 +182,19 @@ def _cases(name: str, steps: int) -> Iterator[Case]:
         yield _case("n4.adam", row, 4, 2, steps, "adam")
 
 
+def _warm_cases() -> Iterator[Case]:
+    for name, world in (("bmuf", 4), ("gtc-bmuf", 8), ("mics-diloco", 8)):
+        yield _case(f"{name}.n{world}", strategy(name), world, 2, 10, "momentum", {"warm": 4})
+
+
 def _case(
-    label: str, row: Strategy, world: int, partition: int, steps: int, optimizer: str
+    label: str,
+    row: Strategy,
+    world: int,
+    partition: int,
+    steps: int,
+    optimizer: str,
+    block: Settings | None = None,
 ) -> Case:
     exact = steps == 1
     given = {"partition": partition} if "P" in row.given else {}
@@ -206,7 +223,7 @@ def _case(
     for method in methods.each():
         example = row.example(method, grid.blocks, steps)
         if example:
-            settings[method.name] = example
+            settings[method.name] = example | (block or {} if method is methods.block else {})
     takes = [[grid.micro_batch(r, m, microsteps) for m in range(microsteps)] for r in range(world)]
     rule = EXACT if exact else _TEN
 

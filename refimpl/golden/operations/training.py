@@ -23,9 +23,11 @@ for each step:
   combined    the sum of the gradients of the block's g workers, or what the gradient method
               makes of it (gtc_exchange, onebit_allreduce, topk_exchange); not divided either
   optimizer   takes combined / frames, on the rank's shard
-  sync        if it was the last step of a block of `steps` steps: what the block method makes of
-              the mean of the b blocks' parameters (bmuf, outer_sgd); bmuf sets the optimizer's
-              states, and t, to 0 unless keep_momentum
+  warm start  of the first `warm` steps each is taken as in the grid (1, b g, p), with the sum as
+              combined and b frames for frames; then W is the parameters, D and u are 0
+  sync        if it was the last step of a block of `steps` steps (after those): what the block
+              method makes of the mean of the b blocks' parameters (bmuf, outer_sgd); bmuf sets
+              the optimizer's states, and t, to 0 unless keep_momentum
   then        parameters, states, residuals, W, D, u are taken: after the sync, if there was one
 after the last step a block that is not full is closed by a sync; the arrays of the last step are
 taken before it, model after it; model is W, or the parameters where there is no block axis
