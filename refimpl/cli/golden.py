@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refimpl.cli.arguments import between, filename
+from refimpl.cli.arguments import between, filename, positive
 from refimpl.cli.base import on_first_rank, say
 from refimpl.support.errors import UserError, require
 from refimpl.support.files import check_file, write_whole
@@ -24,7 +24,9 @@ ulps = between(1, 1_000_000)  # as in a manifest
 def add(commands: Any) -> None:
     """Declare the command."""
     command = commands.add_parser("golden", help="write or check golden values (needs no MPI)")
-    verbs = command.add_subparsers(metavar="write|list|describe|check", required=True)
+    verbs = command.add_subparsers(
+        metavar="write|list|describe|editions|pack|check", required=True
+    )
 
     write = verbs.add_parser("write", help="write the ladder of cases into a folder")
     write.add_argument("folder", type=Path, metavar="DIR", help="one sub-folder for each bundle")
@@ -42,6 +44,13 @@ def add(commands: Any) -> None:
     describe = verbs.add_parser("describe", help="print what an operation is given and does")
     describe.add_argument("operation", metavar="OPERATION", help="for example gtc_adapt")
     describe.set_defaults(run=run, work=run_describe)
+
+    told = verbs.add_parser("editions", help="print the editions, and which cases came with each")
+    told.set_defaults(run=run, work=run_editions)
+
+    pack = verbs.add_parser("pack", help="write an edition as one archive, with SHA256SUMS")
+    pack.add_argument("file", type=filename, metavar="FILE.zip")
+    pack.set_defaults(run=run, work=run_pack)
 
     check = verbs.add_parser("check", help="compare somebody's arrays with the ladder")
     check.add_argument("folder", type=Path, metavar="THEIRS", help="holds BUNDLE/arrays.npz")
@@ -75,6 +84,10 @@ def add(commands: Any) -> None:
     )
     check.set_defaults(run=run, work=run_check)
 
+    for verb in (write, listing, pack, check):
+        verb.add_argument(
+            "--edition", type=positive, metavar="N", help="as it was then (default: the last)"
+        )
     for verb in (write, listing, check):
         verb.add_argument(
             "--cases",
@@ -92,11 +105,11 @@ def run(args: Any) -> int:
 
 def run_write(args: Any) -> int:
     """Write the cases that match; refuse a folder that holds something else."""
-    from refimpl.golden import cases, read, select
+    from refimpl.golden import cases, editions, read, select
 
     _check_target(args.folder, read.names(args.folder))
     ladder = list(cases.ladder())
-    chosen = select.chosen(ladder, args.cases)
+    chosen = select.chosen(editions.until(ladder, args.edition), args.cases)
     _check_kept(args.folder, ladder, chosen)
     for one in chosen:
         one.write(args.folder, args.container == "safetensors")
@@ -133,9 +146,9 @@ def _check_kept(folder: Path, ladder: list[Bundle], chosen: list[Bundle]) -> Non
 
 def run_list(args: Any) -> int:
     """Print the cases, in the order of the ladder."""
-    from refimpl.golden import bundle, cases, select
+    from refimpl.golden import bundle, cases, editions, select
 
-    for one in select.chosen(cases.ladder(), args.cases):
+    for one in select.chosen(editions.until(cases.ladder(), args.edition), args.cases):
         say(f"rung {bundle.RUNGS.index(one.rung) + 1}, {one.rung}: {one.name}: {one.text}")
         for case in one.cases:
             say(f"    {one.name}/{case.name}: {case.operation}: {case.text}")
@@ -147,6 +160,33 @@ def run_describe(args: Any) -> int:
     from refimpl.golden import operations
 
     say(operations.describe(args.operation))
+    return 0
+
+
+def run_editions(args: Any) -> int:
+    """Print how large each edition is, and the cases that it brought, with the reason."""
+    from refimpl.golden import cases, editions
+
+    ladder = list(cases.ladder())
+    for number, edition in enumerate(editions.all_editions(), 1):
+        whole = list(editions.until(ladder, number))
+        size = f"{len(whole)} bundles, {sum(len(one.cases) for one in whole)} cases"
+        say(f"edition {number}: {size}: {edition['text']}")
+        if number > 1:
+            for name, why in editions.changes(number, ladder):
+                say(f"    {name}: {why}")
+    return 0
+
+
+def run_pack(args: Any) -> int:
+    """Write the archive of an edition."""
+    from refimpl.golden import cases, editions, pack
+
+    check_file("golden pack", args.file, ".zip")
+    whole = list(editions.until(cases.ladder(), args.edition))
+    content = pack.packed(whole, args.edition or editions.last())
+    write_whole(Path(args.file), content)
+    say(f"{args.file}: {len(whole)} bundles, {len(content):,} bytes")
     return 0
 
 
@@ -163,7 +203,7 @@ def run_check(args: Any) -> int:
 
     Reports are written in both cases, and not where a mistake ends the check.
     """
-    from refimpl.golden import cases, check, expected, read, report, select
+    from refimpl.golden import cases, check, editions, expected, read, report, select
 
     for form, file in args.report:
         require(form in report.FORMS, f"--report {form}: give json or junit, and a file")
@@ -171,7 +211,8 @@ def run_check(args: Any) -> int:
     found = "is not a folder" if args.folder.exists() else "is not there"
     require(args.folder.is_dir(), f"{args.folder} {found}: give one that holds BUNDLE/arrays.npz")
     read.check_around(args.folder)
-    against = list(cases.ladder() if args.against is None else check.loaded(args.against))
+    whole = cases.ladder() if args.against is None else check.loaded(args.against)
+    against = list(editions.until(whole, args.edition))
     listed = expected.load(Path(args.expect_fail), against) if args.expect_fail else []
     told = report.Report()
     left_out = told.skipped if args.only_answered else None

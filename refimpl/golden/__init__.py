@@ -12,6 +12,8 @@ compare.py    one array against another, by its rule
 report.py     a line for each array, the first broken rung; also as JSON and as JUnit's XML
 check.py      a folder against the ladder
 expected.py   what is expected to fail
+editions.py   which cases there were when (editions.json)
+pack.py       an edition as one archive
 draw.py       numbers for inputs
 cases/        the ladder
 backend.py    an implementation in the same process

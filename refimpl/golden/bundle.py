@@ -97,6 +97,8 @@ class Case:
     settings : dict
         Hyper-parameters and sizes, plain data.
     arrays : dict of Array
+    since : int
+        The edition in which it was first (`refimpl.golden.editions`).
     """
 
     name: str
@@ -104,6 +106,7 @@ class Case:
     text: str
     settings: dict[str, Any]
     arrays: dict[str, Array] = field(default_factory=dict)
+    since: int = 1
 
     def inputs(self) -> dict[str, np.ndarray]:
         """Return what is given, as copies: nobody can spoil it for others."""
@@ -167,8 +170,10 @@ class Bundle:
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest as plain data."""
+        edition = max(case.since for case in self.cases)
         return {
             "format": FORMAT,
+            **({"edition": edition} if edition > 1 else {}),
             "bundle": self.name,
             "place": self.place,
             "rung": RUNGS.index(self.rung) + 1,
@@ -181,6 +186,7 @@ class Bundle:
                     "name": case.name,
                     "operation": case.operation,
                     "text": case.text,
+                    **({"since": case.since} if case.since > 1 else {}),
                     "settings": case.settings,
                     "arrays": [_described(name, a) for name, a in case.arrays.items()],
                 }

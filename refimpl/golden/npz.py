@@ -20,7 +20,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,12 +60,17 @@ def npy(array: np.ndarray) -> bytes:
 
 def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Return the bytes of a .npz file of these arrays, in this order."""
+    return stored((f"{name}.npy", npy(array)) for name, array in arrays.items())
+
+
+def stored(members: Iterable[tuple[str, bytes]]) -> bytes:
+    """Return the bytes of a zip archive of these members, the same everywhere."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            member = zipfile.ZipInfo(f"{name}.npy", DATE)
+        for name, content in members:
+            member = zipfile.ZipInfo(name, DATE)
             member.create_system, member.external_attr = 3, 0o644 << 16
-            archive.writestr(member, npy(array))
+            archive.writestr(member, content)
     return file.getvalue()
 
 

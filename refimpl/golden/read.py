@@ -64,7 +64,9 @@ def load(folder: Path) -> Bundle:
                 )
             rule = Rule(entry["why"], entry.get("ulp")) if "rule" in entry else None
             arrays[entry["name"]] = Array(entry["role"], value, tuple(entry["axes"]), rule)
-        cases.append(Case(case["name"], case["operation"], case["text"], case["settings"], arrays))
+        name, operation, text = (case[key] for key in ("name", "operation", "text"))
+        since = case.get("since", 1)
+        cases.append(Case(name, operation, text, case["settings"], arrays, since))
     return Bundle(told["bundle"], told["rung_name"], told["text"], tuple(cases), told["place"])
 
 

@@ -25,6 +25,7 @@ from dataclasses import replace
 from itertools import chain
 from types import ModuleType
 
+from refimpl.golden import editions
 from refimpl.golden.bundle import Bundle
 from refimpl.golden.cases import (
     acoustic,
@@ -109,5 +110,5 @@ def ladder(globs: Globs = "*") -> Iterator[Bundle]:
         if any(name.startswith(head) for head in heads for name in TRAINED.get(module, (head,)))
         for one in module.bundles()
     ]
-    made = [replace(one, place=place(one.name)) for one in made]
+    made = [editions.dated(replace(one, place=place(one.name))) for one in made]
     yield from sorted(made, key=lambda one: one.order)
