@@ -227,11 +227,15 @@ def simulated_text(found: Simulated, cluster: Cluster, assumed: list[str]) -> st
         f"a step takes {_ms(found.seconds)} ms of virtual time{means}; on paper: {_paper(found)}"
     ]
     sent = [
-        f"sent in a step: {count.messages / found.steps:,.10g} messages, "
+        f"sent in a step: {_many(count.messages / found.steps)} messages, "
         f"{size(count.bytes * found.scale / found.steps)} {link}"
         for link, count in found.sent.items()
     ]
     return "\n".join([*head, "", *step, "", _rows(found.spent), "", *sent])
+
+
+def _many(number: float) -> str:
+    return f"{number:,.0f}" if number == round(number) else f"{number:,.6g}"
 
 
 def _rows(spent: list[Spent]) -> str:

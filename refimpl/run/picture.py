@@ -178,7 +178,7 @@ def _shares(panel: Any, trace: Timeline) -> None:
         look = {"color": colour, "hatch": hatch, "edgecolor": "white"}
         panel.bar(range(len(shares)), value, bottom=bottom, label=doing, **look)
         bottom += value
-    panel.set_title(f"{trace.name}: share of step {trace.step}, %", fontsize="medium")
+    panel.set_title(f"{trace.name}: share of {trace.when}, %", fontsize="medium")
     panel.set_xlabel("rank")
     panel.set_ylim(0, 100)
     panel.legend(fontsize="small", loc="lower right")

@@ -1,4 +1,4 @@
-"""A step of a traced run: who computed, sent, received and waited when, in figures or drawn.
+"""Steps of a traced run: who computed, sent, received and waited when, in figures or drawn.
 
 Reads the files of ``train --trace`` (`refimpl.world.trace`).  Several are drawn one below the
 other on one scale, so that runs can be compared.
@@ -35,13 +35,19 @@ class Piece(NamedTuple):
 
 
 class Timeline(NamedTuple):
-    """One step: what each rank did in it, and how long it took until all were done."""
+    """Steps, first and last: what each rank did in them, and how long until all were done."""
 
     name: str
-    step: int
+    steps: tuple[int, int]
     length: int
     ranks: list[list[Piece]]
     nodes: list[str]
+
+    @property
+    def when(self) -> str:
+        """Which steps it is of, in words."""
+        first, last = self.steps
+        return f"step {first}" if first == last else f"steps {first} to {last}"
 
     def shares(self) -> list[dict[str, float]]:
         """Return for each rank which share of the step it spent on what: `DOING`.
@@ -88,10 +94,11 @@ def _length(spans: Sequence[tuple[int, int]]) -> int:
     return sum(end - begin for begin, end in spans)
 
 
-def read(path: Path, step: int | None = None) -> Timeline:
-    """Return a step of a trace, by its number; by default the middle one of those that it has.
+def read(path: Path, steps: tuple[int, int] | None = None) -> Timeline:
+    """Return steps of a trace, first and last; by default the middle one of those that it has.
 
-    Raises `UserError` if the file is no trace, or has no such step.
+    The end of a block belongs to the step after which it comes.  Raises `UserError` if the file is
+    no trace, or has no such steps.
     """
     try:
         tracks = perfetto.read(path.read_bytes())
@@ -109,13 +116,14 @@ def read(path: Path, step: int | None = None) -> Timeline:
     spans: dict[int, list[tuple[int, int]]] = {}
     for rank in ranks:
         for lane, edge, end in slices[rank]:
-            if lane == "steps" and edge.name == "step":
+            if lane == "steps" and edge.name in ("step", "end of block"):
                 spans.setdefault(int(edge.arguments["step"]), []).append((edge.at, end))
     whole = sorted(spans)
     require(bool(whole), f"{path} has no step: trace some with --trace-steps A:B")
-    step = whole[len(whole) // 2] if step is None else step
-    require(step in spans, f"{path} has steps {whole[0]} to {whole[-1]}: {step} is none of them")
-    begin, end = min(a for a, _ in spans[step]), max(b for _, b in spans[step])
+    first, last = steps or (whole[len(whole) // 2],) * 2
+    for step in {first, last} - spans.keys():
+        raise UserError(f"{path} has steps {whole[0]} to {whole[-1]}: {step} is none of them")
+    begin, end = min(a for a, _ in spans[first]), max(b for _, b in spans[last])
     found = [
         [
             Piece(
@@ -134,7 +142,7 @@ def read(path: Path, step: int | None = None) -> Timeline:
         for rank in ranks
     ]
     nodes = [tracks[rank].name.partition("(")[2].partition(",")[0] for rank in ranks]
-    return Timeline(path.stem, step, end - begin, found, nodes)
+    return Timeline(path.stem, (first, last), end - begin, found, nodes)
 
 
 def _slices(track: perfetto.Track) -> Iterator[tuple[str, perfetto.Edge, int]]:
@@ -161,7 +169,7 @@ def told(lines: Sequence[Timeline]) -> str:
             for rank, share in enumerate(one.shares())
         ]
         head = ["", *DOING, "sent intra", "sent inter"]
-        parts.append(f"{one.name}: step {one.step}, {_time(one.length)}\n\n{table(head, rows)}")
+        parts.append(f"{one.name}: {one.when}, {_time(one.length)}\n\n{table(head, rows)}")
     return "\n\n".join(parts)
 
 
@@ -182,12 +190,13 @@ def draw(lines: Sequence[Timeline]) -> str:
     y, parts = 66.0, list(_legend())
     for one in lines:
         high = len(one.ranks) * (len(LANES) * LANE + RANK) + 30
-        parts += [svg.text(16, y + 14, f"{one.name}: step {one.step}, {_time(one.length)}", 14)]
+        parts += [svg.text(16, y + 14, f"{one.name}: {one.when}, {_time(one.length)}", 14)]
         parts += _ticks(longest, scale, y + 22, y + high)
         parts += _panel(one, scale, y + 30)
         y += high + 34
     names = " and ".join(one.name for one in lines)
-    title = f"One step of {names}, on {plural(len(lines[0].ranks), 'rank')}"
+    which = "Steps" if any(one.steps[0] < one.steps[1] for one in lines) else "One step"
+    title = f"{which} of {names}, on {plural(len(lines[0].ranks), 'rank')}"
     parts[:0] = [svg.text(16, 28, title, 17, font_weight="bold")]
     about = "For each rank, from left to right in time: computing, sending, receiving, waiting. "
     return svg.picture(

@@ -55,7 +55,7 @@ def test_a_report_is_what_its_name_says_and_the_same_every_time(folder, tmp_path
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra [plot])")
     picture.require_matplotlib()
     ranks = [[Piece("compute", "a", 0, 5, 0, "", (), ())], []]
-    trace = Timeline("t", 1, 10, ranks, ["node 0"] * 2)
+    trace = Timeline("t", (1, 1), 10, ranks, ["node 0"] * 2)
     contents = []
     for _ in range(2):
         picture.runs([folder, folder], tmp_path / name, [trace])

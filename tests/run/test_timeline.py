@@ -48,7 +48,7 @@ def trace(tmp_path):
 
 def test_every_moment_of_a_step_is_computing_moving_or_waiting_once(trace):
     found = timeline.read(trace)
-    assert (found.step, found.length, found.nodes) == (3, 100_000, ["node 0", "node 1"])
+    assert (found.steps, found.length, found.nodes) == ((3, 3), 100_000, ["node 0", "node 1"])
     shares = [[round(share[each], 6) for each in timeline.DOING] for share in found.shares()]
     assert shares == [[0.4, 0.5, 0.0], [0.1, 0.5, 0.3]]  # rank 1 waits until rank 0 sends
     assert found.sent(0) == {"intra": 0, "inter": 4000} and found.sent(1)["inter"] == 0
@@ -58,7 +58,7 @@ def test_every_moment_of_a_step_is_computing_moving_or_waiting_once(trace):
 
 def test_a_picture_has_every_piece_in_its_place_and_a_line_for_the_message(trace):
     picture = timeline.draw([timeline.read(trace)])
-    assert picture == timeline.draw([timeline.read(trace, 3)])
+    assert picture == timeline.draw([timeline.read(trace, (3, 3))])
     top = ElementTree.fromstring(picture)
     space = "{http://www.w3.org/2000/svg}"
     pieces = {rect.find(f"{space}title"): rect for rect in top.iter(f"{space}rect")}
@@ -76,19 +76,30 @@ def test_a_picture_has_every_piece_in_its_place_and_a_line_for_the_message(trace
     assert picture.count('stroke-width="1.6"') == 1
 
 
+def test_the_end_of_a_block_belongs_to_the_step_before_it(tmp_path):
+    begun = [(0, 3, "step"), (100, 4, "step"), (150, 4, "end of block"), (250, 5, "step")]
+    rank = [doing("phase", at, at + 50, name, step=step) for at, step, name in begun]
+    path = tmp_path / "block"
+    path.write_bytes(b"".join(packets([rank], ["rank 0"])))
+    lengths = [timeline.read(path, each).length for each in ((3, 3), (4, 4), (3, 4), (3, 5))]
+    assert lengths == [50_000, 100_000, 200_000, 300_000]
+    assert timeline.told([timeline.read(path, (3, 4))]).startswith("block: steps 3 to 4, 200 us")
+    assert ": step 4, 100 us" in timeline.draw([timeline.read(path)])
+
+
 @pytest.mark.parametrize(
-    "content, step, words",
+    "content, steps, words",
     [
         (b"", None, "has no step"),
         (b"no trace", None, "is no trace of train --trace"),
-        (None, 7, "has steps 3 to 3: 7 is none of them"),
+        (None, (3, 7), "has steps 3 to 3: 7 is none of them"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(trace, content, step, words):
+def test_what_cannot_be_drawn_is_refused(trace, content, steps, words):
     if content is not None:
         trace.write_bytes(content)
     with pytest.raises(UserError, match=words):
-        timeline.read(trace, step)
+        timeline.read(trace, steps)
     with pytest.raises(UserError, match="cannot read"):
         timeline.read(Path("nowhere"))
 
