@@ -116,11 +116,13 @@ def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None)
             comm.Sendrecv(outgoing, to, recvbuf=arrived, source=to)
             partial += arrived
             continue
+        several = comm.scratch(len(sources) * partial.size, x.dtype)
+        rows = several.reshape(len(sources), partial.size)
+        receiving = [comm.Irecv(row, source) for row, source in zip(rows, sources, strict=True)]
         sending = comm.Isend(outgoing, to)
-        for source in sources:
-            arrived = comm.scratch(partial.size, x.dtype)
-            comm.Recv(arrived, source)
-            partial += arrived
+        for request, row in zip(receiving, rows, strict=True):
+            request.Wait()
+            partial += row
         sending.Wait()
     return x[chunk[r]]
 

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from refimpl.support.errors import UserError
 from refimpl.world.communicator import Communicator
 
 T = TypeVar("T")
@@ -244,8 +245,9 @@ def spawn(
 ) -> list[T]:
     """Run body(comm) on len(nodes) ranks that lie on these nodes; return what they return.
 
-    An error of any rank is raised here; one that has died returns None.  ``post`` says how
-    messages travel, for another way than at once: `refimpl.world.virtual.Network`.
+    An error of any rank is raised here; one that has died returns None.  Raises `UserError` where
+    so many threads cannot be had.  ``post`` says how messages travel, for another way than at once:
+    `refimpl.world.virtual.Network`.
 
     >>> spawn((0, 0, 0), lambda comm: comm.allgather_object(comm.rank))
     [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
@@ -266,8 +268,14 @@ def spawn(
             way.end(rank)
 
     threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in members]
-    for thread in threads:
-        thread.start()
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError as error:  # those that have started wait for the others, and end with us
+        raise UserError(
+            f"cannot start a thread for each of {len(nodes)} ranks ({error}): take fewer ranks, or "
+            "let this process have more threads and memory (ulimit -u, ulimit -v)"
+        ) from error
     for thread in threads:
         thread.join()
     for error in sorted(errors, key=lambda e: isinstance(e, Deadlock)):
