@@ -56,7 +56,7 @@ def work(folder: Path, size: Size, report: bool) -> int:
             "core that takes 27,000 a second"
         )
         clock = Clock(desk, planned)
-        book = everything(size, clock.trained, lambda book: write(desk, book))
+        book = everything(size, clock.trained, clock.written)
         say(write(desk, book))
     return 0
 
@@ -86,7 +86,13 @@ class Clock:
         self.desk, self.planned = desk, planned
         self.done: dict[str, int] = {}  # frames
         self.here = 0
-        self.begun = time.monotonic()
+        self.begun = self.wrote = time.monotonic()
+
+    def written(self, book: Book) -> None:
+        """Write tables and picture, once a minute at most."""
+        if time.monotonic() - self.wrote > 60:
+            write(self.desk, book)
+            self.wrote = time.monotonic()
 
     def trained(self, job: Job, test: bool) -> dict[str, Any]:
         """Return what came of a run."""

@@ -137,7 +137,7 @@ FULL = Size(
     cause_trials=4,
 )
 QUICK = Size(
-    utterances={"train": 8, "dev": 2, "test": 3},
+    utterances={"train": 5, "dev": 2, "test": 2},
     speakers={"train": 2, "dev": 1, "test": 1},
     options={"hidden": "8", "depth": "1"},
     workers=(2, 4),
@@ -148,7 +148,7 @@ QUICK = Size(
     epochs=1,
     trial_epochs=1,
     trials=2,
-    cause_trials=2,
+    cause_trials=1,
     penalties=(-3.0,),
     draws=50,
 )

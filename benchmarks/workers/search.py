@@ -58,7 +58,7 @@ def search(
 
     >>> best, tried = search(Job("ddp", 2, 8, 1, 0, lr=1.0), 5, lambda job: abs(job.lr - 4))
     >>> best.lr, [job.lr for job, _ in tried]
-    (4.0, [1.0, 2.0, 4.0, 8.0, 8.0])
+    (4.0, [1.0, 2.0, 4.0, 8.0, 0.8])
     """
     tried: dict[Job, float] = {}
 

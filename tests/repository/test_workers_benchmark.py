@@ -1,9 +1,19 @@
 """benchmarks/workers: workers of one process take the steps of ranks, and a whole quick table."""
 
+import doctest
+import json
+import signal
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
+from benchmarks.workers import command, table
+from benchmarks.workers import fleet as fleet_module
+from benchmarks.workers import search as searching
+from benchmarks.workers.desk import Desk
 from benchmarks.workers.fleet import Fleet
+from benchmarks.workers.jobs import QUICK, Job
 from refimpl import nn
 from refimpl.methods.step import Replica
 from refimpl.nn.flat import Layout
@@ -97,3 +107,68 @@ def test_workers_in_one_process_end_with_the_bits_of_ranks(tmp_path, world, run,
     assert np.abs(mine - begun).max() > 0.1
     for theirs in by_ranks(run, world, steps):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_quick_table_is_stopped_goes_on_and_is_read_again(tmp_path, monkeypatch, capsys):
+    """All code in small; a run that was stopped in its midst ends as it would have."""
+    words = ["--quick", "--out", str(tmp_path / "a")]
+    advance = Fleet.advance
+
+    def hurt(fleet):
+        if fleet.run.strategy == "gtc-bmuf" and fleet.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return advance(fleet)
+
+    monkeypatch.setattr(Fleet, "advance", hurt)
+    assert command.main(words) == 75
+    assert len(list((tmp_path / "a" / "runs").glob("*.npz"))) == 1
+    monkeypatch.undo()
+    assert "saved after step 3" in capsys.readouterr().err
+
+    assert command.main([*words, "--report"]) == 0
+    assert "under way: gtc-bmuf-2" in capsys.readouterr().out
+    assert command.main(words) == 0
+    said = capsys.readouterr().out
+    assert "goes on after step 3" in said
+    table = (tmp_path / "a" / "tables.md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith("| 4 | `")]
+    assert len(rows) == 4 + 4 + 21 and "| +" in rows[0]
+    ElementTree.parse(tmp_path / "a" / "workers.svg")
+
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "a" / "runs").glob("*.json")]
+    finals = [run for run in runs if run["job"]["workers"] == 2 and "test" in run]
+    assert len({run["frames"] for run in finals}) == 1  # equal to the frame
+    name = said.split(" goes on")[0].splitlines()[-1]
+    stopped = json.loads((tmp_path / "a" / "runs" / f"{name}.json").read_text())
+    desk = Desk(tmp_path / "b", QUICK, print)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "corpus").symlink_to(tmp_path / "a" / "corpus")
+    with desk:
+        again = desk.trained(Job(**stopped["job"]), "test" in stopped)
+    assert again["dev"] == stopped["dev"]
+
+
+def test_the_search_climbs_each_ladder_and_keeps_to_its_trials():
+    assert doctest.testmod(searching).failed == doctest.testmod(fleet_module).failed == 0
+    start = Job("gtc", 2, 8, 1, 0, lr=1.0, tau=2.0)
+
+    def error(job):
+        return abs(job.lr / (1 - job.momentum) - 1) + abs(job.tau - 1.0) + abs(job.momentum - 0.9)
+
+    best, tried = searching.search(start, 14, error)
+    assert len(tried) <= 14 and best == min(tried, key=lambda pair: pair[1])[0]
+    assert (best.tau, best.momentum) == (1.0, 0.9)
+
+
+def test_an_interval_holds_the_increase_and_is_narrow_where_all_utterances_agree():
+    rng = stream(0, "errors")
+    base = rng.integers(0, 5, 300)
+
+    def run(errors):
+        each = {"errors": errors.tolist()}
+        return {"test": {"errors": int(errors.sum()), "words": 3000, "utterances": each}}
+
+    twice = table.increase([run(2 * base)], [run(base)], "words", 500)
+    assert twice == pytest.approx((100, 100, 100))
+    noisy = table.increase([run(rng.permutation(base) + 1)], [run(base)], "words", 500)
+    assert 5 < noisy.high - noisy.low < 40 and noisy.low < noisy.value < noisy.high
