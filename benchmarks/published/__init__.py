@@ -7,7 +7,9 @@
     calibrate.py    the numbers of a preset that are fitted
     comparison.py   what is assumed, fitted and predicted, side by side with what was published
     sensitivity.py  how far the result hangs on each assumption
-    text.py         all of it as text
+    text.py         all of it as text; pieces.py has what all presets' texts share
+
+    interspeech2019.py, speedups.py, speedup_text.py    the same for GTC, BMUF and their hybrid
 
 In a checkout `refimpl plan --preset NAME` prints the same.  Docs: docs/plan.md.
 """

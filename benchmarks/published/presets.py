@@ -6,6 +6,7 @@ it may be wrong, and is not to be cited.
 
 from __future__ import annotations
 
+from benchmarks.published.interspeech2019 import INTERSPEECH2019
 from benchmarks.published.quantities import Preset, Published, Quantity, Run, Variation
 from refimpl.support.errors import UserError
 
@@ -264,5 +265,6 @@ def get(name: str) -> Preset:
         If there is none.
     """
     if name not in PRESETS:
-        raise UserError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}")
+        names = [*PRESETS, INTERSPEECH2019.name]
+        raise UserError(f"no preset {name!r}: choose one of {', '.join(names)}")
     return PRESETS[name]

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.published import speedup_text
 from benchmarks.published.comparison import Evaluated, evaluate_preset
+from benchmarks.published.pieces import hanging, inputs, reading, sources
 from benchmarks.published.presets import SOURCES, get
-from benchmarks.published.quantities import KINDS, Preset, Quantity
+from benchmarks.published.quantities import Preset
 from benchmarks.published.sensitivity import Varied, vary
-from refimpl.support.text import WIDTH, table
+from refimpl.support.text import table
 
 LEFT_OUT = (
     "embeddings, the optimizer's time, copies and additions of messages, activations, and ranks "
     "that are not equally fast"
 )
-
-
-def quantity(q: Quantity) -> str:
-    """Return a value and its unit, with a prefix where there is one for it.
-
-    >>> quantity(Quantity(37e9, "B/s", "", "", "")), quantity(Quantity(14e-6, "s", "", "", ""))
-    ('37 GB/s', '14 us')
-    """
-    value, unit = q.value, q.unit
-    if unit == "s":
-        return f"{value * 1e6:g} us"
-    for scale, prefix in ((1e12, "T"), (1e9, "G")):
-        if value >= scale:
-            return f"{value / scale:g} {prefix}{'B' if unit == 'bytes' else unit}"
-    return f"{value:g} {unit}".strip()
 
 
 def output(name: str, ranks: Sequence[int] | None, as_json: bool) -> str:
@@ -42,6 +28,8 @@ def output(name: str, ranks: Sequence[int] | None, as_json: bool) -> str:
     UserError
         If there is no such preset, or it cannot run on these ranks.
     """
+    if name in speedup_text.PRESETS:
+        return speedup_text.output(speedup_text.PRESETS[name], ranks, as_json)
     evaluated = evaluate_preset(get(name), ranks)
     if as_json:
         return json.dumps(preset_data(evaluated), indent=1)
@@ -54,49 +42,20 @@ def preset_text(evaluated: Evaluated) -> str:
     return "\n\n".join(
         [
             f"{preset.name}: {preset.title}",
-            *_inputs(preset),
+            *inputs(preset.quantities(), LEFT_OUT),
             _fitted(evaluated),
             _results(evaluated),
             _sensitivity(preset, vary(preset)),
-            _reading(preset),
+            reading(preset.reading),
             _sources(preset),
         ]
     )
 
 
-def _inputs(preset: Preset) -> list[str]:
-    parts = []
-    for kind, heading in KINDS.items():
-        rows = [[q.what, quantity(q), q.source] for q in preset.quantities() if q.kind == kind]
-        if rows:
-            widths = [max(len(row[i]) for row in rows) for i in range(2)]
-            lines = [
-                _hanging(f"  {what.ljust(widths[0])}  {value.rjust(widths[1])}    ", source)
-                for what, value, source in rows
-            ]
-            if kind == "assumed":
-                lines.append(_hanging("  left out: ", LEFT_OUT))
-            parts.append("\n".join([heading.upper(), *lines]))
-    return parts
-
-
-def _hanging(start: str, text: str) -> str:
-    """Return text after ``start``, its further lines below its first."""
-    lines = textwrap.wrap(text, WIDTH - len(start)) or [""]
-    return ("\n" + " " * len(start)).join([start + lines[0], *lines[1:]]).rstrip()
-
-
 def _sources(preset: Preset) -> str:
-    used = " ".join(
-        [q.source for q in preset.quantities()]
-        + [point.source for point in (*preset.published, *(preset.like or preset).fit_to)]
-        + list(preset.reading)
-    )
-    named = {name: text for name, text in SOURCES.items() if name in used}
-    width = max(map(len, named))
-    return "\n".join(
-        ["SOURCES", *(_hanging(f"  {n.ljust(width)}    ", text) for n, text in named.items())]
-    )
+    points = (*preset.published, *(preset.like or preset).fit_to)
+    used = [q.source for q in preset.quantities()] + [point.source for point in points]
+    return sources(SOURCES, [*used, *preset.reading])
 
 
 def _fitted(evaluated: Evaluated) -> str:
@@ -126,7 +85,7 @@ def _fitted(evaluated: Evaluated) -> str:
                 f"{point.text} ({point.source})",
             ),
         )
-    lines = [_hanging(f"  {name:<7}  {value:>12}    ", text) for name, value, text in rows]
+    lines = [hanging(f"  {name:<7}  {value:>12}    ", text) for name, value, text in rows]
     return "\n".join(["FITTED", *lines])
 
 
@@ -202,14 +161,6 @@ def _sensitivity(preset: Preset, varied: Sequence[Varied]) -> str:
         + "\n  * the preset's own value    ! more than the memory of a GPU\n"
         + "  b, M, p, Bx: fitted again to the same published numbers; alpha and w: set, not fitted"
     )
-
-
-def _reading(preset: Preset) -> str:
-    lines = [
-        textwrap.fill(text, WIDTH, initial_indent="  - ", subsequent_indent="    ")
-        for text in preset.reading
-    ]
-    return "\n".join(["HOW TO READ THIS", *lines])
 
 
 def preset_data(evaluated: Evaluated) -> dict[str, Any]:

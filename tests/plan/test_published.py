@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.published import presets, text
+from benchmarks.published import pieces, presets
 from benchmarks.published.calibrate import evaluate, fit
 from benchmarks.published.comparison import evaluate_preset
 from benchmarks.published.quantities import KINDS
@@ -153,7 +153,7 @@ def test_every_number_has_a_known_kind_and_stands_under_it(preset):
 
 
 def test_sessions_of_the_modules_are_true():
-    found = doctest.testmod(text)
+    found = doctest.testmod(pieces)
     assert found.attempted and not found.failed
 
 
