@@ -131,7 +131,8 @@ def _eight(scale: float, dtype: np.dtype) -> np.ndarray:
 
     A scale of zero is +0.0 in both, never -0.0.
     """
-    return np.where(_SIGNS, dtype.type(scale), dtype.type(0 - scale))
+    said: np.ndarray = np.where(_SIGNS, dtype.type(scale), dtype.type(0 - scale))
+    return said
 
 
 def _scale(message: NDArray[np.uint8], values: int) -> float:
