@@ -44,7 +44,7 @@ class Frames:
     def take(self, index: NDArray[np.int64], x: np.ndarray, y: np.ndarray | None = None) -> None:
         """Write the inputs of examples `index` into x and their states into y.
 
-        Allocates a number or two per example, and more only when `index` is longer than ever before.
+        Allocates a number or two per example; more only if `index` is longer than ever before.
 
         ``index`` (B,): numbers in range(count), in any order.  ``x`` (B, inputs): written.  ``y``
         (B,): written.
