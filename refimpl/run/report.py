@@ -17,6 +17,7 @@ from refimpl.run.config import COLLECTIVES, Run
 from refimpl.support.text import size
 from refimpl.tasks import table as tasks
 from refimpl.tasks.protocol import Words
+from refimpl.world import pernode
 from refimpl.world.ledger import Count
 from refimpl.world.topology import Grid, Nodes, scattered
 
@@ -152,10 +153,13 @@ def words_text(rates: dict[str, dict[str, Any]] | None, split: str) -> str:
 
 
 def peak_resident() -> int:
-    """Return the most bytes of memory that this process has had resident so far."""
+    """Return the most bytes of memory that this process has had resident so far.
+
+    Without the examples that the ranks of a node share, so far as they are resident now.
+    """
     try:
         status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024 - pernode.resident()
     except (OSError, IndexError):
         # Where there is no /proc.  Linux would count the process that started this one, too.
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

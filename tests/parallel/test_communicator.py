@@ -6,6 +6,7 @@ from listeners import Heard
 
 from refimpl.collectives import ring
 from refimpl.support.errors import UserError
+from refimpl.world import pernode
 from refimpl.world.communicator import Communicator
 from refimpl.world.events import KINDS
 from refimpl.world.ledger import Count, summed
@@ -159,3 +160,23 @@ def test_scratch_keeps_its_memory_unless_it_must_grow(world):
 
 def test_counts_add_up():
     assert sum([Count(1, 10), Count(2, 30)], Count()) - Count(1, 10) == Count(2, 30)
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_what_is_sent_once_per_node_is_one_memory_of_its_ranks_and_without_room_several(
+    world, room, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pernode.tempfile, "tempdir", str(tmp_path if room else tmp_path / "none"))
+    comm = Communicator(world.mpi, ranks_per_node=2)
+    given = np.arange(6.0).reshape(2, 3)
+    found = pernode.sent_once(comm, given if comm.rank == 0 else None, (2, 3), np.float64)
+    assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert not found.flags.writeable
+    assert not list(tmp_path.iterdir())
+    world.barrier()
+    if comm.rank % 2 == 0:
+        found.flags.writeable = True
+        found[1, 2] = 7
+    world.barrier()
+    assert found[1, 2] == (7 if comm.rank % 2 == 0 or room else 5)
+    comm.free()

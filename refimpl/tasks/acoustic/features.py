@@ -1,9 +1,9 @@
 """Features of a whole data directory: computed once, by all ranks together, and kept.
 
 The ranks share out the utterances in consecutive runs; rank 0 collects the results, keeps them in
-the cache folder and, when they are normalised (`corpus.py`), sends them to everybody.  Next time
-rank 0 finds them there.  Nobody else looks: whether the folder is shared, or each node has its
-own, cannot make ranks differ.
+the cache folder and, when they are normalised (`corpus.py`), sends them to every node, whose ranks
+share them (`refimpl.world.pernode`).  Next time rank 0 finds them there.  Nobody else looks:
+whether the folder is shared, or each node has its own, cannot make ranks differ.
 
 What an utterance's features are does not depend on who computed them, nor on the others.
 """
@@ -32,9 +32,9 @@ from refimpl.tasks.acoustic.wav import read_wav
 from refimpl.tasks.faults import Faults
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
+from refimpl.world.pernode import sent_once
 
 CACHE_FORMAT = 2  # part of the key: features of an older format are simply not found
-ROWS_AT_ONCE = 1 << 20  # keeps a broadcast below the 2 GB that any MPI can send at once
 FRONT_END = (
     "sample_rate",
     "frame_length",
@@ -106,15 +106,11 @@ def log_mel_features(
 
 
 def sent(comm: Communicator, found: Found | None, bands: int) -> Found:
-    """Return what rank 0 has found on all ranks.  Collective."""
+    """Return what rank 0 has found on all ranks, the features once per node.  Collective."""
     told = None if found is None else (found.rate, found.offsets, found.clipped)
     rate, offsets, clipped = comm.bcast_object(told, root=0)
-    if found is not None:
-        features = found.features
-    else:
-        features = np.empty((offsets[-1], bands), dtype=np.float32)
-    for first in range(0, len(features), ROWS_AT_ONCE):
-        comm.Bcast(features[first : first + ROWS_AT_ONCE], root=0)
+    mine = None if found is None else found.features
+    features = sent_once(comm, mine, (int(offsets[-1]), bands), np.float32)
     return Found(rate, offsets, features, clipped)
 
 

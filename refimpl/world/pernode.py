@@ -1,0 +1,115 @@
+"""An array that all ranks read, once in the memory of every node.
+
+The first rank of a node makes a file in the folder for temporary files ($TMPDIR), all ranks of the
+node map it into their memory, and its name is deleted at once: what stays are pages of the machine
+that the ranks share, gone with the last of them.
+
+It is a file and not a window of MPI's shared memory.  That is in /dev/shm, often small in
+containers, where a page too many kills the rank that writes it; and only all its ranks together
+can free a window, of whom some may have died.  A file is the same under every MPI.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from refimpl.world.communicator import Communicator
+
+PREFIX = "refimpl-shared-"
+
+# Bytes that are broadcast at a time: any MPI can send less than 2 GB at once.
+AT_ONCE = 1 << 28
+
+# Bytes that are reserved at a time.
+PAGES = 1 << 20
+
+
+def sent_once(
+    comm: Communicator, array: np.ndarray | None, shape: tuple[int, ...], dtype: DTypeLike
+) -> np.ndarray:
+    """Return rank 0's array on all ranks, read-only, one copy per node.  Collective.
+
+    A rank that is alone on its node has a copy of its own, and so have all ranks of a node whose
+    file could not be made, for want of room, or not be opened by all of them.
+
+    Parameters
+    ----------
+    comm : Communicator
+        Over MPI.
+    array : (shape) array of dtype
+        On rank 0, which may use it no more; None elsewhere.
+    """
+    within, across = comm.levels()
+    first, made = within.rank == 0, ""
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if first and within.size > 1 and nbytes:
+        made = _made(nbytes)
+    path = within.bcast_object(made)
+    memory = _mapped(path, shape, dtype, "r+" if first else "r") if path else None
+    shared = all(within.allgather_object(memory is not None))
+    if made:
+        os.unlink(made)
+    if not shared or memory is None:
+        memory = np.empty(shape, dtype) if array is None else array
+    elif array is not None:
+        memory[...] = array
+    if first:
+        _broadcast(across, memory)
+    if shared:
+        within.bcast_object("all is there")
+    else:
+        _broadcast(within, memory)
+    memory.flags.writeable = False
+    return memory
+
+
+def _made(nbytes: int) -> str:
+    """Return the path of a new file of so many bytes, which have their room; "" if they do not.
+
+    Zeros are written, as a hole in a file finds out that there is no room when it is too late.
+    """
+    path = ""
+    try:
+        number, path = tempfile.mkstemp(prefix=PREFIX)
+        with os.fdopen(number, "wb") as file:
+            for start in range(0, nbytes, PAGES):
+                file.write(bytes(min(PAGES, nbytes - start)))
+    except OSError:
+        with suppress(OSError):
+            os.unlink(path)
+        return ""
+    return path
+
+
+def _mapped(
+    path: str, shape: tuple[int, ...], dtype: DTypeLike, mode: Literal["r", "r+"]
+) -> np.ndarray | None:
+    """Return a file's content as an array, or None if it cannot be opened here."""
+    try:
+        return np.asarray(np.memmap(path, dtype, mode, shape=shape))
+    except OSError:
+        return None
+
+
+def _broadcast(comm: Communicator, array: np.ndarray) -> None:
+    """Replace array by that of rank 0."""
+    content = array.reshape(-1).view(np.uint8)
+    for start in range(0, content.size, AT_ONCE):
+        comm.Bcast(content[start : start + AT_ONCE])
+
+
+def resident() -> int:
+    """Return how many bytes of such arrays this process has in memory, where the system tells."""
+    with suppress(OSError):
+        maps = Path("/proc/self/smaps").read_text()
+        return 1024 * sum(map(int, re.findall(rf"{PREFIX}.*\n(?:\w+:.*\n)*?Rss: +(\d+)", maps)))
+    return 0
