@@ -9,19 +9,19 @@ from typing import Any
 from refimpl.cli.arguments import filename, positive
 from refimpl.cli.base import say
 from refimpl.cli.pictures import SVG_HELP, wrote
-from refimpl.support.errors import require
+from refimpl.support.errors import listed, require
 
 
 def add(commands: Any) -> None:
     """Declare the command."""
     command = commands.add_parser(
-        "explain", help="print or draw how a collective works, or GTC (needs no MPI)"
+        "explain", help="print how a collective, a method or a strategy works (needs no MPI)"
     )
-    command.add_argument(
-        "name", metavar="NAME", help="for example ring, hierarchical-allgather, gtc"
-    )
+    command.add_argument("name", metavar="NAME", help="for example ring, gtc, zero3")
     command.add_argument("-p", type=positive, metavar="P", help="ranks (default: 4)")
-    command.add_argument("-k", type=positive, metavar="K", help="ranks of a node")
+    command.add_argument(
+        "-k", type=positive, metavar="K", help="ranks of a node, or of a partition group"
+    )
     command.add_argument("--svg", type=filename, metavar="FILE", help=SVG_HELP)
     command.set_defaults(run=run)
 
@@ -29,18 +29,23 @@ def add(commands: Any) -> None:
 def run(args: Any) -> int:
     """Print the schedule, or draw it."""
     from refimpl.collectives import explain
+    from refimpl.methods import explain as strategies
     from refimpl.methods.protocol import Method
     from refimpl.methods.strategies import methods
 
+    name, p, k = args.name, args.p, args.k
     shown = {one.name: one.shown for one in methods() if issubclass(one, Method) and one.shown}
-    how = args.name, args.p or 4, args.k
-    text: Callable[[], str] = partial(explain.explain, *how)
-    picture: Callable[[], str] = partial(explain.picture, *how)
-    if args.name in shown:
-        alone = args.p is None and args.k is None
-        require(alone, f"{args.name} shows one rank: leave -p and -k out")
-        text, picture = shown[args.name]
+    names = {*explain.NAMES, *shown, *strategies.NAMES}
+    require(name in names, f"nothing to explain under {name!r}: choose one of {listed(names)}")
+    text: Callable[[], str] = partial(explain.explain, name, p or 4, k)
+    picture: Callable[[], str] | None = partial(explain.picture, name, p or 4, k)
+    if name in shown and p is None and k is None:
+        text, picture = shown[name]
+    elif name in strategies.NAMES:
+        text, picture = partial(strategies.step, name, p or 4, k), None
     if args.svg:
+        require(picture is not None, f"{name} has no picture: leave --svg out")
+        assert picture is not None
         return wrote(args.svg, picture)
     say(text())
     return 0

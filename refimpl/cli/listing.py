@@ -14,7 +14,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "explain": (
             "./run_mpi.sh explain ring -p 4",
-            "./run_mpi.sh explain hierarchical-allgather -p 4 -k 2",
+            "./run_mpi.sh explain mics -p 8 -k 4",
         ),
         "timeline": (
             "./run_mpi.sh timeline zero3.pftrace",

@@ -61,12 +61,12 @@ class Method(Options):
     """What fills an axis, as it was chosen; its fields are its options.
 
     ``name`` is what tables and golden values call it; ``title`` heads its options in the help.
-    ``shown``: functions that return one step of it as text and as SVG, if there are.
+    ``shown``: functions that return one step of it as text and as SVG, or None, if there are.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    shown: ClassVar[tuple[Callable[[], str], Callable[[], str]] | None] = None
+    shown: ClassVar[tuple[Callable[[], str], Callable[[], str] | None] | None] = None
 
     def traffic(self, setting: Setting, statistics: Sequence[Statistics] = ()) -> Iterator[Call]:
         """Yield what all ranks send in one step (on the block axis: at one sync).

@@ -38,6 +38,7 @@ from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.options import POSITIVE, Check, option
 from refimpl.methods.protocol import BlockAxis, BlockMethod, Context
 from refimpl.state.tree import Leaf, Tree
+from refimpl.support.text import table
 
 # Values per pass: the model, W, D and the temporaries of `block_update` stay in the cache.
 STRIP = 1 << 15
@@ -94,12 +95,27 @@ def block_update(
     return Filtered(model, update, start_of(model, update, eta, nesterov))
 
 
+def explain() -> str:
+    """Return five blocks of NBM on one value, in each of which training finds +1."""
+    model = update = start = np.zeros(1)
+    rows = []
+    for block in range(1, 6):
+        mean = start + 1
+        then = block_update(model, update, mean, eta=0.5)
+        cells = start, mean, mean - start, then.update, then.model, then.start
+        rows.append([str(block), *(f"{float(cell[0]):g}" for cell in cells)])
+        model, update, start = then
+    told = "five blocks of BMUF (NBM), of one value: eta = 0.5, zeta = 1, training finds G = 1"
+    return f"{told}\n\n" + table(["block", "start", "mean", "G", "D", "W", "next start"], rows, 0)
+
+
 @dataclass(frozen=True)
 class Bmuf(BlockMethod):
     """Models, filtered: blockwise model-update filtering."""
 
     name: ClassVar[str] = "bmuf"
     title: ClassVar[str] = "blockwise model-update filtering (BMUF)"
+    shown = (explain, None)
 
     steps: int = averaging.steps_option()
     warm: int = averaging.warm_start_option()

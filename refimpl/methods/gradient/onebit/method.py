@@ -10,6 +10,7 @@ import numpy as np
 
 from refimpl.collectives import chunks
 from refimpl.methods.calls import Call, Setting, Statistics
+from refimpl.methods.gradient import explain
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
 from refimpl.methods.gradient.onebit import message
 from refimpl.methods.protocol import Context, GradientMethod
@@ -23,6 +24,7 @@ class OneBit(GradientMethod):
 
     name: ClassVar[str] = "onebit"
     title: ClassVar[str] = "one bit per value"
+    shown = (explain.onebit, None)
 
     warmup: int = warmup_option()
 

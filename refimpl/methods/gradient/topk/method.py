@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refimpl.methods.calls import Call, Setting, Statistics
+from refimpl.methods.gradient import explain
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
 from refimpl.methods.gradient.topk import exchange, message
 from refimpl.methods.options import Check, least, option
@@ -23,6 +24,7 @@ class TopK(GradientMethod):
 
     name: ClassVar[str] = "topk"
     title: ClassVar[str] = "chunked top-k with error feedback"
+    shown = (explain.topk, None)
 
     most: int = option("--topk", 32, "values of a chunk that are sent", least(1))
     length: int = option(
