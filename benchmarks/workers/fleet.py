@@ -213,7 +213,7 @@ class Fleet:
             self.model, self.update, mean, self.eta, self.block.zeta, self.block.nesterov
         )
         self.model, self.update, self.models[:] = filtered
-        if not self.block.keep_momentum:
+        if not self.block.keeps(self.optimizer):
             for states in self.states:
                 self.optimizer.reset(states)
 

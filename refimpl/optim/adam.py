@@ -39,6 +39,7 @@ class Adam(Optimizer):
 
     states = ("first", "second")
     counters = ("step",)
+    lasting = True
 
     def __init__(
         self,

@@ -23,11 +23,13 @@ class Optimizer:
     """A rule that moves parameters against a gradient.
 
     ``states``: names of the state arrays, each as long as the vector.  ``counters``: names of
-    state that is a plain int.
+    state that is a plain int.  ``lasting``: whether the state is worth more than a direction, so
+    that it is kept where models are averaged.
     """
 
     states: tuple[str, ...] = ()
     counters: tuple[str, ...] = ()
+    lasting = False
     scratches = 2
 
     def allocate(self, n: int, dtype: DTypeLike) -> dict[str, Any]:

@@ -93,14 +93,18 @@ def test_after_a_block_the_plain_average_is_evaluated_and_saved(eta, n):
     assert (ahead == saved).all() == (eta == 0.0)
 
 
-def test_the_optimizers_state_is_reset_at_a_sync_unless_kept():
-    reset, kept = (
-        everywhere(2, gtc_group=1, block=Bmuf(steps=3, keep_momentum=keep))
-        for keep in (False, True)
-    )
-    assert not reset[0].replica.partition.states["momentum"].any()
-    assert kept[0].replica.partition.states["momentum"].any()
-    assert digests(reset) != digests(kept)
+def test_at_a_sync_momentum_starts_anew_and_adams_moments_stay_unless_told_otherwise():
+    def states(keep, optimizer):
+        block = Bmuf(steps=3, keep_momentum=keep)
+        one = everywhere(2, gtc_group=1, block=block, optimizer=optimizer)[0]
+        return one.digest, one.replica.partition.states
+
+    for optimizer in ("momentum", "adam"):
+        (reset, none), (kept, some) = states(False, optimizer), states(True, optimizer)
+        assert not any(np.any(value) for value in none.values())
+        assert all(np.any(value) for value in some.values())
+        assert reset != kept
+        assert states(None, optimizer)[0] == (kept if optimizer == "adam" else reset)
 
 
 @pytest.mark.parametrize("p, g, b, k", [(1, 2, 2, 2), (1, 4, 2, 4), (2, 2, 2, 4), (1, 1, 4, 2)])

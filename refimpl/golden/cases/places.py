@@ -69,6 +69,7 @@ PLACES = {
     "ten-steps.mics-diloco": 805,
     "ten-steps.local-sgd": 806,
     "ten-steps.warm-start": 820,
+    "ten-steps.local-state": 821,
 }
 # fmt: on
 

@@ -162,12 +162,10 @@ def bundles() -> Iterator[Bundle]:
                 f"{rung} of {name}: {row.summary}",
                 tuple(_cases(name, steps)),
             )
-    yield Bundle(
-        "ten-steps.warm-start",
-        "ten steps",
-        "ten steps with blocks, of which all ranks take the first four as one",
-        tuple(_warm_cases()),
-    )
+    for name, (text, made) in MORE.items():
+        yield Bundle(
+            f"ten-steps.{name}", "ten steps", f"ten steps {text}", tuple(_more_cases(made))
+        )
 
 
 def _cases(name: str, steps: int) -> Iterator[Case]:
@@ -182,9 +180,30 @@ def _cases(name: str, steps: int) -> Iterator[Case]:
         yield _case("n4.adam", row, 4, 2, steps, "adam")
 
 
-def _warm_cases() -> Iterator[Case]:
-    for name, world in (("bmuf", 4), ("gtc-bmuf", 8), ("mics-diloco", 8)):
-        yield _case(f"{name}.n{world}", strategy(name), world, 2, 10, "momentum", {"warm": 4})
+# An option at a time: what is shown; label, row, ranks, optimizer, what the block method is given.
+MORE: dict[str, tuple[str, tuple[tuple[str, str, int, str, Settings], ...]]] = {
+    "warm-start": (
+        "with blocks, of which all ranks take the first four as one",
+        (
+            ("bmuf.n4", "bmuf", 4, "momentum", {"warm": 4}),
+            ("gtc-bmuf.n8", "gtc-bmuf", 8, "momentum", {"warm": 4}),
+            ("mics-diloco.n8", "mics-diloco", 8, "momentum", {"warm": 4}),
+        ),
+    ),
+    "local-state": (
+        "with blocks, over which the optimizer's state is kept or not",
+        (
+            ("adam.n4", "bmuf", 4, "adam", {}),
+            ("adam.reset.n4", "bmuf", 4, "adam", {"keep_momentum": False}),
+            ("momentum.kept.n4", "bmuf", 4, "momentum", {"keep_momentum": True}),
+        ),
+    ),
+}
+
+
+def _more_cases(made: tuple[tuple[str, str, int, str, Settings], ...]) -> Iterator[Case]:
+    for label, name, world, optimizer, option in made:
+        yield _case(label, strategy(name), world, 2, 10, optimizer, option)
 
 
 def _case(

@@ -27,7 +27,8 @@ for each step:
               combined and b frames for frames; then W is the parameters, D and u are 0
   sync        if it was the last step of a block of `steps` steps (after those): what the block
               method makes of the mean of the b blocks' parameters (bmuf, outer_sgd); bmuf sets
-              the optimizer's states, and t, to 0 unless keep_momentum
+              the optimizer's states, and t, to 0 unless keep_momentum, or if it is null unless
+              the optimizer is adam or adamw
   then        parameters, states, residuals, W, D, u are taken: after the sync, if there was one
 after the last step a block that is not full is closed by a sync; the arrays of the last step are
 taken before it, model after it; model is W, or the parameters where there is no block axis

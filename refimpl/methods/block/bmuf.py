@@ -37,6 +37,7 @@ from refimpl.methods.block import averaging
 from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.options import POSITIVE, Check, option
 from refimpl.methods.protocol import BlockAxis, BlockMethod, Context
+from refimpl.optim import Optimizer
 from refimpl.state.tree import Leaf, Tree
 from refimpl.support.text import table
 
@@ -133,10 +134,10 @@ class Bmuf(BlockMethod):
         choices={"nbm": True, "cbm": False},
         metavar="NAME",
     )
-    keep_momentum: bool = option(
+    keep_momentum: bool | None = option(
         "--local-momentum",
-        False,
-        "the optimizer's state at a sync: reset (default), keep",
+        None,
+        "the optimizer's state at a sync: reset, keep (default: keep Adam's, reset momentum)",
         choices={"reset": False, "keep": True},
     )
 
@@ -147,6 +148,12 @@ class Bmuf(BlockMethod):
         (0.75, 0.5)
         """
         return 1 - 1 / models if self.eta is None else self.eta
+
+    def keeps(self, optimizer: Optimizer | None) -> bool:
+        """Return whether this optimizer goes on over a sync with the state that it has."""
+        if self.keep_momentum is None:
+            return optimizer is not None and optimizer.lasting
+        return self.keep_momentum
 
     def build(self, context: Context) -> BlockMomentum:
         """Return the filter of one rank."""
@@ -177,7 +184,7 @@ class BlockMomentum(BlockAxis):
     def __init__(self, options: Bmuf, context: Context) -> None:
         self.options, self.partition = options, context.groups.partition
         self.average = averaging.Mean(context)
-        self.steps, self.resets = options.steps, not options.keep_momentum
+        self.steps, self.resets = options.steps, not options.keeps(context.optimizer)
         self.eta = options.momentum(self.average.models)
         self.synchronised = 0
         self.model = self.update = np.empty(0, context.dtype)
