@@ -94,18 +94,9 @@ class Replica:
         self.methods, self.options = methods, options
         worker = options.batch * options.microsteps * groups.grid.partition
         dtype = np.dtype(options.dtype)
-        self.context = context = Context(
-            groups,
-            collectives,
-            Layout(network.units, groups.grid.partition),
-            dtype,
-            options.microsteps,
-            worker,
-            options.exact,
-            network,
-            optimizer,
-            self.faults,
-        )
+        layout = Layout(network.units, groups.grid.partition)
+        step = options.microsteps, worker, options.exact, network, optimizer, self.faults
+        self.context = context = Context(groups, collectives, layout, dtype, *step)
         self.partition = methods.partition.build(context)
         self.gradient = methods.gradient.build(context)
         self.block: BlockAxis | None = None
