@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from refimpl.cli.arguments import between, filename, positive
 from refimpl.cli.base import on_first_rank, say
-from refimpl.support.errors import UserError, require
+from refimpl.support.errors import UserError, refused, require
 from refimpl.support.files import check_file, write_whole
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
     """Declare the command."""
     command = commands.add_parser("golden", help="write or check golden values (needs no MPI)")
     verbs = command.add_subparsers(
-        metavar="write|list|describe|editions|pack|check", required=True
+        metavar="write|list|describe|template|editions|pack|check", required=True
     )
 
     write = verbs.add_parser("write", help="write the ladder of cases into a folder")
@@ -44,6 +44,11 @@ def add(commands: Any) -> None:
     describe = verbs.add_parser("describe", help="print what an operation is given and does")
     describe.add_argument("operation", metavar="OPERATION", help="for example gtc_adapt")
     describe.set_defaults(run=run, work=run_describe)
+
+    template = verbs.add_parser("template", help="write a backend's first file")
+    template.add_argument("language", choices=("c", "python"))
+    template.add_argument("folder", type=Path, metavar="DIR", help="for golden.c or golden.py")
+    template.set_defaults(run=run, work=run_template)
 
     told = verbs.add_parser("editions", help="print the editions, and which cases came with each")
     told.set_defaults(run=run, work=run_editions)
@@ -160,6 +165,23 @@ def run_describe(args: Any) -> int:
     from refimpl.golden import operations
 
     say(operations.describe(args.operation))
+    return 0
+
+
+def run_template(args: Any) -> int:
+    """Write the template of a backend; refuse to replace a file."""
+    from refimpl import golden
+
+    name = {"c": "golden.c", "python": "golden.py"}[args.language]
+    file = args.folder / name
+    require(not file.exists(), f"{file} is there already: give another folder, or move it away")
+    content = Path(golden.__file__).with_name("adapters").joinpath(name).read_bytes()
+    try:
+        args.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refused(error, f"cannot write {file}") from error
+    write_whole(file, content)
+    say(f"wrote {file}; its first lines say how to run it")
     return 0
 
 
