@@ -25,7 +25,7 @@ order of summation of chunk c, where sums are rounded; (a, b) is a + b, taken fr
                       2 (p - q) ranks each odd one adds that before it to its own; then
                       pairs of what is left, pairs of pairs, ...: p = 3: ((0, 1), 2)
   hierarchical        of N nodes with k ranks each, place (i, j) is local rank j of node i
-                      (nodes by their first rank, ranks in rising order): inside each node
+                      (nodes in the order of their numbers, ranks rising): inside each node
                       round the ring to j, (j + 1) mod k first; then these sums round the ring
                       of nodes to i, node (i + 1) mod N first: 2 x 2, place (0, 0):
                       ((3, 2), (1, 0))
