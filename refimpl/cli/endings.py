@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from refimpl.cli.base import first_rank, several, started
 from refimpl.support.errors import Stopped, require
@@ -32,10 +32,10 @@ UNHEARD = 141
 LEAVE = os._exit  # inside `staying`, too
 
 
-def refuse(message: str, code: int = 2, living: Any = None) -> int:
+def refuse(message: str, code: int = 2, first: bool | None = None) -> int:
     """Report a user's mistake: one line from rank 0, and its exit code for the job.
 
-    ``living``: the ranks of an MPI communicator, where not all of the world are there any more.
+    ``first``: whether this rank speaks, of ranks that have met; some of the world may be dead.
 
     Mistakes are raised on every rank, so the ranks meet in a barrier and rank 0 speaks.  Should
     one rank be alone with its error, nobody comes: it speaks for itself and ends the job.
@@ -44,11 +44,12 @@ def refuse(message: str, code: int = 2, living: Any = None) -> int:
     first code that is not 0 finds nobody left to kill, whose code would then be the job's.
     """
     mpi = several()
-    ranks = living or (mpi and mpi.COMM_WORLD)
-    if mpi is not None and not agree.meet(ranks, GRACE + GRACE_PER_RANK * ranks.size):
-        _last_words(f"refimpl: error on rank {mpi.COMM_WORLD.rank}: {message}\n")
-        mpi.COMM_WORLD.Abort(code)
-    first = first_rank() if living is None else living.rank == 0
+    if first is None and mpi is not None:
+        ranks = mpi.COMM_WORLD
+        if not agree.meet(ranks, GRACE + GRACE_PER_RANK * ranks.size):
+            _last_words(f"refimpl: error on rank {ranks.rank}: {message}\n")
+            ranks.Abort(code)
+    first = first_rank() if first is None else first
     if first:
         kind = "" if code == Stopped.code else "error: "
         print(f"refimpl: {kind}{message}", file=sys.stderr, flush=True)

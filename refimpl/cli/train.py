@@ -76,6 +76,7 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Train as told, or go on; print the scores."""
+    from refimpl.collectives.families import NATIVE
     from refimpl.methods.strategies import simplest
     from refimpl.run import claim
     from refimpl.run.modelfile import ModelFile
@@ -113,6 +114,11 @@ def run(args: Any) -> int:
     try:
         quiet = (lambda text: None) if args.json else say
         job = replace(job, habits=habits, care=care, log_every=log_every, trace=trace)
+        require(
+            not (mortal and job.run.collectives == NATIVE.name),
+            f"--on-failure continue does not go with --collectives {NATIVE.name}: MPI's own do "
+            "not tell of every death; choose others, for example ring",
+        )
         if mortal:
             code = _survive(job, args)
         else:
@@ -144,13 +150,15 @@ def _survive(job: Job, args: Any) -> int:
     from refimpl.run.survive import Survivors
 
     survivors = Survivors(job)
+    first = None  # of those that live, while they train
     try:
         summary = survivors.train((lambda text: None) if args.json else show, hung=hung)
-        if summary is not None and survivors.comm is not None and survivors.comm.rank == 0:
+        first = survivors.comm is not None and survivors.comm.rank == 0
+        if summary is not None and first:
             _tell(summary, args, job, show)
     except UserError as error:
-        assert survivors.comm is not None
-        return refuse(str(error), error.code, survivors.comm.mpi)
+        first = survivors.ranks.comm.rank == 0 if first is None else first
+        return refuse(str(error), error.code, first)
     except BrokenPipeError:
         return UNHEARD
     return 0

@@ -62,11 +62,12 @@ class Survivors:
     ) -> dict[str, Any] | None:
         """Train to the end; return the summary, or None on a rank that had no part in it.
 
-        Raises `Lost` on all that live if what was lost is nowhere else.  Collective.
+        Raises `Lost` if what was lost is nowhere else; that and any other `UserError` on all that
+        live.  Collective.
         """
         while True:
             outcome: dict[str, Any] | UserError | None = None
-            done = True
+            death: Exception | None = None
             try:
                 now = self._regrouped(say) if self.dead else self.job
                 self.comm = None if now is None else now.comm
@@ -78,12 +79,27 @@ class Survivors:
                 if not self.ranks.failed(error):
                     raise
                 self.ranks.revoke()
-                done = False
-            if self.ranks.agree(done):
+                death = error
+            if self.ranks.agree(death is None):
                 break
             self._shrink()
-        if isinstance(outcome, UserError):
-            raise outcome
+            if not self.dead:
+                raise death or AssertionError("others failed, and all ranks live")
+        return self._common(outcome)
+
+    def _common(self, outcome: dict[str, Any] | UserError | None) -> dict[str, Any] | None:
+        """Return the outcome, or raise the error of any rank on all of them.  Collective."""
+        error = outcome if isinstance(outcome, UserError) else None
+        try:
+            errors = self.ranks.comm.allgather_object(error)
+            error = next((one for one in errors if one is not None), None)
+        except Exception as death:  # it is over
+            if not self.ranks.failed(death):
+                raise
+            self.ranks.revoke()
+        if error is not None:
+            raise error
+        assert not isinstance(outcome, UserError)
         return outcome
 
     def _shrink(self) -> None:
@@ -91,7 +107,6 @@ class Survivors:
         self.ranks, living = self.ranks.shrunk()
         self.names = [before[rank] for rank in living]
         self.dead = [name for name in before if name not in self.names]
-        assert self.dead, "an error of a death, and all ranks live"
         self.comm = self.ranks.comm
         self.carried.keeper.next_era()
 

@@ -203,19 +203,22 @@ class Live(Saved):
         return list(asked.keys)
 
     def send(self, wishes: Sequence[Key]) -> None:
-        """Bring to each rank what it wishes; what it holds itself is not sent.  Collective."""
+        """Bring to each rank what it wishes; what it holds itself is not sent.  Collective.
+
+        Of one rank to another in the order of wishes, in which they arrive.
+        """
         me, requests, own = self.comm.rank, [], self._own()
         for rank, keys in enumerate(self.comm.allgather_object(list(wishes))):
-            for tag, (name, place) in enumerate(keys):
+            for name, place in keys:
                 key = name, Place(*place)
                 source = self.holders.get(key)
                 if rank == me:
                     there = own[key] if source == me else self.empty(key)
                     self._here[key] = there
                     if source not in (None, me):
-                        requests.append(self.comm.Irecv(there, source, tag))
+                        requests.append(self.comm.Irecv(there, source))
                 elif source == me:
-                    requests.append(self.comm.Isend(own[key], rank, tag))
+                    requests.append(self.comm.Isend(own[key], rank))
         self.comm.wait(requests)
 
     def _own(self) -> dict[Key, np.ndarray]:

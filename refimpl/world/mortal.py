@@ -12,19 +12,24 @@ all come to `agree`.  docs/faults.md tells what is made of it.
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from refimpl.world.communicator import Communicator
-from refimpl.world.transport import OverMPI, Transport, nodes_of
+from refimpl.world.transport import Request, Transport, nodes_of
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 # What `mpiexec --with-ft ulfm` tells ranks of Open MPI.
 ENABLED = "OMPI_MCA_mpi_ft_enable"
+
+# How many tags a communicator has; the last is that of objects, and all others here are less.
+TAGS = 4
+OBJECTS = TAGS - 1
 
 
 class Mortal(Transport, Protocol):
@@ -40,7 +45,7 @@ class Mortal(Transport, Protocol):
         """Return this rank's end among those that live, and their ranks here, in order."""
 
     def failed(self, error: BaseException) -> bool:
-        """Tell whether an error is that of a dead rank, or of `revoke`."""
+        """Tell whether an error may be that of a dead rank, or of `revoke`."""
 
 
 class Mortals:
@@ -65,7 +70,7 @@ class Mortals:
         return self._transport.agree(flag)
 
     def failed(self, error: BaseException) -> bool:
-        """Tell whether an error is that of a dead rank, or of `revoke`."""
+        """Tell whether an error may be that of a dead rank, or of `revoke`."""
         return self._transport.failed(error)
 
     def shrunk(self) -> tuple[Mortals, list[int]]:
@@ -85,72 +90,146 @@ class Mortals:
         return Communicator.over(transport, tuple(range(len(ranks))), nodes)
 
 
-class OverULFM(OverMPI):
-    """The way over an MPI with ULFM.  ``family``: all that was split from one communicator."""
+class Family:
+    """What one rank's ends of a communicator, and of all that were split from it, have in common.
 
-    def __init__(self, mpi: MPI.Comm, owned: bool = False, family: Any = None) -> None:
+    ``next``: the least context that no communicator of this rank has.  ``kept``: requests that
+    are not over, with their arrays, where MPI may write also after an error.
+    """
+
+    def __init__(self, mpi: MPI.Comm, kept: dict[int, Any] | None = None) -> None:
         from mpi4py import MPI
 
-        super().__init__(mpi, owned)
-        self.MPI, self.family = MPI, [] if family is None else family
-        self.family.append(mpi)
         mpi.Set_errhandler(MPI.ERRORS_RETURN)  # mpi4py raises what is returned
+        self.mpi, self.MPI, self.next = mpi, MPI, 0
+        self.kept: dict[int, Any] = {} if kept is None else kept
+
+
+class Kept:
+    """A request that is kept until somebody has waited for it, and it was good."""
+
+    __slots__ = ("_family", "_request")
+
+    def __init__(self, request: MPI.Request, buf: np.ndarray, family: Family) -> None:
+        self._request, self._family = request, family
+        family.kept[id(request)] = request, buf
+
+    def Wait(self) -> None:
+        self._request.Wait()
+        self._family.kept.pop(id(self._request), None)
+
+
+class OverULFM:
+    """The way over an MPI with ULFM, by messages from one to one alone.
+
+    MPI's collectives do not tell of every death: those of Open MPI 5.0.11 have ended well on the
+    living with arrays that nobody had sent, and with errors of another kind; its split has
+    crashed.  So a part has no communicator of its own.  Its messages have other tags: each part
+    that a rank is in has a context, which its peers there know by the same number.
+    """
+
+    def __init__(self, family: Family, ranks: list[int], context: int = 0) -> None:
+        self.family, self.ranks, self._first = family, ranks, context * TAGS
+        self._mpi, self._byte = family.mpi, family.MPI.BYTE
+        self.size, self.rank = len(ranks), ranks.index(family.mpi.rank)
+        family.next = max(family.next, context + 1)
+
+    @classmethod
+    def over(cls, mpi: MPI.Comm, kept: dict[int, Any] | None = None) -> OverULFM:
+        """Return the end of a rank of an MPI communicator, which is of no other use then."""
+        return cls(Family(mpi, kept), list(range(mpi.size)))
 
     def failed(self, error: BaseException) -> bool:
-        MPI = self.MPI
-        kinds = MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED
-        return isinstance(error, MPI.Exception) and error.Get_error_class() in kinds
+        """Tell whether an error may be that of a dead rank: MPI has more kinds than its own."""
+        return isinstance(error, self.family.MPI.Exception)
 
-    # Open MPI prints a line of its own where a collective that does not block fails: these block.
+    def send(self, buf: np.ndarray, dest: int, tag: int) -> None:
+        self._mpi.Send([buf, self._byte], self.ranks[dest], self._first + tag)
+
+    def receive(self, buf: np.ndarray, source: int, tag: int) -> None:
+        self._mpi.Recv([buf, self._byte], self.ranks[source], self._first + tag)
+
+    def exchange(
+        self, out: np.ndarray, dest: int, sendtag: int, into: np.ndarray, source: int, recvtag: int
+    ) -> None:
+        byte, first, ranks = self._byte, self._first, self.ranks
+        there, here = (ranks[dest], first + sendtag), (ranks[source], first + recvtag)
+        self._mpi.Sendrecv([out, byte], *there, [into, byte], *here)
+
+    def start_send(self, buf: np.ndarray, dest: int, tag: int) -> Request:
+        request = self._mpi.Isend([buf, self._byte], self.ranks[dest], self._first + tag)
+        return Kept(request, buf, self.family)
+
+    def start_receive(self, buf: np.ndarray, source: int, tag: int) -> Request:
+        request = self._mpi.Irecv([buf, self._byte], self.ranks[source], self._first + tag)
+        return Kept(request, buf, self.family)
 
     def objects(self, obj: Any) -> list[Any]:
-        return self.mpi.allgather(obj)
+        told = np.frombuffer(pickle.dumps(obj, pickle.HIGHEST_PROTOCOL), np.uint8)
+        lengths = self._everyones(np.array([told.size]), [np.empty(1, int)] * self.size)
+        found = self._everyones(told, [np.empty(int(n[0]), np.uint8) for n in lengths])
+        return [pickle.loads(one.data) for one in found]
+
+    def _everyones(self, mine: np.ndarray, into: list[np.ndarray]) -> list[np.ndarray]:
+        """Return everybody's array, by rank, each of the shape of one of these."""
+        into = [mine if rank == self.rank else np.empty_like(a) for rank, a in enumerate(into)]
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        requests = [self.start_receive(into[rank], rank, OBJECTS) for rank in others]
+        requests += [self.start_send(mine, rank, OBJECTS) for rank in others]
+        for request in requests:
+            request.Wait()
+        return into
 
     def object(self, obj: Any, root: int) -> Any:
-        return self.mpi.bcast(obj, root)
+        return self.objects(obj if self.rank == root else None)[root]
+
+    def barrier(self) -> None:
+        self.objects(None)
+
+    def split(self, color: int | None, key: int) -> tuple[OverULFM, list[int]] | None:
+        everyones = self.objects((color, key, self.family.next))
+        colors = sorted({c for c, _, _ in everyones if c is not None})
+        first = max(free for _, _, free in everyones)
+        self.family.next = first + len(colors)
+        if color is None:
+            return None
+        ranks = [r for r in range(self.size) if everyones[r][0] == color]
+        ranks.sort(key=lambda r: (everyones[r][1], r))
+        context = first + colors.index(color)
+        return OverULFM(self.family, [self.ranks[r] for r in ranks], context), ranks
+
+    def free(self) -> None:
+        """There is nothing to give back."""
 
     def revoke(self) -> None:
-        for one in self.family:
-            one.Revoke()
+        self._mpi.Revoke()
 
     def agree(self, flag: bool) -> bool:
         while True:
             word = np.array([flag], np.int32)
             try:
-                request = self.mpi.Iagree(word)
+                request = self._mpi.Iagree(word)
                 while not request.Test():
                     time.sleep(0.001)  # some wait here for as long as others train
                 return bool(word[0])
-            except self.MPI.Exception as error:
-                if not self.failed(error):
+            except self.family.MPI.Exception as error:
+                if error.Get_error_class() != self.family.MPI.ERR_PROC_FAILED:
                     raise
-                self.mpi.Ack_failed(self.size)  # the same on all: again, with what is known now
+                self._mpi.Ack_failed(self.size)  # the same on all: again, with what is known now
 
     def shrunk(self) -> tuple[OverULFM, list[int]]:
-        part = OverULFM(self.mpi.Shrink(), owned=True)
-        return part, part.ranks_in(self.mpi, list(range(part.size)))
-
-    def split(self, color: int | None, key: int) -> tuple[OverULFM, list[int]] | None:
-        """Split, on all ranks or on none: else one could wait for a rank that has no part."""
-        made, wrong = None, None
-        try:
-            made = self.mpi.Split(self._undefined if color is None else color, key)
-        except self.MPI.Exception as error:
-            if not self.failed(error):
-                raise
-            wrong = error
-        if not self.agree(wrong is None):
-            raise wrong or self.MPI.Exception(self.MPI.ERR_PROC_FAILED)
-        if color is None:
-            return None
-        assert made is not None
-        part = OverULFM(made, True, self.family)
-        return part, part.ranks_in(self.mpi, list(range(part.size)))
-
-    def free(self) -> None:
-        if self.owned:
-            self.family.remove(self.mpi)
-        super().free()
+        made = None
+        while made is None:
+            try:
+                made = self._mpi.Shrink()
+            except self.family.MPI.Exception as error:
+                if error.Get_error_class() != self.family.MPI.ERR_PROC_FAILED:
+                    raise
+            if not self.agree(made is not None):
+                made = None
+        mine, whole = made.Get_group(), self._mpi.Get_group()
+        living = mine.Translate_ranks(list(range(made.size)), whole)
+        return OverULFM.over(made, self.family.kept), living
 
 
 def refusal() -> str | None:
@@ -167,5 +246,5 @@ def refusal() -> str | None:
 
 def mortals(mpi: MPI.Comm, ranks_per_node: int | None) -> Communicator:
     """Return the ranks of an MPI communicator, which stays as it is, over ULFM.  Collective."""
-    nodes, own = nodes_of(mpi, ranks_per_node), OverULFM(mpi.Dup(), owned=True)
+    nodes, own = nodes_of(mpi, ranks_per_node), OverULFM.over(mpi.Dup())
     return Communicator.over(own, tuple(range(own.size)), nodes)

@@ -26,8 +26,8 @@ from refimpl.world.communicator import Communicator
 
 PREFIX = "refimpl-shared-"
 
-# Bytes that are broadcast at a time: any MPI can send less than 2 GB at once.
-AT_ONCE = 1 << 28
+# Bytes that are sent as one object: bounds the work memory.
+AT_ONCE = 1 << 24
 
 # Bytes that are reserved at a time.
 PAGES = 1 << 20
@@ -104,7 +104,10 @@ def _broadcast(comm: Communicator, array: np.ndarray) -> None:
     """Replace array by that of rank 0."""
     content = array.reshape(-1).view(np.uint8)
     for start in range(0, content.size, AT_ONCE):
-        comm.Bcast(content[start : start + AT_ONCE])
+        part = content[start : start + AT_ONCE]
+        told = comm.bcast_object(part if comm.rank == 0 else None)
+        if comm.rank != 0:
+            part[:] = told
 
 
 def resident() -> int:

@@ -11,10 +11,10 @@ from rows import EVERY, Case
 
 from refimpl.run.survive import Survivors
 from refimpl.state import checkpoint
-from refimpl.support.errors import Lost
+from refimpl.support.errors import Lost, UserError
 from refimpl.tasks import table as tasks
 from refimpl.world.events import Listener
-from refimpl.world.threads import Dead, spawn
+from refimpl.world.threads import Dead, Gone, spawn
 
 CASES = {case.name: case for case in EVERY}
 MICS = Case("mics", 8, (("partition", 2),))
@@ -31,8 +31,8 @@ class Doom(Listener):
 
     kinds = frozenset({"send", "receive", "compute", "wait", "phase"})
 
-    def __init__(self, step, event):
-        self.step, self.event = step, event
+    def __init__(self, step, event, how=Dead):
+        self.step, self.event, self.how = step, event, how
 
     def begin(self, event):
         if event[:2] == ("phase", "step"):
@@ -40,7 +40,7 @@ class Doom(Listener):
         if self.step <= 0:
             self.event -= 1
             if self.event < 0:
-                raise Dead
+                raise self.how
 
 
 def shared_by(case, micro_batches=24, **changes):
@@ -227,6 +227,31 @@ def test_blocks_that_are_two_cannot_become_one(tmp_path):
     case = Case("bmuf", 2, ())
     with pytest.raises(Lost, match="cannot be shared by 1 ranks or fewer"):
         survived(tmp_path / "run", shared_by(case, 8), 2, {1: (6, 3)})
+
+
+def test_an_error_like_that_of_a_death_where_nobody_died_ends_the_run_on_all(tmp_path):
+    ended = []
+
+    def body(comm):
+        if comm.rank == 1:
+            comm.events.add(Doom(3, 2, Gone))
+        try:
+            Survivors(jobs.job(comm, tmp_path / "run", run)).train(lambda text: None)
+        except Gone:
+            ended.append(comm.rank)
+
+    run = shared_by(CASES["ddp"], 12)
+    spawn((0,) * 4, body)
+    assert sorted(ended) == [0, 1, 2, 3]
+
+
+def test_an_error_of_one_rank_is_raised_on_all_that_live(tmp_path):
+    def body(comm):
+        survivors = Survivors(jobs.job(comm, tmp_path / "run", shared_by(CASES["ddp"], 12)))
+        with pytest.raises(UserError, match="the disk of rank 2"):
+            survivors._common(UserError("the disk of rank 2") if comm.rank == 2 else {})
+
+    spawn((0,) * 4, body)
 
 
 @pytest.mark.parametrize("case", [CASES["ddp"], MICS_BMUF], ids=str)

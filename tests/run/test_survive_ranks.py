@@ -97,6 +97,13 @@ def test_what_cannot_go_on_ends_in_one_line_with_a_code_of_its_own(tmp_path):
     assert not (out / "summary.json").exists()
 
 
+@needs_ulfm
+def test_mpis_own_collectives_are_refused(tmp_path):
+    out, run = trained(tmp_path, 2, "none", "--collectives", "native")
+    assert run.returncode == 2 and not out.exists()
+    assert "--on-failure continue does not go with --collectives native" in run.stderr
+
+
 @needs_mpiexec
 @pytest.mark.skipif(ULFM, reason="this MPI has ULFM")
 def test_an_mpi_without_ulfm_is_refused(tmp_path):
