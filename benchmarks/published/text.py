@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.published import speedup_text
 from benchmarks.published.comparison import Evaluated, evaluate_preset
 from benchmarks.published.pieces import hanging, inputs, reading, sources
 from benchmarks.published.presets import SOURCES, get
 from benchmarks.published.quantities import Preset
 from benchmarks.published.sensitivity import Varied, vary
+from benchmarks.published.speedup_text import PRESETS as SPEEDUPS
+from benchmarks.published.speedup_text import output as speedup_output
 from refimpl.support.text import table
 
 LEFT_OUT = (
@@ -28,8 +29,8 @@ def output(name: str, ranks: Sequence[int] | None, as_json: bool) -> str:
     UserError
         If there is no such preset, or it cannot run on these ranks.
     """
-    if name in speedup_text.PRESETS:
-        return speedup_text.output(speedup_text.PRESETS[name], ranks, as_json)
+    if name in SPEEDUPS:
+        return speedup_output(SPEEDUPS[name], ranks, as_json)
     evaluated = evaluate_preset(get(name), ranks)
     if as_json:
         return json.dumps(preset_data(evaluated), indent=1)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workers import picture, table
+from benchmarks.workers import picture, table, ways
 from benchmarks.workers.desk import Desk
 from benchmarks.workers.jobs import FULL, QUICK, Job, Size
 from benchmarks.workers.work import Book, NotYet, everything, frames_planned
@@ -26,6 +26,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", help="where runs are kept, outside the checkout")
     parser.add_argument("--quick", action="store_true", help="all of it in small, in seconds")
     parser.add_argument("--report", action="store_true", help="of what is there already")
+    parser.add_argument("--ways", action="store_true", help="measure ranks as threads beside it")
     args = parser.parse_args(words)
     size = QUICK if args.quick else FULL
     if not args.out and not args.quick:
@@ -33,20 +34,23 @@ def main(words: list[str] | None = None) -> int:
     try:
         with contextlib.ExitStack() as stack:
             folder = args.out or stack.enter_context(tempfile.TemporaryDirectory())
-            return work(Path(folder), size, args.report)
+            return work(Path(folder), size, args)
     except UserError as error:
         print(error, file=sys.stderr)
         return error.code
 
 
-def work(folder: Path, size: Size, report: bool) -> int:
+def work(folder: Path, size: Size, args: argparse.Namespace) -> int:
     """Do what is left to do in a folder, unless it is only to report; write what there is."""
     desk = Desk(folder, size, say)
-    if report:
+    if args.report:
         book = everything(size, lambda job, test: known(desk, job, test), lambda book: None)
         say(write(desk, book) + remains(desk))
         return 0
     with desk:
+        if args.ways:
+            say(ways.measured(desk))
+            return 0
         multiple = size.batch * max(size.workers)
         epoch = desk.task.train.count // multiple * multiple
         planned = frames_planned(size, epoch)

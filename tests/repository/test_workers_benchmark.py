@@ -14,14 +14,11 @@ from benchmarks.workers import search as searching
 from benchmarks.workers.desk import Desk
 from benchmarks.workers.fleet import Fleet
 from benchmarks.workers.jobs import QUICK, Job
+from benchmarks.workers.ways import by_ranks
 from refimpl import nn
-from refimpl.methods.step import Replica
 from refimpl.nn.flat import Layout
 from refimpl.numerics.rng import stream
 from refimpl.run.config import Recipe, Run
-from refimpl.tasks.batches import Batches
-from refimpl.world.groups import Groups
-from refimpl.world.threads import spawn
 
 
 class Points:
@@ -48,34 +45,6 @@ RECIPE = Recipe(
 
 def run_of(strategy, **methods):
     return Run("toy", RECIPE, strategy=strategy, methods=methods, seed=5)
-
-
-def by_ranks(run, world, steps):
-    """Train on ranks that are threads, as the trainer does; return each rank's final model."""
-
-    def body(comm):
-        net, family = network(run.seed), run.family()
-        groups = Groups.split(comm, run.grid(world))
-        chosen = family, run.optimizer(), run.chosen(), run.step_options()
-        replica = Replica(net, groups, *chosen)
-        batches = Batches(Points.count, RECIPE.batch, world, run.seed)
-        schedule, per_epoch = run.schedule(), batches.steps_per_epoch
-        x, y = np.zeros((RECIPE.batch, 6), np.float32), np.zeros(RECIPE.batch, np.int64)
-
-        for step in range(steps):
-
-            def batch(microstep, step=step):
-                Points().take(batches.index(step, comm.rank), x, y)
-                return x, y
-
-            rate = schedule.rate(step, per_epoch)
-            replica.step(batch, rate)
-            if (step + 1) % per_epoch == 0 or step + 1 == steps:
-                replica.end_block(rate)
-        with replica.evaluated():
-            return replica.partition.weights().copy()
-
-    return spawn((0,) * world, body)
 
 
 CASES = {
@@ -105,7 +74,7 @@ def test_workers_in_one_process_end_with_the_bits_of_ranks(tmp_path, world, run,
     for unit, place in zip(fleet.network.units, Layout(fleet.network.units).units, strict=True):
         unit.initialise(begun[place.place])
     assert np.abs(mine - begun).max() > 0.1
-    for theirs in by_ranks(run, world, steps):
+    for theirs in by_ranks(run, world, network, Points, steps):
         np.testing.assert_array_equal(mine, theirs)
 
 
