@@ -67,11 +67,11 @@ def test_the_sum_of_models_instead_of_their_mean():
 # ------------------------------------------------------------------------------------ training
 
 
-def double_count(self, x, labels, first, right=Replica._forward_backward):
+def double_count(self, x, labels, microstep, first, right=Replica._forward_backward):
     """The running total is all-reduced in every micro-step: earlier ones count again."""
     if not first:
         self.gradient._allreduce(self.partition.gradient)
-    return right(self, x, labels, first)
+    return right(self, x, labels, microstep, first)
 
 
 def overwritten(self, layer, first, right=ModelStates.reduce):

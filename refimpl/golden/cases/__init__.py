@@ -13,7 +13,9 @@ layers.py        4 layers                                         forward and ba
 optimizers.py    5 optimizers                                     steps, clipping, rates
 acoustic.py      6 acoustic                                       features, paths, words
 springs.py       (a model whose training is exact)
+trained.py       (what trains it on every rank)
 training.py      7 one step, 8 ten steps                          every strategy
+varied.py        8 ten steps                                      steps of which no two are alike
 network.py       7 one step, 8 ten steps                          a real network
 """
 
@@ -37,6 +39,7 @@ from refimpl.golden.cases import (
     network,
     optimizers,
     topk,
+    trained,
     training,
 )
 from refimpl.golden.cases.ask import Operation
@@ -89,7 +92,8 @@ OPERATIONS: tuple[Operation, ...] = (
     acoustic.align,
     acoustic.decode,
     acoustic.word_errors,
-    training.train,
+    trained.train,
+    trained.train_frames,
     network.network,
 )
 

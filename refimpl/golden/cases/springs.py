@@ -4,7 +4,8 @@ A micro-batch is one row c of targets, a number for each parameter, and
 
     loss = 1/2 sum of (w - c)^2             gradient = w - c
 
-One subtraction for each parameter: no matrix product, nothing to be summed inside a micro-batch.
+or f frames with that same row, and f times the gradient, which is a sum over frames.  One
+subtraction for each parameter: no matrix product, nothing to be summed inside a micro-batch.
 Yet gradients depend on the parameters, so whoever computes them at the wrong ones (a look-ahead, a
 stale shard) gets others.  What is left for a strategy to do wrong is what a strategy does: who
 takes which micro-batch, sums, messages, residuals, shards, when the optimizer runs.
@@ -41,12 +42,16 @@ class Spring(nn.Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Keep the targets and hand them on."""
-        self.targets = x[0, self.place]
+        self.rows = x[:, self.place]
         return x
 
     def backward(self, dy: np.ndarray, input_gradient: bool = True) -> np.ndarray:
-        """Set the gradient, w - c."""
-        np.subtract(self.w, self.targets, out=self.dw)
+        """Set the gradient, f (w - c)."""
+        assert self.dw is not None
+        self.dw[:] = 0
+        for target in self.rows[:1]:
+            np.subtract(self.w, target, out=self.dw)
+        self.dw *= max(1, len(self.rows))
         return dy
 
 

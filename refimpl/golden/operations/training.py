@@ -66,10 +66,61 @@ def _methods() -> tuple[Setting, ...]:
     )
 
 
+FRAMES = """
+as train, but:
+a micro-batch of f frames has f times the row c: its gradient is f (w - c), 0 for f = 0
+rank r of worker a = floor(r / p), shard s = r mod p, takes in micro-step m of microsteps:
+  micro_batch[r, m] = a p microsteps + m p + s
+frames of a step: those of all micro-batches of the block's ranks together; the optimizer takes
+  combined / frames min(1, clip / norm), norm that of combined / frames: over all p shards of a
+  worker, once; null: not clipped; a step that is made of folded residuals is divided by the
+  largest of the frames, microsteps, p and g, multiplied
+lr of a step: learning_rate's, by the schedule; messages: of steps after gtc's warm-up only
+every_microstep: combined is the sum of what the sums over workers are in every micro-step
+"""
+
 OPTIMIZERS = (
     Setting("optimizer", {"enum": [*optim.OPTIMIZERS]}, "as in the operation optimizer"),
     Setting("hyper", OPTIMIZER, "its hyper-parameters"),
     Setting("lr", "number", "learning rate"),
+)
+
+OUT = (
+    out("combined", "<f4", SHAPE, "the block's, or the method's, sum"),
+    out("residual", "<f4", SHAPE, "what was not sent", "with gtc, onebit, topk"),
+    out("owned", "<f4", SHAPE, "the chunk owner's residual", "with onebit"),
+    out("global_model", "<f4", SHAPE, "W", "a block axis of more than one block"),
+    out("block_update", "<f4", SHAPE, "D", "with bmuf"),
+    out("outer_momentum", "<f4", SHAPE, "u", "with diloco, local-sgd"),
+    out("momentum", "<f4", SHAPE, "v", "the optimizers momentum and nesterov"),
+    out("first", "<f4", SHAPE, "m", "adam, adamw"),
+    out("second", "<f4", SHAPE, "v", "adam, adamw"),
+    out("parameters", "<f4", SHAPE, "the rank's shard of what the next step starts from"),
+    out("model", "<f4", "element", "what is evaluated in the end, whole, no padding"),
+)
+
+GRID = (
+    Setting("strategy", {"enum": [*STRATEGIES]}, "a row of the table in README.md"),
+    Setting("grid", {"type": "array", "items": {"type": "integer"}}, "b, g, p"),
+    Setting("stage", "integer", "ZeRO stage of the partition axis; 0: no shards"),
+    Setting("gradient", "string", "name of the gradient method"),
+    Setting(
+        "units",
+        {"type": "array", "items": {"type": "integer"}},
+        "parameters of each unit; units lie end to end in initial, targets and model",
+    ),
+    Setting("microsteps", "integer", "micro-batches that a rank takes in a step"),
+)
+
+REST = (
+    Setting("collectives", "string", "family of the sums"),
+    *OPTIMIZERS,
+    Setting(
+        "exact",
+        "boolean",
+        "how the case was made: values have so few digits that nothing is rounded",
+    ),
+    *_methods(),
 )
 
 OPERATIONS = (
@@ -84,43 +135,44 @@ OPERATIONS = (
             detail("gradient", "<f4", SHAPE, "the worker's sum, the rank's shard"),
             detail("message_size", "<i8", "step rank", "gtc: bytes of the rank's message"),
             detail("message", "|u1", "step rank byte", "gtc: its bytes, filled up with zeros"),
-            out("combined", "<f4", SHAPE, "the block's, or the method's, sum"),
-            out("residual", "<f4", SHAPE, "what was not sent", "with gtc, onebit, topk"),
-            out("owned", "<f4", SHAPE, "the chunk owner's residual", "with onebit"),
-            out("global_model", "<f4", SHAPE, "W", "a block axis of more than one block"),
-            out("block_update", "<f4", SHAPE, "D", "with bmuf"),
-            out("outer_momentum", "<f4", SHAPE, "u", "with diloco, local-sgd"),
-            out("momentum", "<f4", SHAPE, "v", "the optimizers momentum and nesterov"),
-            out("first", "<f4", SHAPE, "m", "adam, adamw"),
-            out("second", "<f4", SHAPE, "v", "adam, adamw"),
-            out("parameters", "<f4", SHAPE, "the rank's shard of what the next step starts from"),
-            out("model", "<f4", "element", "what is evaluated in the end, whole, no padding"),
+            *OUT,
         ),
         (
-            Setting("strategy", {"enum": [*STRATEGIES]}, "a row of the table in README.md"),
-            Setting("grid", {"type": "array", "items": {"type": "integer"}}, "b, g, p"),
-            Setting("stage", "integer", "ZeRO stage of the partition axis; 0: no shards"),
-            Setting("gradient", "string", "name of the gradient method"),
-            Setting(
-                "units",
-                {"type": "array", "items": {"type": "integer"}},
-                "parameters of each unit; units lie end to end in initial, targets and model",
-            ),
-            Setting("microsteps", "integer", "micro-batches that a rank takes in a step"),
+            *GRID,
             Setting(
                 "frames",
                 "integer",
                 "rows behind one combined gradient, those of all micro-batches of a block's "
                 "ranks: what combined is divided by",
             ),
-            Setting("collectives", "string", "family of the sums"),
-            *OPTIMIZERS,
-            Setting(
-                "exact",
-                "boolean",
-                "how the case was made: values have so few digits that nothing is rounded",
+            *REST,
+        ),
+    ),
+    Operation(
+        "train_frames",
+        "The same on micro-batches of unequal length, clipped, by a schedule.",
+        FRAMES + UPDATE,
+        (
+            given("initial", "<f4", "element", "all parameters before the first step"),
+            given("targets", "<f4", "step micro_batch element", "a row c for each micro-batch"),
+            given("frames", "<i8", "step micro_batch", "f of each micro-batch"),
+            detail("message_size", "<i8", "step rank", "gtc, onebit: bytes of the rank's message"),
+            detail(
+                "message",
+                "|u1",
+                "step rank byte",
+                "gtc: its bytes; onebit: those to all owners end to end, then the owner's to all",
             ),
-            *_methods(),
+            out("micro_batch", "<i8", "rank micro_step", "which of them a rank takes"),
+            out("tau", "<f4", SHAPE, "the threshold of the next step, of sums", "with gtc"),
+            *OUT,
+        ),
+        (
+            *GRID,
+            Setting("clip", {"type": ["number", "null"]}, "the largest norm of the mean gradient"),
+            Setting("every_microstep", "boolean", "when gradients cross workers"),
+            Setting("schedule", "object", "of learning_rate: name, hyper, steps_per_epoch"),
+            *REST,
         ),
     ),
     Operation(

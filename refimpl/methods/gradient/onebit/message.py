@@ -151,7 +151,11 @@ def _scale(message: NDArray[np.uint8], values: int) -> float:
 
 
 def allreduce(
-    comm: Communicator, gradient: np.ndarray, residual: np.ndarray, owned: np.ndarray
+    comm: Communicator,
+    gradient: np.ndarray,
+    residual: np.ndarray,
+    owned: np.ndarray,
+    said: list[np.ndarray] | None = None,
 ) -> None:
     """Replace ``gradient`` by the sum of all ranks' gradients, one bit per value and way.
 
@@ -165,6 +169,8 @@ def allreduce(
         What this rank has not sent yet; brought up to date.
     owned : (n_r,) array
         What this rank has not passed on of the sum of its chunk; brought up to date.
+    said : list, optional
+        Gets copies of what this rank says: to all owners, end to end, and as an owner to all.
 
     Notes
     -----
@@ -182,10 +188,14 @@ def allreduce(
     everyones = comm.scratch(int(cut[-1]), np.uint8, slot=1)
     for j in range(p):
         encode(residual[chunk[j]], everyones[cut[j] : cut[j + 1]])
+    if said is not None:
+        said.append(everyones.copy())
     for message in pairwise.alltoall(comm, everyones, offsets=cut):
         add(message, owned)
 
     encode(owned, everyones[cut[r] : cut[r + 1]])
+    if said is not None:
+        said.append(everyones[cut[r] : cut[r + 1]].copy())
     ring.allgather(comm, everyones, offsets=cut)
     gradient.fill(0)
     for j in range(p):

@@ -74,12 +74,14 @@ class SignCompression(Compressed):
     def compress(self, gradient: np.ndarray) -> None:
         """Replace ``gradient`` by what the group makes of its sum, in place.  Collective."""
         told = self.events.hears("value")
+        said: list[np.ndarray] = []
         if told:
             self._tell(self.residual + gradient)
-        message.allreduce(self.group, gradient, self.residual, self.owned)
+        message.allreduce(self.group, gradient, self.residual, self.owned, said if told else None)
         if told:  # what the owner's signs were taken of: what it sent, and what it did not
             chunk = chunks.slices(gradient, self.group.size)[self.group.rank]
             self._tell(self.owned + gradient[chunk])
+            self.events.tell("message", np.concatenate(said))
 
     def _tell(self, signed: np.ndarray) -> None:
         """Tell how near each sign is to being the other, in units of the largest value."""

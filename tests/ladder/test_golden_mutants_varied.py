@@ -1,0 +1,230 @@
+"""Bugs that equal micro-batches, powers of two and momentum alone do not show: each is named.
+
+``says`` is the array to look at, which the check must name first.  `broken` makes the backends.
+"""
+
+import numpy as np
+import pytest
+from broken import first, only
+
+from refimpl import optim
+from refimpl.collectives.norm import GlobalNorm
+from refimpl.golden.cases import trained
+from refimpl.methods.block import bmuf as blocks
+from refimpl.methods.gradient.exact import AllReduce
+from refimpl.methods.gradient.gtc import threshold
+from refimpl.methods.gradient.gtc.method import ThresholdCompression as Gtc
+from refimpl.methods.gradient.onebit import message as onebit
+from refimpl.methods.partition.zero import ModelStates
+from refimpl.methods.step import Replica
+from refimpl.optim import Adam, clip
+from refimpl.world.topology import Grid
+
+NORM, UPDATE, STEP, RIGHT = GlobalNorm.__call__, Replica._update, Replica.step, Adam.update
+
+# ------------------------------------------------------------------------ clipping, and the mean
+
+
+def norm_of(group):
+    """Return an update that takes the norm over another group of ranks."""
+
+    def update(self, gradient, lr, frames=None):
+        self._norm = self._norm and (lambda _, g: NORM(GlobalNorm(), group(self), g))
+        UPDATE(self, gradient, lr, frames)
+
+    return update
+
+
+class OneRank:
+    size, rank = 1, 0
+
+
+def unscaled(self, gradient, lr, frames=None):
+    """The norm is that of the sum, and not of the mean."""
+    self._norm = self._norm and (lambda comm, g: NORM(GlobalNorm(), comm, g) * self.mean)
+    self.mean = frames
+    UPDATE(self, gradient, lr, frames)
+
+
+def whole_batches(self, batches, lr, frames):
+    """All micro-batches are taken to be as long as the longest."""
+    return STEP(self, batches, lr, self.frames)
+
+
+def own_mean(self, x, labels, microstep, first, right=Replica._forward_backward):
+    """A mean of means: each micro-batch's gradient is divided by its own frames."""
+    return right(self, x[:1], labels[:1], microstep, first)
+
+
+@pytest.mark.parametrize(
+    "owner, name, bug, says",
+    [
+        (Replica, "_update", norm_of(lambda r: r.groups.world), "ddp/n3.clipped/first"),
+        (Replica, "_update", norm_of(lambda r: r.groups.world), "mics/n6.clipped/first"),
+        (Replica, "_update", norm_of(lambda r: r.groups.world), "bmuf/n3.clipped/first"),
+        (Replica, "_update", norm_of(lambda r: OneRank), "zero1/n6.clipped/first"),
+        (Replica, "_update", norm_of(lambda r: OneRank), "mics-gtc-bmuf/n12.clipped/global_model"),
+        (Replica, "_update", unscaled, "serial/n1.clipped/first"),
+        (clip, "coefficient", lambda norm, most: most / norm, "zero3/n6.clipped/first"),
+        (clip, "coefficient", lambda norm, most: 1.0, "topk/n3.clipped/first"),
+        (Replica, "_forward_backward", own_mean, "serial/n1.clipped/combined"),
+        (Replica, "step", whole_batches, "ddp/n3.clipped/first"),
+        (Replica, "step", whole_batches, "mics-bmuf/n6.clipped/first"),
+    ],
+)
+def test_clipping_and_the_mean(monkeypatch, owner, name, bug, says):
+    named(monkeypatch, owner, name, bug, says)
+
+
+def named(monkeypatch, owner, name, bug, says):
+    """The check names this array of ten steps first, in its case."""
+    monkeypatch.setattr(owner, name, bug)
+    case = says.rpartition("/")[0]
+    assert first(only("train_frames"), f"ten-steps.{case}") == f"ten-steps.{says}"
+
+
+# --------------------------------------------------------------------- optimizers and schedules
+
+
+def inside(self, w, g, states, lr, scale=1.0):
+    """The epsilon stands inside the root."""
+    m, v, t = states["first"], states["second"], states["step"]
+    decayed = g * scale + (0 if self.decoupled else self.weight_decay) * w
+    m[:] = self.beta1 * m + (1 - self.beta1) * decayed
+    v[:] = self.beta2 * v + (1 - self.beta2) * decayed**2
+    w *= 1 - lr * (self.weight_decay if self.decoupled else 0)
+    hat = m / (1 - self.beta1**t)
+    w -= lr * hat / np.sqrt(v / (1 - self.beta2**t) + self.eps**2)
+
+
+def counted_on(self, states, right=Adam.reset):
+    """Adam's counter goes on over a sync, where its moments begin anew."""
+    step = states["step"]
+    right(self, states)
+    states["step"] = step
+
+
+def other(**hyper):
+    """Return a maker of optimizers with other hyper-parameters."""
+    right = optim.make
+    return lambda name, **given: right(name, **given | hyper)
+
+
+def taken_for(wrong):
+    right = optim.make
+    return lambda name, **given: right(wrong, **given)
+
+
+def no_warmup(self, step):
+    told = self.settings["schedule"]
+    return self.settings["lr"] * told["hyper"]["decay"] ** (step / told["steps_per_epoch"])
+
+
+@pytest.mark.parametrize(
+    "owner, name, bug, says",
+    [
+        (Adam, "update", inside, "serial/n1.clipped/parameters"),
+        (Adam, "update", inside, "mics-gtc/n6.clipped/parameters"),
+        (Adam, "reset", counted_on, "bmuf/n3.clipped/parameters"),
+        (Adam, "reset", counted_on, "mics-gtc-bmuf/n12.clipped/parameters"),
+        (optim, "make", taken_for("adamw"), "zero2/n6.adam/first"),
+        (optim, "make", taken_for("adamw"), "mics/n6.adam.stage2/first"),
+        (optim, "make", taken_for("adam"), "mics/n6.clipped.stage1/first"),
+        (optim, "make", other(weight_decay=0.0), "zero3/n6.clipped/parameters"),
+        (trained.Unequal, "rate", no_warmup, "ddp/n3.adam/parameters"),
+        (
+            trained.Unequal,
+            "rate",
+            lambda self, step, right=trained.Unequal.rate: right(self, step + 1),
+            "zero1/n6.adam/parameters",
+        ),
+    ],
+)
+def test_optimizers_and_schedules(monkeypatch, owner, name, bug, says):
+    named(monkeypatch, owner, name, bug, says)
+
+
+# ------------------------------------------------------------------------------- what methods do
+
+
+def in_rank_order(self, rank, microstep, microsteps):
+    """Every rank takes a run of micro-batches: right without shards only."""
+    return rank * microsteps + microstep
+
+
+def filtered(**other):
+    right = blocks.block_update
+
+    def bug(model, update, mean, eta, zeta=1.0, nesterov=True):
+        given = {"eta": eta, "zeta": zeta, "nesterov": nesterov} | other
+        return right(model, update, mean, **given)
+
+    return bug
+
+
+def options(**other):
+    """Return a compression that takes other options."""
+
+    def built(self, options, context, right=Gtc.__init__):
+        right(self, type(options)(**{**vars(options), **other}), context)
+
+    return built
+
+
+def double_count(self, gradient, first):
+    """The running total crosses workers in every micro-step: earlier ones count again."""
+    if first:
+        self._total[:] = gradient
+    else:
+        self._total += gradient
+    self._allreduce(self._total)
+
+
+@pytest.mark.parametrize(
+    "owner, name, bug, says",
+    [
+        (Grid, "micro_batch", in_rank_order, "zero1/n6.clipped/micro_batch"),
+        (Grid, "micro_batch", in_rank_order, "mics-diloco/n6.clipped/micro_batch"),
+        (blocks, "block_update", filtered(zeta=1.0), "bmuf/n3.clipped/global_model"),
+        (blocks, "block_update", filtered(nesterov=True), "mics-bmuf/n6.clipped/parameters"),
+        (ModelStates, "publish", lambda self: None, "mics/n6.clipped.stage1/combined"),
+        (ModelStates, "publish", lambda self: None, "mics/n6.adam.stage2/combined"),
+        (AllReduce, "combine_now", double_count, "mics/n6.every-microstep/combined"),
+        (Gtc, "__init__", options(units="sum"), "gtc/n3.mean.rice/message"),
+        (
+            Gtc,
+            "__init__",
+            options(format="auto"),
+            "gtc/n3.mean.rice/message",
+        ),
+        (Gtc, "__init__", options(warmup=0), "gtc/n3.warmup/message_size"),
+        (Gtc, "__init__", options(clip_every=0), "gtc/n3.warmup/residual"),
+        (Gtc, "__init__", options(clip_every=1), "gtc/n3.warmup/residual"),
+        (Gtc, "__init__", options(at_sync="keep"), "gtc-bmuf/n6.zero/residual"),
+        (
+            Gtc,
+            "__init__",
+            options(at_sync="zero"),
+            "gtc-bmuf/n6.fold/global_model",
+        ),
+        (Gtc, "_over_shards", lambda self, n: n, "mics-gtc/n6.adaptive/tau"),
+        (threshold, "adapted", lambda tau, *rest: tau, "mics-gtc/n6.adaptive/tau"),
+    ],
+)
+def test_methods(monkeypatch, owner, name, bug, says):
+    named(monkeypatch, owner, name, bug, says)
+
+
+def test_kept_momentum_that_is_not_kept(monkeypatch):
+    right = blocks.BlockMomentum.__init__
+
+    def built(self, options, context):
+        right(self, options, context)
+        self.resets = True
+
+    named(monkeypatch, blocks.BlockMomentum, "__init__", built, "bmuf/n3.kept-momentum/momentum")
+
+
+def test_another_scale_of_one_bit_is_seen_in_the_message(monkeypatch):
+    bug = lambda x: float(np.abs(x).max(initial=0))  # noqa: E731
+    named(monkeypatch, onebit, "scale_of", bug, "onebit/n3.clipped/message")
