@@ -246,8 +246,8 @@ def spawn(
     """Run body(comm) on len(nodes) ranks that lie on these nodes; return what they return.
 
     An error of any rank is raised here; one that has died returns None.  Raises `UserError` where
-    so many threads cannot be had.  ``post`` says how messages travel, for another way than at once:
-    `refimpl.world.virtual.Network`.
+    so many threads cannot be had.  ``post`` says how messages travel, for another way than at
+    once: `refimpl.world.virtual.Network`.
 
     >>> spawn((0, 0, 0), lambda comm: comm.allgather_object(comm.rank))
     [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
@@ -271,11 +271,11 @@ def spawn(
     try:
         for thread in threads:
             thread.start()
-    except RuntimeError as error:  # those that have started wait for the others, and end with us
+    except RuntimeError as why:  # those that have started wait for the others, and end with us
         raise UserError(
-            f"cannot start a thread for each of {len(nodes)} ranks ({error}): take fewer ranks, or "
+            f"cannot start a thread for each of {len(nodes)} ranks ({why}): take fewer ranks, or "
             "let this process have more threads and memory (ulimit -u, ulimit -v)"
-        ) from error
+        ) from why
     for thread in threads:
         thread.join()
     for error in sorted(errors, key=lambda e: isinstance(e, Deadlock)):
