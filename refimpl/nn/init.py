@@ -39,7 +39,9 @@ def fill(out: np.ndarray, how: Initial, seed: int, layer: str, parameter: str) -
     if how.kind == "zeros":
         out[...] = 0
     elif how.kind == "normal":
-        out[...] = (how.scale * generator.standard_normal(out.size)).reshape(out.shape)
+        drawn = generator.standard_normal(out.size)
+        drawn *= how.scale
+        out[...] = drawn.reshape(out.shape)
     else:
         assert how.kind == "uniform", how.kind
         out[...] = generator.uniform(-how.scale, how.scale, out.size).reshape(out.shape)

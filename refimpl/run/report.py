@@ -155,11 +155,15 @@ def words_text(rates: dict[str, dict[str, Any]] | None, split: str) -> str:
 def peak_resident() -> int:
     """Return the most bytes of memory that this process has had resident so far.
 
-    Without the examples that the ranks of a node share, so far as they are resident now.
+    Without what the ranks of a node share, so far as it is resident now: the examples, and the
+    memory through which MPI sends.  Libraries are in it.
     """
     try:
         status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024 - pernode.resident()
+        peak, shared = (
+            int(status.partition(field)[2].split()[0]) * 1024 for field in ("VmHWM:", "RssShmem:")
+        )
+        return peak - shared - pernode.resident()
     except (OSError, IndexError):
         # Where there is no /proc.  Linux would count the process that started this one, too.
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
