@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from refimpl.support.errors import UserError, refused, require, told
+from refimpl.support.progress import Progress
 from refimpl.world import agree
 from refimpl.world.communicator import Communicator
+from refimpl.world.events import Event, Listener
 from refimpl.world.mortal import mortals, refusal
 from refimpl.world.transport import OverMPI
 
@@ -112,8 +114,12 @@ def first_rank() -> bool:
     return not ranks or ranks[0] == "0"
 
 
-def world(ranks_per_node: int | None = None, mortal: bool = False) -> Communicator:
+def world(
+    ranks_per_node: int | None = None, mortal: bool = False, quiet: bool = False
+) -> Communicator:
     """Return the communicator of all ranks; starts MPI.  ``mortal``: of which some may die.
+
+    Progress of rank 0 is shown, unless ``quiet``.
 
     Raises `UserError` if run_mpi.sh asked for another number of ranks (it says so in
     REFIMPL_RANKS): a launcher of another MPI starts that many worlds of one rank, and each would
@@ -127,14 +133,21 @@ def world(ranks_per_node: int | None = None, mortal: bool = False) -> Communicat
             f"launcher does not know mpi4py's MPI, {MPI.get_vendor()[0]}; {_cure(MPI)}"
         )
     if not mortal:
-        return Communicator(MPI.COMM_WORLD, ranks_per_node)
+        return _watched(Communicator(MPI.COMM_WORLD, ranks_per_node), quiet)
     why = refusal()
     require(
         why is None,
         f"--on-failure continue needs Open MPI 5 and its mpiexec --with-ft ulfm, but {why}: use "
         "REFIMPL_MPI=openmpi ./run_mpi.sh, which sees to both, or --restarts",
     )
-    return mortals(MPI.COMM_WORLD, ranks_per_node)
+    return _watched(mortals(MPI.COMM_WORLD, ranks_per_node), quiet)
+
+
+def _watched(comm: Communicator, quiet: bool) -> Communicator:
+    """Return it, with somebody who shows what rank 0 tells of its progress."""
+    if comm.rank == 0 and not quiet:
+        comm.events.add(Shown())
+    return comm
 
 
 def _cure(mpi: Any) -> str:
@@ -160,6 +173,36 @@ def show(text: str) -> None:
         raise
     except OSError as error:
         raise refused(error, "cannot write to standard output") from error
+
+
+class Shown(Listener):
+    """Shows how far a rank is with what takes long."""
+
+    kinds = frozenset({"progress"})
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+
+    def begin(self, event: Event) -> None:
+        """Pass it on."""
+        self.progress.at(event.name, *event.value)
+
+
+def add_quiet(command: Any) -> None:
+    """Declare ``--quiet``."""
+    told = "print what comes of it and warnings, no progress"
+    command.add_argument("--quiet", action="store_true", help=told)
+
+
+def teller(quiet: bool, say: Callable[[str], None] = say) -> Callable[[str], None]:
+    """Return what says how a command gets on: `say`, or of its lines the warnings."""
+
+    def warn(text: str) -> None:
+        for line in text.splitlines():
+            if line.startswith("warning: "):
+                say(line)
+
+    return warn if quiet else say
 
 
 def on_first_rank(work: Callable[[], int]) -> int:

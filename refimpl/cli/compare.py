@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from refimpl.cli import tracing
 from refimpl.cli.arguments import between, filename, positive
-from refimpl.cli.base import say, world
+from refimpl.cli.base import add_quiet, say, teller, world
 from refimpl.cli.run_options import add_options, measured, parsed_over, run_of
 from refimpl.methods.strategies import STRATEGIES
 
@@ -51,6 +51,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--plot", type=filename, metavar="FILE", help="draw it, .png or .svg (extra [plot])"
     )
+    add_quiet(command)
     tracing.add(command, each="run, FILE-STRATEGY-SEED")
     command.set_defaults(run=run)
 
@@ -64,7 +65,7 @@ def run(args: Any) -> int:
     from refimpl.tasks import table as tasks
     from refimpl.world.agree import together
 
-    comm = world(args.ranks_per_node)
+    comm = world(args.ranks_per_node, quiet=args.quiet)
     measured(args, comm)
     model = ModelFile.open(args.model, comm)
     with together(comm):
@@ -82,7 +83,7 @@ def run(args: Any) -> int:
     with together(comm):
         planned = runs(args, model, comm.size)
     trace = tracing.asked(args, comm)
-    result = compare.compare(comm, model, planned, args.seeds, say, keep, trace)
+    result = compare.compare(comm, model, planned, args.seeds, teller(args.quiet), keep, trace)
     words = tasks.words(run.recipe.task for run in planned.values())
     say(compare.table_text(result, words))
     with together(comm):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.cli.arguments import filename, whole
-from refimpl.cli.base import say, world
+from refimpl.cli.base import add_quiet, say, world
 
 
 def add(commands: Any) -> None:
@@ -19,6 +19,7 @@ def add(commands: Any) -> None:
     )
     synth.add_argument("--rate", type=int, default=16000, choices=(8000, 16000), help="hertz")
     synth.add_argument("--seed", type=whole, default=0, metavar="N")
+    add_quiet(synth)
     synth.set_defaults(run=run)
 
 
@@ -26,6 +27,7 @@ def run(args: Any) -> int:
     """Write the corpus with all ranks."""
     from refimpl.tasks.acoustic.synth import write_corpus
 
-    write_corpus(Path(args.directory), seed=args.seed, rate=args.rate, comm=world())
+    comm = world(quiet=args.quiet)
+    write_corpus(Path(args.directory), seed=args.seed, rate=args.rate, comm=comm)
     say(f"wrote {args.directory}: train, dev, test and lexicon.txt")
     return 0

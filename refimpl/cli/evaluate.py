@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.cli.arguments import filename
-from refimpl.cli.base import say, world
+from refimpl.cli.base import add_quiet, say, teller, world
 
 
 def add(commands: Any) -> None:
@@ -23,6 +23,7 @@ def add(commands: Any) -> None:
         help="the data to score (default: dev and test of what it was trained on)",
     )
     command.add_argument("--json", action="store_true", help="print the scores as JSON")
+    add_quiet(command)
     command.set_defaults(run=run)
 
 
@@ -31,8 +32,8 @@ def run(args: Any) -> int:
     from refimpl.run.reopen import Finished
     from refimpl.run.report import words_text
 
-    told = (lambda text: None) if args.json else say
-    finished = Finished.open(world(), Path(args.run_folder))
+    told = (lambda text: None) if args.json else teller(args.quiet)
+    finished = Finished.open(world(quiet=args.quiet or args.json), Path(args.run_folder))
     scores = finished.evaluate(args.data, told)
     if args.json:
         say(json.dumps(scores, indent=2))

@@ -7,6 +7,8 @@ same on any number of ranks and with any MPI.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from refimpl.cli.arguments import between, filename, positive
 from refimpl.cli.base import on_first_rank, say
 from refimpl.support.errors import UserError, refused, require
 from refimpl.support.files import check_file, write_whole
+from refimpl.support.progress import Progress
 
 if TYPE_CHECKING:
     from refimpl.golden.bundle import Bundle
@@ -113,7 +116,7 @@ def run_write(args: Any) -> int:
     from refimpl.golden import cases, editions, read, select
 
     _check_target(args.folder, read.names(args.folder))
-    ladder = list(cases.ladder())
+    ladder = list(cases.ladder(watch=_watch()))
     chosen = select.chosen(editions.until(ladder, args.edition), args.cases)
     _check_kept(args.folder, ladder, chosen)
     for one in chosen:
@@ -122,6 +125,11 @@ def run_write(args: Any) -> int:
         size = sum(f.stat().st_size for f in one.files(args.folder) if f.exists())
         say(f"{one.name}: {len(one.cases)} cases, {arrays} arrays, {size:,} bytes")
     return 0
+
+
+def _watch(quiet: bool = False) -> Callable[[int, int], None]:
+    """Return who is told how many bundles are computed."""
+    return (lambda done, total: None) if quiet else partial(Progress().at, "golden values")
 
 
 def _check_target(folder: Path, bundles: list[str]) -> None:
@@ -153,7 +161,8 @@ def run_list(args: Any) -> int:
     """Print the cases, in the order of the ladder."""
     from refimpl.golden import bundle, cases, editions, select
 
-    for one in select.chosen(editions.until(cases.ladder(), args.edition), args.cases):
+    ladder = cases.ladder(watch=_watch())
+    for one in select.chosen(editions.until(ladder, args.edition), args.cases):
         say(f"rung {bundle.RUNGS.index(one.rung) + 1}, {one.rung}: {one.name}: {one.text}")
         for case in one.cases:
             say(f"    {one.name}/{case.name}: {case.operation}: {case.text}")
@@ -233,7 +242,8 @@ def run_check(args: Any) -> int:
     found = "is not a folder" if args.folder.exists() else "is not there"
     require(args.folder.is_dir(), f"{args.folder} {found}: give one that holds BUNDLE/arrays.npz")
     read.check_around(args.folder)
-    whole = cases.ladder() if args.against is None else check.loaded(args.against)
+    own = args.against is None
+    whole = cases.ladder(watch=_watch(args.quiet)) if own else check.loaded(args.against)
     against = list(editions.until(whole, args.edition))
     listed = expected.load(Path(args.expect_fail), against) if args.expect_fail else []
     told = report.Report()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from refimpl.cli import tracing
 from refimpl.cli.arguments import filename, period, positive, positive_number, whole
-from refimpl.cli.base import say, show, world
+from refimpl.cli.base import add_quiet, say, show, teller, world
 from refimpl.cli.endings import UNHEARD, depart, hung, refuse
 from refimpl.cli.run_options import add_options, given, measured, run_of
 from refimpl.support.errors import UserError, require
@@ -51,6 +51,7 @@ def add(commands: Any) -> None:
         help="end (default), or continue on the other ranks, should one die (Open MPI 5, ULFM)",
     )
     command.add_argument("--json", action="store_true", help="print the summary as JSON")
+    add_quiet(command)
     tracing.add(command)
     saving = command.add_argument_group("checkpoints (default: none)")
     saving.add_argument(
@@ -88,7 +89,7 @@ def run(args: Any) -> int:
     require(not (resume and out), "--resume RUN goes on in that folder: leave --out out")
     mortal = args.on_failure == "continue"
     require(not (mortal and args.trace), "--trace draws ranks that stay: leave --on-failure out")
-    comm = world(args.ranks_per_node, mortal)
+    comm = world(args.ranks_per_node, mortal, args.quiet or args.json)
     measured(args, comm)
     trace = tracing.asked(args, comm)
     if out and comm.bcast_object(left_by_this_job(Path(out)), root=0):
@@ -112,7 +113,7 @@ def run(args: Any) -> int:
         told = {"check_every": args.check_every, "patience": args.patience}
         care = replace(job.care, **{k: v for k, v in told.items() if v is not None})
     try:
-        quiet = (lambda text: None) if args.json else say
+        telling = (lambda text: None) if args.json else teller(args.quiet)
         job = replace(job, habits=habits, care=care, log_every=log_every, trace=trace)
         require(
             not (mortal and job.run.collectives == NATIVE.name),
@@ -122,7 +123,7 @@ def run(args: Any) -> int:
         if mortal:
             code = _survive(job, args)
         else:
-            summary = job.train(quiet, hung=hung)
+            summary = job.train(telling, hung=hung)
     finally:
         if comm.rank == 0 and not resume and not out:
             with suppress(OSError):
@@ -152,7 +153,8 @@ def _survive(job: Job, args: Any) -> int:
     survivors = Survivors(job)
     first = None  # of those that live, while they train
     try:
-        summary = survivors.train((lambda text: None) if args.json else show, hung=hung)
+        telling = (lambda text: None) if args.json else teller(args.quiet, show)
+        summary = survivors.train(telling, hung=hung)
         first = survivors.comm is not None and survivors.comm.rank == 0
         if summary is not None and first:
             _tell(summary, args, job, show)

@@ -26,6 +26,7 @@ from pathlib import Path
 from refimpl.run.folder import STATE
 from refimpl.support.errors import UserError, require
 from refimpl.support.files import write_json
+from refimpl.support.text import duration
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
 from refimpl.world.flight import Flight, Record, seen, standing, verdict
@@ -151,6 +152,6 @@ class Patience:
     def _why(self, records: dict[int, Record], silent: dict[int, str]) -> str:
         longest = max(records, key=lambda rank: records[rank]["waited"])
         return (
-            f"rank {longest} has waited for {records[longest]['waited']:.1f} s "
+            f"rank {longest} has waited for {duration(records[longest]['waited'])} "
             f"(--patience {self.seconds:g}): {verdict(records, silent, self.comm.nodes)}"
         )

@@ -14,7 +14,7 @@ from refimpl.methods.calls import Setting
 from refimpl.methods.strategies import Methods
 from refimpl.run import stragglers
 from refimpl.run.config import COLLECTIVES, Run
-from refimpl.support.text import size
+from refimpl.support.text import duration, size
 from refimpl.tasks import table as tasks
 from refimpl.tasks.protocol import Words
 from refimpl.world import pernode
@@ -130,7 +130,7 @@ def epoch_text(line: dict[str, Any], words: Words) -> str:
 def summary_text(summary: dict[str, Any], words: Words) -> str:
     """Return the scores of a summary as lines for a person."""
     lines = [
-        f"{summary['frames']:,} {words.examples} in {summary['seconds']:.1f} s "
+        f"{summary['frames']:,} {words.examples} in {duration(summary['seconds'])} "
         f"({summary['frames_per_second']:,.0f} {words.examples}/s), "
         f"parameters sha256 {summary['parameters_sha256'][:16]}"
     ]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from refimpl.support.text import duration
 from refimpl.world.events import Event, Listener
 
 FACTOR = 2.0  # times what half of the ranks need
@@ -63,8 +64,8 @@ def told(found: Sequence[dict[str, Any]]) -> str:
     '; rank 2 (node 1) computed for 9.5 s, the median 1.0 s'
     """
     shown = [
-        f"; rank {one['rank']} (node {one['node']}) computed for {one['seconds']:.1f} s, "
-        f"the median {one['median']:.1f} s"
+        f"; rank {one['rank']} (node {one['node']}) computed for {duration(one['seconds'])}, "
+        f"the median {duration(one['median'])}"
         for one in found[:3]
     ]
     more = len(found) - len(shown)

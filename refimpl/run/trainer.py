@@ -23,7 +23,6 @@ from refimpl.state import reshard, tree
 from refimpl.state.checkpoint import Saved
 from refimpl.state.tree import Leaf, Tree
 from refimpl.support.errors import UserError
-from refimpl.support.progress import Progress
 from refimpl.tasks.protocol import Say
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
@@ -129,29 +128,25 @@ class Trainer(Ready):
         """Take steps until ``end`` and average what blocks there are; return the last rate."""
         per_epoch, first = self.batches.steps_per_epoch, self.epoch.first
         title = f"epoch {first // per_epoch + 1}"
-        progress = Progress(end - self.step, title, shown=self.comm.rank == 0)
         self.comm.barrier()
         if self.step == first:
             self.epoch.begin()
             self.steplog.begin()
         self.epoch.resume()
-        try:
-            while self.step < end:
-                rate = self.schedule.rate(self.step, per_epoch)
-                loss = self.replica.step(self.batch, rate)
-                self.epoch.add(loss)
-                self.step += 1
-                line = self.steplog.line(self.step, rate, loss)
-                if folder is not None and line is not None:
-                    folder.log_step(line)
-                progress.advance()
-                self.meeting.between(self.step - first, end - first)
-                if watcher is not None:
-                    watcher.after(self.step, self.state)
-                if self.step < end:
-                    self._keep(checkpoints)
-        finally:
-            progress.close()
+        while self.step < end:
+            rate = self.schedule.rate(self.step, per_epoch)
+            loss = self.replica.step(self.batch, rate)
+            self.epoch.add(loss)
+            self.step += 1
+            line = self.steplog.line(self.step, rate, loss)
+            if folder is not None and line is not None:
+                folder.log_step(line)
+            self.comm.events.progress(title, self.step - first, end - first)
+            self.meeting.between(self.step - first, end - first)
+            if watcher is not None:
+                watcher.after(self.step, self.state)
+            if self.step < end:
+                self._keep(checkpoints)
         self.replica.end_block(rate)
         self.comm.barrier()
         self.epoch.lap()

@@ -61,6 +61,19 @@ def size(nbytes: float) -> str:
     return amount(nbytes, "B")
 
 
+def duration(seconds: float) -> str:
+    """Return how long something took, for a person: the one way in which that is told.
+
+    >>> duration(61.74), duration(754), duration(7300)
+    ('61.7 s', '12 min 34 s', '2 h 2 min')
+    """
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    if seconds < 5999.5:
+        return "{} min {} s".format(*divmod(round(seconds), 60))
+    return "{} h {} min".format(*divmod(round(seconds / 60), 60))
+
+
 def binary(nbytes: int) -> str:
     """Return the exact number of bytes of a vector that is measured; a KiB is 1024 of them.
 

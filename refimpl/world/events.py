@@ -14,6 +14,7 @@ Whoever wants to know listens: the `Ledger` counts; others draw, record or keep 
     compute      this rank computes
     phase        a step, a block, an evaluation, ...
     value        nothing: an array is told by its name        the array
+    progress     nothing: some of what is named is done       how much of how much
 
 Events nest.  One whose work raises an error ends all the same.
 """
@@ -25,7 +26,17 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple
 
-KINDS = ("send", "receive", "wait", "library", "collective", "compute", "phase", "value")
+KINDS = (
+    "send",
+    "receive",
+    "wait",
+    "library",
+    "collective",
+    "compute",
+    "phase",
+    "value",
+    "progress",
+)
 
 
 class Event(NamedTuple):
@@ -216,6 +227,11 @@ class Events:
     def tell(self, name: str, value: Any) -> None:
         """Tell a value by its name, as an event that begins and ends at once."""
         self.end(self.begin("value", name, value=value))
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """Tell that so many parts of something that may take long are done on this rank."""
+        if "progress" in self.heard:
+            self.end(self.begin("progress", name, value=(done, total)))
 
     @contextmanager
     def purposed(self, purpose: str) -> Iterator[None]:

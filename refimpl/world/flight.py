@@ -56,7 +56,7 @@ class Flight(Listener):
     'works in ring.allreduce after receive'
     """
 
-    kinds = frozenset(KINDS) - {"value"}
+    kinds = frozenset(KINDS) - {"value", "progress"}
 
     def __init__(self, step: int = 0, last: int = LAST) -> None:
         self.step = step

@@ -1,10 +1,15 @@
 """A world of one rank, without MPI."""
 
+from refimpl.world.events import Events
+
 
 class Alone:
     """What reading and scoring data asks of a communicator."""
 
     size, rank = 1, 0
+
+    def __init__(self):
+        self.events = Events(rank=0)
 
     def allgather_object(self, obj):
         return [obj]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from alone import Alone
 from beeps import beeps, linear
+from listeners import Heard
 
 from refimpl.support.errors import UserError
 from refimpl.tasks.acoustic.settings import AcousticSettings
@@ -33,9 +34,12 @@ def rest(task, comm):
 
 def test_a_fresh_task_that_loads_the_state_goes_on_to_the_last_bit(corpus):
     comm = Alone()
-    first = AcousticTask.read(comm, corpus, FLAT, None)
-    first.realign(linear(first, 1), comm)
-    first.tune(linear(first, 1), comm)
+    with comm.events.listen(heard := Heard("progress")):
+        first = AcousticTask.read(comm, corpus, FLAT, None)
+        first.realign(linear(first, 1), comm)
+        first.tune(linear(first, 1), comm)
+    over = {event.name for event in heard.begun if event.value[0] == event.value[1]}
+    assert over == {"features", "aligning", "choosing"}  # whoever waits is told how far it is
     state = first.state()
     kept = {name: np.array(value) for name, value in state.items()}
     again = AcousticTask.read(comm, corpus, FLAT, None)

@@ -22,7 +22,7 @@ network.py       7 one step, 8 ten steps                          a real network
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 from types import ModuleType
@@ -43,7 +43,7 @@ from refimpl.golden.cases import (
     training,
 )
 from refimpl.golden.cases.ask import Operation
-from refimpl.golden.cases.places import place
+from refimpl.golden.cases.places import PLACES, place
 from refimpl.golden.select import Globs, split
 
 MODULES: tuple[ModuleType, ...] = (
@@ -102,17 +102,20 @@ OPERATIONS: tuple[Operation, ...] = (
 TRAINED = {network: ("one-step", "ten-steps"), training: ("one-step", "ten-steps")}
 
 
-def ladder(globs: Globs = "*") -> Iterator[Bundle]:
+def ladder(
+    globs: Globs = "*", watch: Callable[[int, int], None] = lambda done, total: None
+) -> Iterator[Bundle]:
     """Compute all bundles, and yield them in their places from the lowest rung on.
 
-    Those that train may be left out where no name of theirs can match any of ``globs``.
+    Those that train may be left out where no name of theirs can match any of ``globs``.  ``watch``
+    is told how many are done, and how many there are.
     """
     heads = [re.split(r"[^\w-]", glob)[0] for glob in chain(*split(globs))]
-    made = [
-        one
-        for module in MODULES
-        if any(name.startswith(head) for head in heads for name in TRAINED.get(module, (head,)))
-        for one in module.bundles()
-    ]
-    made = [editions.dated(replace(one, place=place(one.name))) for one in made]
+    made: list[Bundle] = []
+    for module in MODULES:
+        names = TRAINED.get(module, heads)
+        if any(name.startswith(head) for head in heads for name in names):
+            for one in module.bundles():
+                made.append(editions.dated(replace(one, place=place(one.name))))
+                watch(len(made), len(PLACES))
     yield from sorted(made, key=lambda one: one.order)

@@ -127,11 +127,13 @@ def compute(
         logmel = LogMel(settings, rate)
     parts, overs, faults = [np.empty((0, settings.bands), np.float32)], [], Faults()
     read = Recordings(rate)
-    for utterance in utterances[first[comm.rank] : first[comm.rank + 1]]:
+    share = utterances[first[comm.rank] : first[comm.rank + 1]]
+    for number, utterance in enumerate(share):
         with faults.collected():
             one, over = features_of(utterance, read(utterance.wav), logmel)
             parts.append(one)
             overs.append(over)
+        comm.events.progress("features", number + 1, len(share))
     faults.refuse(comm)
     mine = np.concatenate(parts)
     shares = comm.allgather_object(([len(one) for one in parts[1:]], [o for o in overs if o]))

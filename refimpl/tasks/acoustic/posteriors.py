@@ -23,11 +23,12 @@ WINDOW = 2048
 
 
 def posteriors(
-    frames: Frames, classes: int, outputs: Outputs, comm: Communicator
+    frames: Frames, classes: int, outputs: Outputs, comm: Communicator, doing: str = "scoring"
 ) -> Iterator[list[tuple[int, NDArray[np.float64]]]]:
     """Yield this rank's utterances, some at a time: (number, log p(state | frame) (T, classes)).
 
     Collective, and only if every rank exhausts it: it calls `outputs` equally often on all.
+    ``doing``: what is done with them, for who watches.
     """
     rows, offsets = CHUNK, frames.offsets
     cut = packs(np.diff(offsets).tolist(), rows)
@@ -37,7 +38,8 @@ def posteriors(
     ]
     window: list[tuple[int, NDArray[np.float64]]] = []
     filled = 0
-    for a, b in cut[comm.rank :: comm.size]:
+    mine = cut[comm.rank :: comm.size]
+    for number, (a, b) in enumerate(mine):
         first, last = int(offsets[a]), int(offsets[b])
         logits = np.empty((last - first, classes), dtype=np.float32)
         for i in range(first, last, rows):
@@ -46,6 +48,7 @@ def posteriors(
         log_p = log_softmax(logits)
         window += [(u, log_p[offsets[u] - first : offsets[u + 1] - first]) for u in range(a, b)]
         filled += last - first
+        comm.events.progress(doing, number + 1, len(mine))
         if filled >= WINDOW:
             yield window
             window, filled = [], 0

@@ -66,7 +66,7 @@ class Recogniser:
         It is -1 where a word is unknown.  Collective; the same result on every rank.
         """
         mine: dict[int, NDArray[np.int16]] = {}
-        for window in posteriors(split.frames, self.states.count, outputs, comm):
+        for window in posteriors(split.frames, self.states.count, outputs, comm, "aligning"):
             for (u, log_p), path in zip(window, self._paths(split, window), strict=True):
                 none = np.full(len(log_p), -1)
                 mine[u] = (none if path is None else path).astype(np.int16)
@@ -90,7 +90,7 @@ class Recogniser:
         """Return the words of each utterance.  Collective."""
         loop = self._loop()
         mine: dict[int, tuple[str, ...]] = {}
-        for window in posteriors(frames, self.states.count, outputs, comm):
+        for window in posteriors(frames, self.states.count, outputs, comm, "decoding"):
             heard = self._decode(loop, window, self.word_penalty)
             mine.update({u: words for (u, _), words in zip(window, heard, strict=True)})
         return gathered(comm, mine)
@@ -102,7 +102,7 @@ class Recogniser:
         """
         loop = self._loop()
         mine: dict[int, list[WordErrors]] = {}
-        for window in posteriors(split.frames, self.states.count, outputs, comm):
+        for window in posteriors(split.frames, self.states.count, outputs, comm, "choosing"):
             for u, _ in window:
                 mine[u] = []
             for penalty in self.settings.word_penalties:

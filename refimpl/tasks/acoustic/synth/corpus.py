@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,7 +128,7 @@ def write_corpus(
             if rank == 0:
                 _prepare(target, partial, utterances, others)
         with _together(comm, target):
-            spans = write_wavs(partial, plan[rank::size], rate)
+            spans = write_wavs(partial, plan[rank::size], rate, comm)
         everyones = comm.allgather_object(spans) if comm else [spans]
         with _together(comm, target):
             if rank == 0:
@@ -142,10 +142,14 @@ def write_corpus(
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_wavs(folder: Path, share: Iterable[Utterance], rate: int) -> dict[str, Alignment]:
+def write_wavs(
+    folder: Path, share: Sequence[Utterance], rate: int, comm: Communicator | None = None
+) -> dict[str, Alignment]:
     """Synthesize these utterances into ``folder``; return their alignments by name."""
     alignments = {}
-    for utterance in share:
+    for number, utterance in enumerate(share):
+        if comm is not None:
+            comm.events.progress("synthesizing", number, len(share))
         samples, alignments[utterance.name] = synthesize(utterance, rate)
         wavfile.write(folder / utterance.split / "wav" / f"{utterance.name}.wav", rate, samples)
     return alignments
