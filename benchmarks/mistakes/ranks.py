@@ -190,6 +190,7 @@ def lines() -> Iterator[Case]:
         ("decode speechrun x.wav y.wav", "x.wav"), ("report nowhere", "nowhere|matplotlib"),
         ("golden check nowhere", "nowhere"), ("golden list --cases none.at.all", "none.at.all"),
         ("golden describe none", "none"),
+        ("golden list --edition 9", "edition 9"), ("golden pack golden.tar", ".zip"),
         ("topology -n 0", "-n"), ("explain star", "star"), ("plan --preset none", "none"),
         ("bench --repeats 0", "--repeats"), ("data synth images", "images"),
         ("nothing", "nothing"), ("", "COMMAND"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from refimpl.golden.bundle import Bundle
 
 ulps = between(1, 1_000_000)  # as in a manifest
+TEMPLATES = {"c": "golden.c", "python": "golden.py", "rust": "golden.rs"}
 
 
 def add(commands: Any) -> None:
@@ -49,8 +50,8 @@ def add(commands: Any) -> None:
     describe.set_defaults(run=run, work=run_describe)
 
     template = verbs.add_parser("template", help="write a backend's first file")
-    template.add_argument("language", choices=("c", "python"))
-    template.add_argument("folder", type=Path, metavar="DIR", help="for golden.c or golden.py")
+    template.add_argument("language", choices=TEMPLATES)
+    template.add_argument("folder", type=Path, metavar="DIR", help="where it is written")
     template.set_defaults(run=run, work=run_template)
 
     told = verbs.add_parser("editions", help="print the editions, and which cases came with each")
@@ -181,7 +182,7 @@ def run_template(args: Any) -> int:
     """Write the template of a backend; refuse to replace a file."""
     from refimpl import golden
 
-    name = {"c": "golden.c", "python": "golden.py"}[args.language]
+    name = TEMPLATES[args.language]
     file = args.folder / name
     require(not file.exists(), f"{file} is there already: give another folder, or move it away")
     content = Path(golden.__file__).with_name("adapters").joinpath(name).read_bytes()

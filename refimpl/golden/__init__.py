@@ -17,7 +17,7 @@ pack.py       an edition as one archive
 draw.py       numbers for inputs
 cases/        the ladder
 backend.py    an implementation in the same process
-adapters/     templates of a backend, in C and in Python
+adapters/     templates of a backend, in C, Python and Rust
 
     refimpl golden write DIR
     refimpl golden check THEIRS --against DIR

@@ -17,6 +17,7 @@ from refimpl import cli
 from refimpl.golden import Report, check, read
 
 CC = shutil.which(os.environ.get("CC", "cc"))
+RUSTC = shutil.which(os.environ.get("RUSTC", "rustc"))
 needs_cc = pytest.mark.skipif(CC is None, reason="no C compiler: CC=... names one")
 ALONE = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
@@ -60,7 +61,7 @@ def golden(tmp_path_factory):
 
 def template(language, folder):
     assert cli.main(["golden", "template", language, str(folder)]) == 0
-    return folder / {"c": "golden.c", "python": "golden.py"}[language]
+    return folder / {"c": "golden.c", "python": "golden.py", "rust": "golden.rs"}[language]
 
 
 def built(source):
@@ -116,6 +117,17 @@ def test_each_bug_in_the_c_adapter_is_named_at_its_rung(golden, tmp_path):
         theirs = answers(program, golden, tmp_path / str(number), below, BUG=str(number))
         found = report(theirs)
         assert found.first and fnmatchcase(found.first.name, name), (wrong, found.first)
+
+
+@pytest.mark.skipif(RUSTC is None, reason="no Rust compiler: RUSTC=... names one")
+def test_the_rust_adapter_answers_with_its_standard_library_alone(golden, tmp_path):
+    source, program = template("rust", tmp_path), tmp_path / "answers"
+    command = [RUSTC, "--edition", "2021", "-D", "warnings", "-o", program, source]
+    subprocess.run(command, check=True)
+    some = ("blocks.bmuf", "layers", "optimizers")
+    found = report(answers(program, golden, tmp_path / "theirs", some))
+    assert found.right, found.summary()
+    assert found.counts["cases"] >= 20
 
 
 def test_the_python_adapter_answers_with_numpy_alone(golden, tmp_path):
