@@ -84,7 +84,8 @@ def test_wheel_holds_every_module_the_models_and_that_it_is_typed(tmp_path):
     files = {str(file.relative_to(CHECKOUT)) for file in (CHECKOUT / "refimpl").rglob("*.py")}
     models = {f"refimpl/models/{file.name}" for file in (CHECKOUT / "models").glob("*.py")}
     assert held == files | models
-    assert {"refimpl/py.typed", "refimpl/golden/schema.json"} <= set(names)
+    data = ("schema.json", "operations.json", "editions.json", "CC0.txt", "adapters/golden.c")
+    assert {"refimpl/py.typed", *(f"refimpl/golden/{name}" for name in data)} <= set(names)
 
 
 def test_source_distribution_holds_all_that_the_repository_holds(tmp_path):
