@@ -16,6 +16,7 @@ Edit = Callable[[Path], None]
 CHECKOUT = Path(__file__).resolve().parents[2]
 IMAGES = "train mlp --data images --set hidden=4 --batch 4 --steps 2 --out out"
 SPEECH = "train acoustic_mlp --data corpus --set hidden=4 --batch 8 --steps 2 --out out"
+SIMULATE = "simulate mlp -n 4 --flops 1e9 --set hidden=4 --batch 4"
 NET = "train net.py --data images --batch 4 --steps 2 --out out"
 DECODE = "decode speechrun x.wav"
 HOST = os.uname().nodename

@@ -15,6 +15,7 @@ from benchmarks.mistakes.case import (
     IMAGES,
     NET,
     RUN_MPI,
+    SIMULATE,
     SPEECH,
     Case,
     Edit,
@@ -163,6 +164,10 @@ def full() -> Iterator[Case]:
             "parameters|memory",
             limits={resource.RLIMIT_AS: size},
         )
+    yield case(
+        "threads", f"{SIMULATE} -n 512", "cannot start a thread for each of 512 ranks",
+        limits={resource.RLIMIT_AS: 1 << 31},
+    )
     refimpl = f"{shlex.quote(sys.executable)} -P -m mpi4py -m refimpl"
     for name, words, code, said in (
         (

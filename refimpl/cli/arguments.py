@@ -102,8 +102,10 @@ def links(text: str) -> Any:
     try:
         plain = read_json(read_text(Path(filename(text))))
         return Links.of(plain if isinstance(plain, dict) else {}, text).plain()
-    except (UserError, ValueError) as error:
+    except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not JSON: {error}") from error
 
 
 def setting(text: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from refimpl.cli.plan import comma, links_of, size
 from refimpl.cli.run_options import add_options, run_of
 from refimpl.support.errors import require
 
+LINK_HELP = "s/message, s/byte (default: those of --links, or assumed)"
 AT_ONCE = 1024  # ranks, each of which is a thread
 
 
@@ -28,7 +29,7 @@ def add(commands: Any) -> None:
         "--flops", type=positive_number, required=True, metavar="F", help="a rank's, per second"
     )
     link = comma(size, 2)
-    cluster.add_argument("--intra", type=link, metavar="ALPHA,BETA", help="s/message, s/byte")
+    cluster.add_argument("--intra", type=link, metavar="ALPHA,BETA", help=LINK_HELP)
     cluster.add_argument("--inter", type=link, metavar="ALPHA,BETA", help="the same between nodes")
     cluster.add_argument(
         "--scale",
@@ -50,7 +51,7 @@ def run(args: Any) -> int:
 
 
 def _run(args: Any) -> int:
-    from refimpl.collectives.cost import Links
+    from refimpl.collectives.auto import Auto
     from refimpl.methods.strategies import simplest
     from refimpl.plan import simulate
     from refimpl.plan.model import Cluster
@@ -63,7 +64,11 @@ def _run(args: Any) -> int:
     require(args.n <= AT_ONCE, f"-n {args.n}: each rank is a thread here, give {AT_ONCE} at most")
     if args.trace:
         check_file("--trace", args.trace)
-    links = Links(*links_of(args)[:2])  # additions take no time here, and no rank a turn
+    links = links_of(args)
+    lacking = [f"--{name}" for name in ("intra", "inter") if getattr(args, name) is None]
+    assumed = [] if args.links else lacking
+    if args.collectives != Auto.name:
+        args.links = None  # of the run they are what auto chooses by
     path = find(args.model)
     model = ModelFile.parse(path.stem, read_text(path), str(path))
     cluster = Cluster(args.n, args.ranks_per_node or args.n, args.flops, links)
@@ -74,7 +79,5 @@ def _run(args: Any) -> int:
     if args.json:
         say(json.dumps(simulated_data(found, cluster), indent=1))
     else:
-        names = () if args.links else ("intra", "inter")
-        assumed = [f"--{name}" for name in names if getattr(args, name) is None]
         say(simulated_text(found, cluster, assumed))
     return 0

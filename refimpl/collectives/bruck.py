@@ -66,6 +66,7 @@ def allgather(comm: Communicator, x: Array, offsets: Offsets | None = None) -> N
         comm.Sendrecv(run[: cut[number]], left, recvbuf=incoming, source=right)
     ours = chunk[r].start  # from here to the end of x are those from our own on, then the others
     x[ours:], x[:ours] = run[: x.size - ours], run[x.size - ours :]
+    comm.worked(x.nbytes - x[chunk[r]].nbytes)
 
 
 def allgather_steps(call: Call) -> list[Step]:

@@ -114,7 +114,7 @@ def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None)
         if sources == (to,):  # what follows, in one call
             arrived = comm.scratch(partial.size, x.dtype)
             comm.Sendrecv(outgoing, to, recvbuf=arrived, source=to)
-            partial += arrived
+            comm.add(partial, arrived)
             continue
         several = comm.scratch(len(sources) * partial.size, x.dtype)
         rows = several.reshape(len(sources), partial.size)
@@ -122,7 +122,7 @@ def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None)
         sending = comm.Isend(outgoing, to)
         for request, row in zip(receiving, rows, strict=True):
             request.Wait()
-            partial += row
+            comm.add(partial, row)
         sending.Wait()
     return x[chunk[r]]
 

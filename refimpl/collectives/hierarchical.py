@@ -211,7 +211,7 @@ def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None)
         sending = [within.Isend(partial, right) for partial in outgoing]
         for request, part, partial in zip(receiving, arrived, incoming, strict=True):
             request.Wait()
-            partial += part
+            comm.add(partial, part)
         within.wait(sending)
 
     # 2. Together, in order of nodes; 3. our peers' parts, and ours.

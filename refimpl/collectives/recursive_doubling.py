@@ -68,12 +68,12 @@ def allreduce(comm: Communicator, x: Array) -> None:
     arrived = comm.scratch(x.size, x.dtype)
     if r < 2 * folded:
         comm.Recv(arrived, r - 1)
-        x += arrived
+        comm.add(x, arrived)
     place, distance = doubling.index(r), 1
     while distance < len(doubling):
         partner = doubling[place ^ distance]
         comm.Sendrecv(x, partner, recvbuf=arrived, source=partner)
-        x += arrived
+        comm.add(x, arrived)
         distance *= 2
     if r < 2 * folded:
         comm.Send(x, r - 1)

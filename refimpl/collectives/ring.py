@@ -195,7 +195,7 @@ def reduce_scatter(comm: Communicator, x: Array, offsets: Offsets | None = None)
         outgoing, partial = x[chunk[reduced(p, r, step)]], x[chunk[reduced(p, left, step)]]
         arrived = comm.scratch(partial.size, x.dtype)
         comm.Sendrecv(outgoing, right, recvbuf=arrived, source=left)
-        partial += arrived  # what the ranks behind us have added, and ours
+        comm.add(partial, arrived)  # what the ranks behind us have added, and ours
     return x[chunk[r]]
 
 

@@ -87,7 +87,7 @@ def reduce(comm: Communicator, x: Array, root: int = 0) -> None:
     arrived = comm.scratch(x.size, x.dtype)
     for child in children(p, v):
         comm.Recv(arrived, source=(child + root) % p)
-        x += arrived
+        comm.add(x, arrived)
     if v > 0:
         comm.Send(x, dest=(parent(v) + root) % p)
 

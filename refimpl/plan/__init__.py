@@ -4,6 +4,7 @@
                 compute, gather, reduce-scatter and second hop; bytes per rank
     advise.py   a user's own model: a table over all p, and which p to take
     simulate.py the real step on ranks that are threads, in virtual time
+    rings.py    rings that have their links to themselves, worked out at once
     text.py     advice and simulation as text
 
 The times come from the cost functions that the collectives state (`refimpl.collectives.cost`);

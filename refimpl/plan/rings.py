@@ -66,11 +66,12 @@ def _allgather(
 ) -> None:
     if not alone(comm.nodes, network.nodes):
         return ring.allgather(comm, x, offsets)
-    turn = _Turn(network, comm, chunks.slices(x, comm.size, offsets), ring.gathered, x.itemsize)
+    chunk = chunks.slices(x, comm.size, offsets)
+    turn = _Turn(network, comm, chunk, ring.gathered, x.itemsize, adds=False)
 
     def gather(everyones: list[Array]) -> None:
         turn.run()
-        parts = zip(everyones, turn.chunk, strict=True)
+        parts = zip(everyones, chunk, strict=True)
         whole = np.concatenate([each[part] for each, part in parts])
         for each in everyones:
             each[:] = whole
@@ -84,11 +85,12 @@ def _reduce_scatter(
 ) -> Array:
     if not alone(comm.nodes, network.nodes):
         return ring.reduce_scatter(comm, x, offsets)
-    turn = _Turn(network, comm, chunks.slices(x, comm.size, offsets), ring.reduced, x.itemsize)
+    chunk = chunks.slices(x, comm.size, offsets)
+    turn = _Turn(network, comm, chunk, ring.reduced, x.itemsize, adds=True)
 
     def reduce(everyones: list[Array]) -> None:
         turn.run()
-        for owner, part in enumerate(turn.chunk):
+        for owner, part in enumerate(chunk):
             first, *others = (everyones[rank][part] for rank in around(comm.size, owner))
             total = first.copy()
             for each in others:
@@ -96,7 +98,7 @@ def _reduce_scatter(
             everyones[owner][part] = total
 
     turn.meet(x, reduce)
-    return x[turn.chunk[comm.rank]]
+    return x[chunk[comm.rank]]
 
 
 def _allreduce(network: Network, comm: Communicator, x: Array) -> None:
@@ -113,6 +115,7 @@ class _Turn:
     chunk: list[slice]
     sent: Callable[[int, Any, int], Any]
     itemsize: int
+    adds: bool
 
     def meet(self, x: Array, then: Meeting) -> None:
         """Wait for all; the last does ``then``.  Count what this rank would have sent."""
@@ -143,6 +146,9 @@ class _Turn:
                 before, clock = clock, np.maximum(clock, end)
                 moves = np.minimum(np.maximum(begin, before), clock)
                 moving, waiting = moving + (clock - moves), waiting + (moves - before)
+            if self.adds:
+                adding = np.roll(nbytes, 1) * network.gamma
+                clock, compute = clock + adding, compute + adding
         spent = np.stack([compute, moving, waiting], 1).tolist()
         for rank, now, each in zip(ranks, clock.tolist(), spent, strict=True):
             network.clock[rank], network.spent[rank] = now, Spent(*each)

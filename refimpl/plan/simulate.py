@@ -49,6 +49,7 @@ from refimpl.world.topology import Grid, Nodes
 from refimpl.world.virtual import Network, Spent
 
 FORWARD = FORWARD_BACKWARD // 3  # operations per parameter and row; backward has the others
+MOST = 1e15  # parameters that are meant: their bytes can be counted
 TRACED = 2_000_000  # events of all ranks together that are drawn
 
 
@@ -157,6 +158,12 @@ def simulate(
     run.check(n)
     grid, methods = run.grid(n), run.chosen()
     like = network_of(run, model)
+    parameters = sum(unit.size for unit in like.units)
+    require(
+        parameters * scale <= MOST,
+        f"--scale {scale:g}: {parameters:,} parameters would stand for more than {MOST:g}: give a "
+        "smaller one",
+    )
     nodes = Nodes.of(n, cluster.ranks_per_node)
     setting = run.setting(nodes, Layout(like.units, grid.partition))
     traffic.check(methods, setting)
@@ -204,7 +211,8 @@ def taken(
     """
     n, options = cluster.ranks, program.options
     node = Nodes.of(n, cluster.ranks_per_node).node
-    network = Network(node, cluster.links.intra, cluster.links.inter, scale)
+    links = cluster.links
+    network = Network(node, links.intra, links.inter, scale, gamma=links.gamma)
     family, ahead = program.collectives, getattr(program.methods.partition, "prefetch", False)
     if not (drawn or ahead):
         family = at_once(family, network)

@@ -26,12 +26,16 @@ def advice_text(advice: Advice, partition: int | None, assumed: list[str]) -> st
 
 def links_text(cluster: Cluster) -> list[str]:
     """Return what a message takes on a cluster, a line for each class of link."""
-    intra, inter = cluster.links.intra, cluster.links.inter
+    links = cluster.links
     return [
-        f"a message inside a node: {intra.alpha:.3g} s + bytes / {size(1 / intra.beta)}/s",
-        f"a message between nodes: {inter.alpha:.3g} s + bytes / {size(1 / inter.beta)}/s, "
-        "the node's ranks together",
+        f"a message inside a node: {_link(*links.intra)}",
+        f"a message between nodes: {_link(*links.inter)}, the node's ranks together",
+        *([f"an addition: bytes / {size(1 / links.gamma)}/s"] if links.gamma else []),
     ]
+
+
+def _link(alpha: float, beta: float) -> str:
+    return f"{alpha:.3g} s" + (f" + bytes / {size(1 / beta)}/s" if beta else "")
 
 
 def _asked(advice: Advice, assumed: list[str]) -> str:

@@ -185,6 +185,15 @@ class Communicator(Library):
         for request in requests:
             request.Wait()
 
+    def add(self, x: np.ndarray, arrived: np.ndarray) -> None:
+        """Add what has arrived to x, in place."""
+        x += arrived
+        self.worked(x.nbytes)
+
+    def worked(self, nbytes: int) -> None:
+        """Say that so many bytes were added, or copied: in virtual time it takes time."""
+        self._transport.worked(nbytes)
+
     def purpose(self, purpose: str) -> AbstractContextManager[None]:
         """Say what the messages sent inside the ``with`` block are for."""
         return self.events.purposed(purpose)

@@ -201,6 +201,9 @@ class OverULFM:
     def free(self) -> None:
         """There is nothing to give back."""
 
+    def worked(self, nbytes: int) -> None:
+        pass
+
     def revoke(self) -> None:
         self._mpi.Revoke()
 

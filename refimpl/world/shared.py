@@ -1,4 +1,4 @@
-"""Links that messages share: how long each takes in virtual time, while others come and go.
+"""Messages and the links that they share, in virtual time: how long each takes while others do.
 
 A node has one link out and one in.  Of x messages on a link each gets an x-th part: a byte takes
 x beta, with the larger x of the two links that a message is on.
@@ -12,6 +12,20 @@ from functools import partial
 
 Then = Callable[[float], None]
 """What is done at a time, which it is told."""
+
+
+class Message:
+    """What is sent, from when one of its two ends has started.
+
+    ``begun``: when both have.  ``done``: when it is there, as soon as that is known.
+    """
+
+    __slots__ = ("begun", "content", "done", "waiting")
+
+    def __init__(self, content: bytes | None) -> None:
+        self.content, self.begun = content, 0.0
+        self.done: float | None = None
+        self.waiting: list[int] = []  # ranks
 
 
 class Flow:

@@ -191,6 +191,9 @@ class OverThreads:
     def start_receive(self, buf: np.ndarray, source: int, tag: int) -> Request:
         return Request(lambda: self.receive(buf, source, tag))
 
+    def worked(self, nbytes: int) -> None:
+        pass
+
     def objects(self, obj: Any) -> list[Any]:
         for rank in range(self.size):
             self._put("object", obj, rank)
@@ -271,11 +274,11 @@ def spawn(
     try:
         for thread in threads:
             thread.start()
-    except RuntimeError as why:  # those that have started wait for the others, and end with us
+    except RuntimeError as none_left:  # those that have started end with us
         raise UserError(
-            f"cannot start a thread for each of {len(nodes)} ranks ({why}): take fewer ranks, or "
-            "let this process have more threads and memory (ulimit -u, ulimit -v)"
-        ) from why
+            f"cannot start a thread for each of {len(nodes)} ranks ({none_left}): take fewer "
+            "ranks, or let this process have more threads and memory (ulimit -u, ulimit -v)"
+        ) from none_left
     for thread in threads:
         thread.join()
     for error in sorted(errors, key=lambda e: isinstance(e, Deadlock)):

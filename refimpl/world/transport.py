@@ -57,6 +57,9 @@ class Transport(Protocol):
     def start_receive(self, buf: np.ndarray, source: int, tag: int) -> Request:
         """Start to receive."""
 
+    def worked(self, nbytes: int) -> None:
+        """Hear that this rank has added so many bytes, or copied them."""
+
     def objects(self, obj: Any) -> list[Any]:
         """Return everybody's object, by rank."""
 
@@ -122,6 +125,9 @@ class OverMPI:
 
     def start_receive(self, buf: np.ndarray, source: int, tag: int) -> Request:
         return self.mpi.Irecv([buf, self.byte], source, tag)
+
+    def worked(self, nbytes: int) -> None:
+        pass
 
     def objects(self, obj: Any) -> list[Any]:
         everyones = bytearray(self.size * ROW)

@@ -3,7 +3,7 @@
 `Network` is a `Post` for `threads.spawn`: the program is the real one, on ranks that are threads,
 and what it sends arrives; only how long it takes is worked out and not measured::
 
-    computing            `compute` moves the rank's clock
+    computing            `compute` moves the rank's clock; of added and copied bytes by gamma
     inside a node        a message takes alpha + m beta.  For so long it holds the sender's way out
                          and the receiver's way in; who comes later waits for both
     between two nodes    a message takes alpha, and then its m bytes go over the sender's link out
@@ -30,24 +30,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.world.shared import Flow, Shared
+from refimpl.world.shared import Flow, Message, Shared
 from refimpl.world.threads import Deadlock, OverThreads, Post, Request
 
 Meeting = Callable[[list[Any]], None]  # done with what all bring while all wait; sets clocks
-
-
-class Message:
-    """What is sent, from when one of its two ends has started.
-
-    ``begun``: when both have.  ``done``: when it is there, as soon as that is known.
-    """
-
-    __slots__ = ("begun", "content", "done", "waiting")
-
-    def __init__(self, content: bytes | None) -> None:
-        self.content, self.begun = content, 0.0
-        self.done: float | None = None
-        self.waiting: list[int] = []  # ranks
 
 
 class Spent(NamedTuple):
@@ -61,9 +47,10 @@ class Spent(NamedTuple):
 class Network(Post):
     """The clocks of ranks that lie on these nodes, and what is on its way between them.
 
-    ``intra`` and ``inter`` are (alpha, beta): seconds of a message, and of a byte.  A byte that
-    is sent stands for ``scale``.  ``hosts``: a number for each rank; those with the same are
-    threads of one process, which share its ways out and in, and talk to each other in no time.
+    ``intra`` and ``inter`` are (alpha, beta): seconds of a message, and of a byte; ``gamma`` those
+    of a byte that is added.  A byte that is sent or added stands for ``scale``.  ``hosts``: a
+    number for each rank; those with the same are threads of one process, which share its ways out
+    and in, and talk to each other in no time.
 
     Attributes
     ----------
@@ -81,10 +68,12 @@ class Network(Post):
         inter: tuple[float, float],
         scale: float = 1.0,
         hosts: Sequence[int] | None = None,
+        gamma: float = 0.0,
     ) -> None:
         super().__init__(len(nodes))
         self._host = tuple(range(len(nodes)) if hosts is None else hosts)
-        self.nodes, self.intra, self.inter, self.scale = tuple(nodes), intra, inter, scale
+        self.nodes, self.scale, self.gamma = tuple(nodes), scale, gamma
+        self.intra, self.inter = intra, inter
         self.clock, self.spent = [0.0] * len(nodes), [Spent()] * len(nodes)
         self._way_out, self._way_in = [0.0] * len(nodes), [0.0] * len(nodes)  # free from then on
         self._links = Shared(inter[1], self._at)
@@ -290,6 +279,9 @@ class OverVirtual(OverThreads):
         receiving = self.start_receive(into, source, recvtag)
         receiving.Wait()
         sending.Wait()
+
+    def worked(self, nbytes: int) -> None:
+        self.network.compute(self.own, nbytes * self.network.scale * self.network.gamma)
 
     def objects(self, obj: Any) -> list[Any]:
         self.met += 1

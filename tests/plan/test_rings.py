@@ -14,7 +14,7 @@ LAYOUTS = [(0,) * 5, (0, 0, 0, 1, 1), (0, 1, 2), (1, 1, 0, 0, 2), (0, 1, 0, 1)]
 
 def program(nodes, split, together):
     """Run every operation of the ring; return clocks, what they consist of, results, ledgers."""
-    network = Network(nodes, *LINKS, scale=1e5)
+    network = Network(nodes, *LINKS, scale=1e5, gamma=1e-12)
 
     def body(comm):
         ring = at_once(RING, network) if together else RING

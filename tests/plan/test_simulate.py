@@ -69,7 +69,9 @@ def cluster(n=8, k=4, flops=2.0**26, links=LINKS):
     ],
 )
 def test_a_step_takes_exactly_what_is_planned(strategy, more, k):
-    found = simulate(run_of(strategy, **more), MODEL, cluster(k=k), scale=8)
+    one_by_one = more.get("collectives") != "hierarchical"  # else it adds while others come
+    links = LINKS._replace(gamma=one_by_one * 2.0**-28)
+    found = simulate(run_of(strategy, **more), MODEL, cluster(k=k, links=links), scale=8)
     assert found.planned is not None
     assert found.seconds == found.planned.step
     assert 8 * found.sent["inter"].bytes == found.planned.between
@@ -141,6 +143,14 @@ def test_the_command_writes_the_same_trace_each_time(tmp_path, capsys):
     assert b"rank 3 (node 1, virtual time)" in (tmp_path / "a").read_bytes()
     text = capsys.readouterr().out
     assert "assumed, not given: --intra, --inter" in text and "simulated / on paper 1.0" in text
+    assert "an addition" not in text
+    (tmp_path / "links").write_text(json.dumps(LINKS._replace(gamma=2.0**-30).plain()))
+    assert main([*words.split(), "--links", str(tmp_path / "links"), "--inter", "1,0"]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "inside a node: 1.53e-05 s + bytes / 1.07 GB/s" in text and "between nodes: 1 s," in text
+    )
+    assert "an addition: bytes / 1.07 GB/s" in text and "assumed" not in text
     assert main([*words.split(), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["ranks"] == 4 and np.isclose(told["seconds"], told["planned"]["step"], rtol=1e-2)
@@ -154,6 +164,8 @@ def test_the_command_writes_the_same_trace_each_time(tmp_path, capsys):
         ("-n 2 --data x", "--data x: inputs are drawn here"),
         ("-n 2 --collectives auto --links measure", "no ranks are here to measure between"),
         ("-n 4 --trace /nowhere/t", "no folder"),
+        ("-n 2 --links measure", "nothing is here to measure, give a file"),
+        ("-n 2 --scale 1e30", "344 parameters would stand for more than 1e+15"),
         ("-n 9", "9 ranks of 344 parameters need"),
     ],
 )

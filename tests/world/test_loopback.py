@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from refimpl.support.errors import UserError
 from refimpl.world.threads import Deadlock, spawn
 
 
@@ -47,3 +48,12 @@ def test_an_error_is_told_and_not_the_waiting_that_follows_from_it():
 
     with pytest.raises(ZeroDivisionError):
         spawn((0,) * 4, body)
+
+
+def test_threads_that_cannot_be_had_are_told_with_a_remedy(monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", start)
+    with pytest.raises(UserError, match="for each of 3 ranks .*: take fewer ranks, or"):
+        spawn((0,) * 3, lambda comm: None)
