@@ -8,6 +8,7 @@
     surroundings.py   the environment variables of the ranks of both
     cluster/          a cluster in a box: slow links on one machine
     published/        published runs beside what the cost functions say about them
+    workers/          the published error rates of 32, 64 and 128 workers, asked again
 
 Each is run from a checkout, whose refimpl it takes.
 """

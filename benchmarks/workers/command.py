@@ -49,7 +49,7 @@ def work(folder: Path, size: Size, args: argparse.Namespace) -> int:
         return 0
     with desk:
         if args.ways:
-            say(ways.measured(desk))
+            say(ways.measured(desk, size.workers))
             return 0
         multiple = size.batch * max(size.workers)
         epoch = desk.task.train.count // multiple * multiple

@@ -89,6 +89,11 @@ class Desk:
     def _note(self, number: int, frame: object) -> None:
         self._signal = number
 
+    def heed(self, text: str) -> None:
+        """Raise `Stopped` with what there is to say if the process was told to end."""
+        if self._signal:
+            raise Stopped(f"{signal.Signals(self._signal).name}: {text}")
+
     # ------------------------------------------------------------------------------ the data
 
     @cached_property
@@ -169,9 +174,7 @@ class Desk:
                 if self._signal or time.monotonic() - saved > SAVE_EVERY:
                     fleet.save(part)
                     saved = time.monotonic()
-                if self._signal:
-                    name = signal.Signals(self._signal).name
-                    raise Stopped(f"{name}: {job.name} is saved after step {fleet.step:,}")
+                self.heed(f"{job.name} is saved after step {fleet.step:,}")
 
     # ------------------------------------------------------------------------------- scores
 

@@ -63,10 +63,12 @@ def by_ranks(
     return spawn((0,) * world, body)
 
 
-def measured(desk: Desk, steps: int = 3, rounds: int = 3) -> str:
-    """Return a table of frames per second of processor time, the best of alternating rounds."""
-    size, train = desk.size, desk.task.train
+def measured(desk: Desk, workers: tuple[int, ...], steps: int = 4) -> str:
+    """Return a table of frames per second of processor time; what goes before a step is left out.
 
+    Each is trained for one step and for some more: the difference is what those take.
+    """
+    size, train = desk.size, desk.task.train
     offsets = train.offsets[:501]  # enough for a step, and little for every rank to hold
 
     def examples() -> Frames:
@@ -74,20 +76,26 @@ def measured(desk: Desk, steps: int = 3, rounds: int = 3) -> str:
         one.labels = train.labels[: offsets[-1]]
         return one
 
+    def alone(run: Run, world: int, taken: int) -> None:
+        fleet = Fleet(run, world, desk.network(run.seed), examples())
+        for _ in range(taken):
+            fleet.advance()
+
+    def threads(run: Run, world: int, taken: int) -> None:
+        by_ranks(run, world, desk.network, examples, taken)
+
     rows = []
-    for n in size.workers:
+    for n in workers:
         for method in METHODS[1:]:
             run = replace(size.start(method), workers=n).run()
-            frames, best = n * size.batch * steps, [0.0, 0.0]
-            for _ in range(rounds):
-                begun = time.process_time()
-                by_ranks(run, n, desk.network, examples, steps)
-                between = time.process_time()
-                fleet = Fleet(run, n, desk.network(run.seed), examples())
-                for _ in range(steps):
-                    fleet.advance()
-                took = between - begun, time.process_time() - between
-                best = [max(b, frames / t) for b, t in zip(best, took, strict=True)]
-            threads, one = best
-            rows.append([str(n), f"`{method}`", f"{threads:,.0f}", f"{one:,.0f}"])
+            row = [str(n), f"`{method}`"]
+            for way in (threads, alone):
+                desk.heed("nothing is measured")
+                clock = [time.process_time()]
+                for taken in (1, 1 + steps):
+                    way(run, n, taken)
+                    clock.append(time.process_time())
+                took = (clock[2] - clock[1]) - (clock[1] - clock[0])
+                row.append(f"{n * size.batch * steps / took:,.0f}")
+            rows.append(row)
     return markdown(["workers", "method", "threads", "one after the other"], rows)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.published.presets import PRESETS
+from benchmarks.published.speedup_text import PRESETS as SPEEDUPS
 from refimpl import collectives
 from refimpl.cli import main, parser
 from refimpl.cli.plan import units_of
@@ -478,17 +479,18 @@ def test_bad_values_are_refused_in_one_line(capsys, line, culprit, remedy):
 
 # --- the chapter ---------------------------------------------------------------------------
 
-SHOWN = re.findall(r"^```\n\$ refimpl (.+)\n((?:.*\n)+?)```$", PAGE.read_text(), re.M)
+PAGES = PAGE.read_text() + PAGE.with_name("workers.md").read_text()
+SHOWN = re.findall(r"^```\n\$ refimpl (.+)\n((?:.*\n)+?)```$", PAGES, re.M)
 
 
 def test_chapter_shows_every_preset_and_a_model_of_the_readers_own():
     commands = " ".join(command for command, _ in SHOWN)
-    assert all(f"--preset {name}" in commands for name in PRESETS)
+    assert all(f"--preset {name}" in commands for name in (*PRESETS, *SPEEDUPS))
     assert "--layers" in commands
 
 
 @pytest.mark.parametrize("command, output", SHOWN, ids=[command[:30] for command, _ in SHOWN])
-def test_outputs_in_the_chapter_are_what_the_commands_print(capsys, command, output):
+def test_outputs_in_the_chapters_are_what_the_commands_print(capsys, command, output):
     code, out, _ = run(capsys, command)
     assert code == 0 and out == output
 
