@@ -457,7 +457,7 @@ SHORT = "plan --parameters 1e6 -n 8 --flops 1e9 "
         (SHORT + "--units 2000000", "cannot make 2000000 units", "at most as many"),
         (SHORT + "--inter 1e-5", "has 1 value where 2 are needed", "commas"),
         (SHORT + "--inter 1e-5,0", "--inter has a beta of 0", "seconds that a byte takes"),
-        (SHORT + "--links measure", "no ranks are here", "give a file of `bench links"),
+        (SHORT + "--links measure", "nothing is here to measure", "give a file of `bench links"),
         (SHORT + "--links nowhere", "nowhere", "No such file"),
         (SHORT + "--secondary-shards node --zero-stage 2", "does not go with", "(stage 3)"),
         ("plan --preset p4d-100b --links measure", "--links does not go", "leave it out"),

@@ -162,7 +162,6 @@ def test_the_command_writes_the_same_trace_each_time(tmp_path, capsys):
         ("-n 2000", "each rank is a thread here, give 1024 at most"),
         ("-n 2 --collectives native", "collectives native state no cost"),
         ("-n 2 --data x", "--data x: inputs are drawn here"),
-        ("-n 2 --collectives auto --links measure", "no ranks are here to measure between"),
         ("-n 4 --trace /nowhere/t", "no folder"),
         ("-n 2 --links measure", "nothing is here to measure, give a file"),
         ("-n 2 --scale 1e30", "344 parameters would stand for more than 1e+15"),
