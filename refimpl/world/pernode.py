@@ -26,11 +26,8 @@ from refimpl.world.communicator import Communicator
 
 PREFIX = "refimpl-shared-"
 
-# Bytes that are sent as one object: bounds the work memory.
-AT_ONCE = 1 << 24
-
-# Bytes that are reserved at a time.
-PAGES = 1 << 20
+# Bytes that are reserved, or sent as one object, at a time: bounds the work memory.
+PIECE = 1 << 20
 
 
 def sent_once(
@@ -81,8 +78,8 @@ def _made(nbytes: int) -> str:
     try:
         number, path = tempfile.mkstemp(prefix=PREFIX)
         with os.fdopen(number, "wb") as file:
-            for start in range(0, nbytes, PAGES):
-                file.write(bytes(min(PAGES, nbytes - start)))
+            for start in range(0, nbytes, PIECE):
+                file.write(bytes(min(PIECE, nbytes - start)))
     except OSError:
         with suppress(OSError):
             os.unlink(path)
@@ -102,9 +99,11 @@ def _mapped(
 
 def _broadcast(comm: Communicator, array: np.ndarray) -> None:
     """Replace array by that of rank 0."""
+    if comm.size == 1:
+        return
     content = array.reshape(-1).view(np.uint8)
-    for start in range(0, content.size, AT_ONCE):
-        part = content[start : start + AT_ONCE]
+    for start in range(0, content.size, PIECE):
+        part = content[start : start + PIECE]
         told = comm.bcast_object(part if comm.rank == 0 else None)
         if comm.rank != 0:
             part[:] = told
