@@ -41,7 +41,7 @@ def sent_once(
     Parameters
     ----------
     comm : Communicator
-        Over MPI.
+        All of its ranks call, with the same shape and dtype.
     array : (shape) array of dtype
         On rank 0, which may use it no more; None elsewhere.
     """
