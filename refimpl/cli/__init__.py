@@ -23,7 +23,7 @@ from refimpl.world.agree import same, together
 COMMANDS = tuple(EXAMPLES)
 
 
-def parser(first: str | None = None) -> argparse.ArgumentParser:
+def parser(first: str | None = None, *, twice: bool = False) -> argparse.ArgumentParser:
     """Return the parser of all commands; of one, if ``first`` is a command's name."""
     top = Parser(
         prog="refimpl",
@@ -32,12 +32,17 @@ def parser(first: str | None = None) -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"refimpl {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, help="one of those below")
-    listing = Listing(commands)
+    listing = Listing(commands, twice)
     for name in [first] if first in COMMANDS else COMMANDS:
         import_module(f"refimpl.cli.{name}").add(listing)
     if first not in COMMANDS:
         top.epilog = listing.text()
     return top
+
+
+def completion() -> argparse.ArgumentParser:
+    """Return the parser that ``shtab refimpl.cli.completion`` makes a shell's completion of."""
+    return parser(twice=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

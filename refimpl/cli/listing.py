@@ -85,10 +85,13 @@ started by `mpiexec -n RANKS python -m mpi4py -m refimpl COMMAND`, with OMP_NUM_
 
 
 class Listing:
-    """The commands of a parser as their files declare them: what each is for, and its examples."""
+    """The commands of a parser as their files declare them: what each is for, and its examples.
 
-    def __init__(self, commands: Any) -> None:
-        self._commands = commands
+    ``twice``: argparse is told what each is for, too, though its own list would repeat `text`.
+    """
+
+    def __init__(self, commands: Any, twice: bool = False) -> None:
+        self._commands, self._twice = commands, twice
         self._words: dict[str, str] = {}
 
     def add_parser(self, name: str, help: str) -> Any:
@@ -97,6 +100,7 @@ class Listing:
         epilog = "\n".join(["examples:", *(f"  {example}" for example in EXAMPLES[name])])
         return self._commands.add_parser(
             name,
+            **({"help": help} if self._twice else {}),
             description=f"{help[0].upper()}{help[1:]}.",
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,7 +1,10 @@
 """The help: every command in a group of readers, two examples that the command line takes."""
 
+import argparse
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,3 +82,30 @@ def test_examples_that_need_no_ranks_and_no_files_work(capsys, name):
     for example in EXAMPLES[name]:
         _, words, _ = parsed(example)
         assert told(capsys, *words)
+
+
+TRIED = """
+source "$1"
+try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); $made; echo "${COMPREPLY[*]}"; }
+made=$(complete -p refimpl | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+try refimpl ex; try refimpl compare mlp --glo; try refimpl golden wr
+"""
+
+
+def test_a_shell_completes_commands_and_options(tmp_path):
+    pytest.importorskip("shtab", reason="shtab is not installed (extra [completion])")
+    make = [sys.executable, "-m", "shtab", "--shell=bash", "refimpl.cli.completion"]
+    script = tmp_path / "refimpl.bash"
+    script.write_text(subprocess.run(make, check=True, capture_output=True, text=True).stdout)
+    tried = ["bash", "-c", TRIED, "bash", str(script)]
+    run = subprocess.run(tried, check=True, capture_output=True, text=True)
+    assert run.stdout.split() == ["explain", "--global-batch", "write"]
+
+
+def test_completion_is_made_of_what_each_command_is_for():
+    [commands] = [
+        one for one in cli.completion()._actions if one.dest == argparse.SUPPRESS and one.choices
+    ]
+    assert {one.dest: bool(one.help) for one in commands._choices_actions} == dict.fromkeys(
+        cli.COMMANDS, True
+    )
