@@ -52,6 +52,7 @@ def numbers() -> Iterator[Case]:
                 yield case(f"{IMAGES} {flag}", said)
     for row, option, values in (
         ("gtc", "--tau", "0 -1 nan inf 1e400 1e-400"), ("gtc", "--target-density", "0 -1 2 nan"),
+        ("gtc", "--local-clip", "0 -1 nan inf"), ("gtc", "--momentum-correction", "-1 1 nan"),
         ("gtc", "--gtc-warmup", "-1 nan 1.5"), ("gtc", "--residual-clip", "-1 nan inf"),
         ("gtc", "--residual-clip-every", "-1 nan"), ("gtc", "--wire-format", "morse"),
         ("gtc", "--tau-units", "feet"), ("gtc-bmuf", "--gtc-group", "0 -1 3 99999999999999999999"),

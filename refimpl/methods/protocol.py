@@ -260,10 +260,11 @@ class PartitionMethod(Method):
 class GradientMethod(Method):
     """A method of the gradient axis.
 
-    ``every_microstep``: it is asked after each of them, too.
+    ``every_microstep``: it is asked after each of them, too.  ``warmup``: dense steps first.
     """
 
     every_microstep = False
+    warmup = 0
 
     def keeps_bits(self, layout: Layout) -> bool:
         """Return whether, with ``--reduction exact``, these shards take the whole's steps."""
@@ -276,7 +277,7 @@ class GradientMethod(Method):
     @property
     def sometimes_dense(self) -> bool:
         """Whether the run's collectives sum in some steps what its own messages do in others."""
-        return False
+        return self.warmup > 0
 
     def build(self, context: Context) -> GradientAxis:
         """Return what runs.  Collective."""

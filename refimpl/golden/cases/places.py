@@ -70,6 +70,7 @@ PLACES = {
     "ten-steps.local-sgd": 806,
     "ten-steps.warm-start": 820,
     "ten-steps.local-state": 821,
+    "ten-steps.gtc-local": 822,
 }
 # fmt: on
 

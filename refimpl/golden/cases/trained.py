@@ -37,6 +37,7 @@ def train(inputs: Arrays, settings: Settings) -> Arrays:
         combined        what the gradient axis made of it
         parameters      this rank's shard after the step (and after the sync, if there was one)
         momentum, ...   the optimizer's state
+        velocity        of gtc with momentum correction: u
         residual        of gtc, onebit and topk; owned: onebit's other one, of the owner of a chunk
         message         gtc: the bytes that this rank sent
         global_model    bmuf, diloco: W; and of these block_update, D, and outer_momentum, u

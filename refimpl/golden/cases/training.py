@@ -56,22 +56,30 @@ def _cases(name: str, steps: int) -> Iterator[Case]:
         yield _case("n4.adam", row, 4, 2, steps, "adam")
 
 
-# An option at a time: what is shown; label, row, ranks, optimizer, what the block method is given.
+# An option at a time: what is shown; label, row, ranks, optimizer, what methods are given.
 MORE: dict[str, tuple[str, tuple[tuple[str, str, int, str, Settings], ...]]] = {
     "warm-start": (
         "with blocks, of which all ranks take the first four as one",
         (
-            ("bmuf.n4", "bmuf", 4, "momentum", {"warm": 4}),
-            ("gtc-bmuf.n8", "gtc-bmuf", 8, "momentum", {"warm": 4}),
-            ("mics-diloco.n8", "mics-diloco", 8, "momentum", {"warm": 4}),
+            ("bmuf.n4", "bmuf", 4, "momentum", {"bmuf": {"warm": 4}}),
+            ("gtc-bmuf.n8", "gtc-bmuf", 8, "momentum", {"bmuf": {"warm": 4}}),
+            ("mics-diloco.n8", "mics-diloco", 8, "momentum", {"diloco": {"warm": 4}}),
         ),
     ),
     "local-state": (
         "with blocks, over which the optimizer's state is kept or not",
         (
             ("adam.n4", "bmuf", 4, "adam", {}),
-            ("adam.reset.n4", "bmuf", 4, "adam", {"keep_momentum": False}),
-            ("momentum.kept.n4", "bmuf", 4, "momentum", {"keep_momentum": True}),
+            ("adam.reset.n4", "bmuf", 4, "adam", {"bmuf": {"keep_momentum": False}}),
+            ("momentum.kept.n4", "bmuf", 4, "momentum", {"bmuf": {"keep_momentum": True}}),
+        ),
+    ),
+    "gtc-local": (
+        "of what workers do with their gradient before it is compressed",
+        (
+            ("clip.n4", "gtc", 4, "momentum", {"gtc": {"local_clip": 4.0}}),
+            ("momentum.n4", "gtc", 4, "sgd", {"gtc": {"correction": 0.5}}),
+            ("both.n8", "mics-gtc", 8, "sgd", {"gtc": {"local_clip": 4.0, "correction": 0.5}}),
         ),
     ),
 }
@@ -89,7 +97,7 @@ def _case(
     partition: int,
     steps: int,
     optimizer: str,
-    block: Settings | None = None,
+    more: Settings | None = None,
 ) -> Case:
     exact = steps == 1
     given = {"partition": partition} if "P" in row.given else {}
@@ -116,9 +124,9 @@ def _case(
         "exact": exact,
     }
     for method in methods.each():
-        example = row.example(method, grid.blocks, steps)
+        example = row.example(method, grid.blocks, steps) | (more or {}).get(method.name, {})
         if example:
-            settings[method.name] = example | (block or {} if method is methods.block else {})
+            settings[method.name] = example
     rule = EXACT if exact else TEN
     return case(
         label,

@@ -22,6 +22,9 @@ for each step:
               rank's shard of it, not divided by anything
   combined    the sum of the gradients of the block's g workers, or what the gradient method
               makes of it (gtc_exchange, onebit_allreduce, topk_exchange); not divided either
+              gtc with `local_clip` X takes gradient min(1, X / sqrt(g) / norm), norm that of the
+              worker's gradient, of all its shards, over its rows; then with `correction` M
+              velocity = M velocity + gradient, set to 0 where anything was sent, and at a sync
   optimizer   takes combined / frames, on the rank's shard
   warm start  of the first `warm` steps each is taken as in the grid (1, b g, p), with the sum as
               combined and b frames for frames; then W is the parameters, D and u are 0
@@ -135,6 +138,7 @@ OPERATIONS = (
             detail("gradient", "<f4", SHAPE, "the worker's sum, the rank's shard"),
             detail("message_size", "<i8", "step rank", "gtc: bytes of the rank's message"),
             detail("message", "|u1", "step rank byte", "gtc: its bytes, filled up with zeros"),
+            out("velocity", "<f4", SHAPE, "a worker's momentum", "gtc's correction"),
             *OUT,
         ),
         (

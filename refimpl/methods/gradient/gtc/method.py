@@ -22,6 +22,7 @@ import numpy as np
 
 from refimpl.collectives import small
 from refimpl.methods.calls import Call, Setting, Statistics
+from refimpl.methods.gradient import local
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
 from refimpl.methods.gradient.gtc import explain, guard, threshold, wire
 from refimpl.methods.gradient.gtc.exchange import Exchanged, exchange
@@ -70,6 +71,8 @@ class Threshold(GradientMethod):
         "steps from one clipping to the next (default: 0, never)",
         least(0),
     )
+    local_clip: float | None = local.clip_option()
+    correction: float = local.momentum_option()
     at_sync: str = option(
         "--residuals",
         "keep",
@@ -77,10 +80,6 @@ class Threshold(GradientMethod):
         choices=("keep", "zero", "fold"),
         axis="block",
     )
-
-    @property
-    def sometimes_dense(self) -> bool:
-        return self.warmup > 0
 
     def build(self, context: Context) -> ThresholdCompression:
         """Return the compression of one rank."""
@@ -101,6 +100,8 @@ class Threshold(GradientMethod):
             return
         if self.target is not None:
             yield from self._asking(setting)
+        if self.local_clip is not None:
+            yield from local.calls(setting)
         for group in setting.talking("gradient"):
             lengths = [statistics[rank]["message_bytes"] for rank in group]
             one = exchange_cost(lengths, setting.nodes.nodes_of(group))
@@ -152,6 +153,7 @@ class ThresholdCompression(Compressed):
         threshold.check_tau(self.tau, n)
         self.compressed = 0
         self.residual = np.zeros(n, context.dtype)
+        self.local = local.Local(options.local_clip, options.correction, context)
         self.guard = guard.Guard(self.values)
         self._words = np.empty(n, np.uint32)
         self._counts = threshold.Counts(n, self.group.size)
@@ -164,11 +166,14 @@ class ThresholdCompression(Compressed):
 
         Collective over the group, and with an adaptive threshold over the partition group too.
         """
+        self.local(gradient)
         if self.events.hears("value"):
             # How near each value is to being decided otherwise, in units of tau.
             self.events.tell("margin", np.abs(self.residual + gradient) / self.tau - 1)
         with self.events.during("compute", "encode"):
             words = threshold.encode(self.residual, gradient, self.tau, self._words)
+        if self.local.momentum:
+            self.local.sent(threshold.indices(words))
         form, counts = self.options.format, self._counts
         self._conclude(exchange(self.group, words, self.tau, counts, gradient, form))
 
@@ -243,8 +248,10 @@ class ThresholdCompression(Compressed):
         """
         largest = threshold.peak(self.residual)
         lost = guard.lost(max(self._largest, largest / self.tau), self.residual.dtype)
-        return lost or self.guard.verdict(
-            self.tau / self.scale, self.options.units, largest / self.scale
+        return (
+            lost
+            or self.local.warning()
+            or self.guard.verdict(self.tau / self.scale, self.options.units, largest / self.scale)
         )
 
     def settle(self, memory: np.ndarray) -> np.ndarray | None:
@@ -266,6 +273,7 @@ class ThresholdCompression(Compressed):
                 owed = None
         if policy != "keep":
             self.residual.fill(0)
+        self.local.velocity.fill(0)
         return owed
 
     def state(self) -> Tree:
@@ -277,11 +285,13 @@ class ThresholdCompression(Compressed):
             "compressed": Leaf(self.compressed),
             "guard": Leaf([self.guard.steps, self.guard.entries], "own"),
             "told": Leaf([*self._told.values()], "part"),
+            **self.local.state(),
         }
 
     def load(self, tree: Tree) -> None:
         """Set what `state` returned."""
         self.residual[:] = tree["residual"].value
+        self.local.load(tree)
         tau, scale = tree["tau"].value  # perhaps of workers that had more frames, or fewer
         self.tau = threshold.rounded(tau * (self.scale / scale), self.residual.dtype)
         self.step = int(tree["step"].value)

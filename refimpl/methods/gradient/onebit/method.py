@@ -32,10 +32,6 @@ class OneBit(GradientMethod):
         """Return False where there are shards: a chunk of a shard has one scale."""
         return layout.partition == 1
 
-    @property
-    def sometimes_dense(self) -> bool:
-        return self.warmup > 0
-
     def build(self, context: Context) -> SignCompression:
         """Return the compression of one rank."""
         return SignCompression(self, context)

@@ -55,10 +55,6 @@ class TopK(GradientMethod):
     )
     warmup: int = warmup_option()
 
-    @property
-    def sometimes_dense(self) -> bool:
-        return self.warmup > 0
-
     def keeps_bits(self, layout: Layout) -> bool:
         """Return whether every piece of a unit that was cut is a multiple of the chunk."""
         return message.aligned(layout, self.length)
