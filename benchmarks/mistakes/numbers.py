@@ -93,6 +93,7 @@ def numbers() -> Iterator[Case]:
         ("bench --repeats 0", "--repeats"), ("bench --repeats 99999999999", "--repeats"),
         ("bench song", "song"), ("bench step --collectives star", "star"), ("topology -n 0", "-n"),
         ("topology -n 4 --strategy mics --partition 3", "partition"),
+        (f"{IMAGES} --strategy onebit --onebit-mask", "--onebit-mask: needs --gtc-warmup"),
         ("topology -n 99999999999", "-n"), ("topology -n 4 --parameters nan", "--parameters"),
         ("topology -n 4 --parameters 10 --density 2", "density"), ("topology", "-n"),
         ("explain", "FAMILY|argument|required"), ("explain star", "star"),

@@ -251,8 +251,7 @@ def links_of(args: Any) -> Any:
 
     require(
         args.links != "measure",
-        "--links measure: nothing is here to measure, give a file of `bench links "
-        "--json FILE`",
+        "--links measure: nothing is here to measure, give a file of `bench links --json FILE`",
     )
     told = Links.of(args.links, "--links") if args.links else Links(*ASSUMED[:2])
     intra, inter = (

@@ -8,6 +8,7 @@ from axes import context
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refimpl import collectives
 from refimpl.collectives.chunks import offsets
 from refimpl.methods.gradient.gtc.header import MessageError
 from refimpl.methods.gradient.onebit import message as onebit
@@ -131,7 +132,34 @@ def test_a_negative_warm_up_is_refused():
         OneBit(warmup=-1)
 
 
+def test_a_mask_needs_dense_steps_to_be_found_in():
+    refusals = [
+        OneBit(mask=True, warmup=steps).refusal(collectives.get("ring")) for steps in (0, 1)
+    ]
+    assert "--onebit-mask: needs --gtc-warmup N" in refusals[0] and refusals[1] is None
+
+
 # ------------------------------------------------------------------------------- on several ranks
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_value_without_gradient_swings_or_is_left_alone_if_masked(mask):
+    """Values 1 and 4 of 5, on 2 ranks; the third is zero in the first dense step only."""
+    gradient = np.array([1.0, 0, 3, 4, 0], np.float32)
+
+    def body(comm):
+        axis = OneBit(warmup=2, mask=mask).build(context(5, gradient=comm))
+        for step in range(2):
+            axis.combine(gradient * np.array([1, 1, step, 1, 1], np.float32))
+        applied = [axis.combine(gradient.copy()).copy() for _ in range(3)]
+        again = OneBit(warmup=2, mask=mask).build(context(5, gradient=comm))
+        again.load(axis.state())
+        assert again.combine(gradient.copy()).tobytes() == axis.combine(gradient.copy()).tobytes()
+        return np.array(applied), axis.residual
+
+    for applied, residual in spawn((0, 0), body):
+        silent = not applied[:, [1, 4]].any() and not residual[[1, 4]].any()
+        assert silent == mask and applied[:, [0, 2, 3]].all()
 
 
 @pytest.mark.parametrize("n", [0, 2, 24, 37])

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from refimpl.collectives import chunks
+from refimpl.collectives import Collectives, chunks
 from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.gradient import explain
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
 from refimpl.methods.gradient.onebit import message
+from refimpl.methods.options import option
 from refimpl.methods.protocol import Context, GradientMethod
 from refimpl.nn.flat import Layout
 from refimpl.state.tree import Leaf, Tree
@@ -27,6 +28,15 @@ class OneBit(GradientMethod):
     shown = (explain.onebit, None)
 
     warmup: int = warmup_option()
+    mask: bool = option(
+        "--onebit-mask", False, "leave alone what had no gradient in any dense step (--gtc-warmup)"
+    )
+
+    def refusal(self, collectives: Collectives) -> str | None:
+        """Refuse a mask that no dense step could show."""
+        if self.warmup or not self.mask:
+            return None
+        return "--onebit-mask: needs --gtc-warmup N, dense steps that show what has no gradient"
 
     def keeps_bits(self, layout: Layout) -> bool:
         """Return False where there are shards: a chunk of a shard has one scale."""
@@ -58,6 +68,8 @@ class SignCompression(Compressed):
         What this rank has not sent yet.
     owned : (chunk,) array
         What this rank has not passed on of the sum of its chunk of the shard.
+    seen : (shard,) uint8 array
+        With a mask: 1 where the group's gradient was not 0 in some dense step; else ().
     """
 
     def __init__(self, options: OneBit, context: Context) -> None:
@@ -66,6 +78,13 @@ class SignCompression(Compressed):
         cut = chunks.offsets(n, self.group.size)
         self.residual = np.zeros(n, context.dtype)
         self.owned = np.zeros(int(cut[rank + 1] - cut[rank]), context.dtype)
+        self.masked, self.seen = options.mask, np.zeros(n if options.mask else 0, np.uint8)
+
+    def sum_densely(self, gradient: np.ndarray) -> None:
+        """Replace ``gradient`` by its sum over the group, and look where there is any."""
+        super().sum_densely(gradient)
+        if self.masked:
+            self.seen |= gradient != 0
 
     def compress(self, gradient: np.ndarray) -> None:
         """Replace ``gradient`` by what the group makes of its sum, in place.  Collective."""
@@ -78,6 +97,10 @@ class SignCompression(Compressed):
             chunk = chunks.slices(gradient, self.group.size)[self.group.rank]
             self._tell(self.owned + gradient[chunk])
             self.events.tell("message", np.concatenate(said))
+        if self.masked:
+            silent = self.seen == 0
+            gradient[silent] = self.residual[silent] = 0
+            self.owned[chunks.slices(silent, self.group.size)[self.group.rank]] = 0
 
     def _tell(self, signed: np.ndarray) -> None:
         """Tell how near each sign is to being the other, in units of the largest value."""
@@ -94,13 +117,17 @@ class SignCompression(Compressed):
 
     def state(self) -> Tree:
         """Return what is still owed, at both places."""
+        seen = {"seen": Leaf(self.seen, "block")} if self.masked else {}
         return {
             "residual": Leaf(self.residual, "own"),
             "owned": Leaf(self.owned, "chunk"),
             "step": Leaf(self.step),
+            **seen,
         }
 
     def load(self, tree: Tree) -> None:
         """Set what `state` returned."""
         self.residual[:], self.owned[:] = tree["residual"].value, tree["owned"].value
         self.step = int(tree["step"].value)
+        if self.masked:
+            self.seen[:] = tree["seen"].value
