@@ -97,7 +97,7 @@ ends are the ends of all pronunciations and of the silence behind them
 score[0, j] = likelihoods[0, state j] where start
 score[t, j] = max over i of (score[t-1, i] + log p(i -> j)) + likelihoods[t, state j]
 p(j -> j) = loop, p(i -> j) = 1 - loop of i's state
-ties go to staying, then to the first in before
+ties go to staying, then to the first in before; the path ends in the best node that is final
 """,
         (
             LIKELIHOODS,
