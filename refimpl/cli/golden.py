@@ -199,7 +199,7 @@ def run_editions(args: Any) -> int:
     """Print how large each edition is, and the cases that it brought, with the reason."""
     from refimpl.golden import cases, editions
 
-    ladder = list(cases.ladder())
+    ladder = list(cases.ladder(watch=_watch()))
     for number, edition in enumerate(editions.all_editions(), 1):
         whole = list(editions.until(ladder, number))
         size = f"{len(whole)} bundles, {sum(len(one.cases) for one in whole)} cases"
@@ -215,7 +215,7 @@ def run_pack(args: Any) -> int:
     from refimpl.golden import cases, editions, pack
 
     check_file("golden pack", args.file, ".zip")
-    whole = list(editions.until(cases.ladder(), args.edition))
+    whole = list(editions.until(cases.ladder(watch=_watch()), args.edition))
     content = pack.packed(whole, args.edition or editions.last())
     write_whole(Path(args.file), content)
     say(f"{args.file}: {len(whole)} bundles, {len(content):,} bytes")
