@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from refimpl.world.communicator import Communicator
-from refimpl.world.transport import Request, Transport, nodes_of
+from refimpl.world.transport import Transport, asleep, nodes_of
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -118,6 +118,12 @@ class Kept:
         self._request.Wait()
         self._family.kept.pop(id(self._request), None)
 
+    def Test(self) -> bool:
+        done = self._request.Test()
+        if done:
+            self._family.kept.pop(id(self._request), None)
+        return done
+
 
 class OverULFM:
     """The way over an MPI with ULFM, by messages from one to one alone.
@@ -156,11 +162,11 @@ class OverULFM:
         there, here = (ranks[dest], first + sendtag), (ranks[source], first + recvtag)
         self._mpi.Sendrecv([out, byte], *there, [into, byte], *here)
 
-    def start_send(self, buf: np.ndarray, dest: int, tag: int) -> Request:
+    def start_send(self, buf: np.ndarray, dest: int, tag: int) -> Kept:
         request = self._mpi.Isend([buf, self._byte], self.ranks[dest], self._first + tag)
         return Kept(request, buf, self.family)
 
-    def start_receive(self, buf: np.ndarray, source: int, tag: int) -> Request:
+    def start_receive(self, buf: np.ndarray, source: int, tag: int) -> Kept:
         request = self._mpi.Irecv([buf, self._byte], self.ranks[source], self._first + tag)
         return Kept(request, buf, self.family)
 
@@ -177,7 +183,7 @@ class OverULFM:
         requests = [self.start_receive(into[rank], rank, OBJECTS) for rank in others]
         requests += [self.start_send(mine, rank, OBJECTS) for rank in others]
         for request in requests:
-            request.Wait()
+            asleep(request)
         return into
 
     def object(self, obj: Any, root: int) -> Any:

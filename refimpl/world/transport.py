@@ -175,7 +175,14 @@ def _row(obj: Any) -> bytes:
     return (b"\1" + told if len(told) < ROW else b"").ljust(ROW, b"\0")
 
 
-def asleep(request: MPI.Request, limit: float = math.inf) -> bool:
+class Tested(Protocol):
+    """A request that can be asked."""
+
+    def Test(self) -> bool:
+        """Return whether it is over."""
+
+
+def asleep(request: Tested, limit: float = math.inf) -> bool:
     """Wait for a request, mostly asleep; return whether it was over within so many seconds.
 
     Ranks that share cores wait for each other for long before the first step, and whoever waits
