@@ -71,6 +71,7 @@ PLACES = {
     "ten-steps.warm-start": 820,
     "ten-steps.local-state": 821,
     "ten-steps.gtc-local": 822,
+    "ten-steps.secondary-shards": 823,
 }
 # fmt: on
 

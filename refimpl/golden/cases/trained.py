@@ -40,6 +40,7 @@ def train(inputs: Arrays, settings: Settings) -> Arrays:
         velocity        of gtc with momentum correction: u
         residual        of gtc, onebit and topk; owned: onebit's other one, of the owner of a chunk
         message         gtc: the bytes that this rank sent
+        secondary       its part of what its node has kept for backward passes, with ``nodes``
         global_model    bmuf, diloco: W; and of these block_update, D, and outer_momentum, u
         model           the whole model that is evaluated in the end, after the last block
     """
@@ -85,7 +86,7 @@ def _run(kind: type[Rank], inputs: Arrays, settings: Settings) -> Arrays:
     def body(comm: Communicator) -> Any:
         return kind(comm, grid, inputs, settings).train()
 
-    ends = spawn((0,) * grid.world, body)
+    ends = spawn(settings.get("nodes") or (0,) * grid.world, body)
     model = ends[0].pop("model")[0]
     found: Arrays = {}
     for name in ends[0]:
@@ -176,6 +177,9 @@ class Rank(Listener):
             for name in replica.optimizer.states:
                 self.keep(name, replica.partition.states[name])
             self.keep("parameters", replica.partition.weights())
+            near = getattr(replica.partition, "near", None)
+            if near is not None:
+                self.keep("secondary", near.shard)
         replica.end_block(self.rate(len(targets) - 1))
         with replica.evaluated():
             values = [value.flatten() for _, value in replica.partition.each()]
@@ -223,9 +227,10 @@ def _methods(settings: Settings) -> Methods:
         said = settings.get(name)
         return said if isinstance(said, dict) else {}  # "exact" says how numbers were drawn
 
+    near = "node" if settings.get("nodes") else "none"
     often = {"every_microstep": True} if settings.get("every_microstep") else {}
     return Methods(
-        row.partition.of({"zero_stage": settings["stage"]}),
+        row.partition.of({"zero_stage": settings["stage"], "secondary_shards": near}),
         row.gradient(**given(row.gradient.name), **often),
         row.block(**given(row.block.name)) if row.block else None,
     )

@@ -42,6 +42,13 @@ def bundles() -> Iterator[Bundle]:
         yield Bundle(
             f"ten-steps.{name}", "ten steps", f"ten steps {text}", tuple(_more_cases(made))
         )
+    nodes = [0, 1, 0, 0]  # neither equal nor neighbours
+    yield Bundle(
+        "ten-steps.secondary-shards",
+        "ten steps",
+        "ten steps of stage 3, whose backward passes gather what their node has kept",
+        (_case("zero3.n4", strategy("zero3"), 4, 2, 10, "momentum", nodes=nodes),),
+    )
 
 
 def _cases(name: str, steps: int) -> Iterator[Case]:
@@ -98,6 +105,7 @@ def _case(
     steps: int,
     optimizer: str,
     more: Settings | None = None,
+    nodes: list[int] | None = None,
 ) -> Case:
     exact = steps == 1
     given = {"partition": partition} if "P" in row.given else {}
@@ -122,6 +130,7 @@ def _case(
         "hyper": optim.hyper(optimizer) | (hyper if optimizer == "momentum" else {}),
         "lr": 0.25 if exact else 0.1,
         "exact": exact,
+        **({"nodes": nodes} if nodes else {}),
     }
     for method in methods.each():
         example = row.example(method, grid.blocks, steps) | (more or {}).get(method.name, {})

@@ -32,6 +32,10 @@ for each step:
               method makes of the mean of the b blocks' parameters (bmuf, outer_sgd); bmuf sets
               the optimizer's states, and t, to 0 unless keep_momentum, or if it is null unless
               the optimizer is adam or adamw
+  secondary   with nodes: what the rank keeps of the parameters that the last forward pass of the
+              step had, for the backward pass: of every unit, filled up to a multiple of p, chunk c
+              of k (as in allgather), end to end; c is its place among the k ranks of its worker
+              that are on its node
   then        parameters, states, residuals, W, D, u are taken: after the sync, if there was one
 after the last step a block that is not full is closed by a sync; the arrays of the last step are
 taken before it, model after it; model is W, or the parameters where there is no block axis
@@ -115,6 +119,13 @@ GRID = (
     Setting("microsteps", "integer", "micro-batches that a rank takes in a step"),
 )
 
+NODES = Setting(
+    "nodes",
+    {"type": "array", "items": {"type": "integer"}},
+    "the node of each rank; given where nodes keep parameters for backward passes",
+    [],
+)
+
 REST = (
     Setting("collectives", "string", "family of the sums"),
     *OPTIMIZERS,
@@ -139,6 +150,7 @@ OPERATIONS = (
             detail("message_size", "<i8", "step rank", "gtc: bytes of the rank's message"),
             detail("message", "|u1", "step rank byte", "gtc: its bytes, filled up with zeros"),
             out("velocity", "<f4", SHAPE, "a worker's momentum", "gtc's correction"),
+            out("secondary", "<f4", SHAPE, "its part of what its node keeps", "with nodes"),
             *OUT,
         ),
         (
@@ -149,6 +161,7 @@ OPERATIONS = (
                 "rows behind one combined gradient, those of all micro-batches of a block's "
                 "ranks: what combined is divided by",
             ),
+            NODES,
             *REST,
         ),
     ),
