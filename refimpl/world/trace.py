@@ -11,7 +11,7 @@ and after: of `ROUNDS` the one that took least time, whose half bounds the error
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +35,8 @@ class Slice(NamedTuple):
 
     ``step``: the training step, from 1, or 0 outside.  ``inside``: the innermost collective
     around it.  ``message``: of a send, or of what completes a receive, which of those with this
-    peer and tag it is; -1 otherwise.
+    peer and tag it is; -1 otherwise.  ``microstep``: from 1, or 0 outside.  ``turn``: of a send or
+    a receive in a collective, how many of its kind were before it there.
     """
 
     kind: str
@@ -50,6 +51,8 @@ class Slice(NamedTuple):
     step: int
     inside: str
     message: int
+    microstep: int = 0
+    turn: int = -1
 
 
 class Recorder(Listener):
@@ -72,8 +75,10 @@ class Recorder(Listener):
         self.most = MOST if most is None else most
         self.slices: list[Slice] = []
         self.left_out = 0
-        self._open: list[tuple[Event, float, int]] = []
-        self._inside: list[str] = [""]
+        self._open: list[tuple[Event, float, int, int, int]] = []
+        self._inside: list[tuple[str, Counter[str]]] = [("", Counter())]
+        self._microstep = 0
+        self._lowest: str | None = None  # the layer with which a micro-step begins; "": not known
         self._sent: defaultdict[tuple[int, int], int] = defaultdict(int)
         self._received: defaultdict[tuple[int, int], int] = defaultdict(int)
         self._started: dict[int, int] = {}  # a buffer's identity -> which message fills it
@@ -81,7 +86,10 @@ class Recorder(Listener):
     def begin(self, event: Event) -> None:
         """Note when an event begins.  Messages are numbered in all steps, on both ends alike."""
         kind, name, _, peer, _, _, tag, value = event
-        message = -1
+        message = turn = -1
+        if kind in ("send", "receive") and len(self._inside) > 1:
+            turn = self._inside[-1][1][kind]
+            self._inside[-1][1][kind] += 1
         if kind == "send":
             message = self._sent[peer, tag]
             self._sent[peer, tag] += 1
@@ -90,17 +98,20 @@ class Recorder(Listener):
             self._received[peer, tag] += 1
         elif kind == "wait" and name == "receive":
             message = self._started.get(id(value), -1)
-        elif kind == "phase" and name == "step":
-            self.step += 1
+        elif kind == "phase":
+            self.step += name == "step"
+            self._microstep, self._lowest = 0, "" if name == "step" else None
+        elif kind == "compute" and name.startswith("forward") and self._lowest in ("", name):
+            self._microstep, self._lowest = self._microstep + 1, name
         elif kind == "collective":
-            self._inside.append(name)
-        self._open.append((event, self.clock(), message))
+            self._inside.append((name, Counter()))
+        self._open.append((event, self.clock(), message, self._microstep, turn))
 
     def end(self, event: Event) -> None:
         """Keep it with its end, if it is one of the steps' and there is room."""
         now = self.clock()
         place = next(i for i in range(len(self._open) - 1, -1, -1) if self._open[i][0] is event)
-        _, began, message = self._open.pop(place)
+        _, began, message, microstep, turn = self._open.pop(place)
         if event.kind == "collective":
             self._inside.pop()
         if not self.first <= self.step <= self.last:
@@ -108,8 +119,8 @@ class Recorder(Listener):
         if len(self.slices) >= self.most:
             self.left_out += 1
             return
-        fields = event[:-1]
-        self.slices.append(Slice(*fields, began, now, self.step, self._inside[-1], message))
+        about = self.step, self._inside[-1][0], message, microstep, turn
+        self.slices.append(Slice(*event[:-1], began, now, *about))
 
 
 class Clock(NamedTuple):
@@ -276,8 +287,12 @@ def _title(one: Slice) -> str:
 def _about(one: Slice) -> dict[str, int | float | str]:
     """Return the arguments of a slice that say something."""
     told: dict[str, int | float | str] = {"step": one.step}
+    if one.microstep:
+        told["micro-step"] = one.microstep
     if one.peer >= 0:
         told |= {"bytes": one.nbytes, "peer": one.peer, "purpose": one.purpose, "link": one.link}
     if one.inside and one.kind != "collective":
         told["collective"] = one.inside
+        if one.turn >= 0:
+            told["step of the collective"] = one.turn
     return told

@@ -89,6 +89,27 @@ def test_only_the_steps_that_were_asked_for_are_drawn(tmp_path):
     ] == [1, 1]
 
 
+def test_a_message_tells_its_micro_step_its_collective_and_the_step_of_it():
+    def body(comm):
+        with comm.events.listen(recorder := Recorder()), comm.events.during("phase", "step"):
+            for _ in range(2):
+                with comm.events.during("compute", "forward a"):
+                    pass
+                with comm.events.during("compute", "forward b"):
+                    collectives.get("ring").allreduce(comm, np.ones(6))
+            with (
+                comm.events.during("phase", "evaluate"),
+                comm.events.during("compute", "forward a"),
+            ):
+                collectives.get("tree").broadcast(comm, np.ones(6))
+        return [(s.microstep, s.inside, s.turn) for s in recorder.slices if s.kind == "send"]
+
+    ring = [(micro, "ring.allreduce", turn) for micro in (1, 2) for turn in range(4)]
+    sent = spawn((0,) * 3, body)
+    assert sent[0] == [*ring, (0, "tree.broadcast", 0), (0, "tree.broadcast", 1)]
+    assert sent[2][: len(ring)] == ring
+
+
 def test_perfettos_own_schema_reads_it(tmp_path):
     schema = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
     spawn((0, 0), program(tmp_path / "t"))
