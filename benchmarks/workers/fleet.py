@@ -3,8 +3,8 @@
 What a worker computes depends on its own data and on what the others sent; who computes it, and
 whether a message carried it, does not show in the numbers.  So n workers are a loop here over one
 network, each with its own residual, each group with its own model, and a sum is added in the
-order that the collectives of `refimpl` state.  128 workers cost no more per frame than one, where
-as many threads or processes pass each other 16,256 messages in every step of GTC.
+order that the collectives of `refimpl` state.  128 workers cost little more per frame than one,
+where as many threads or processes pass each other 32,512 messages in every step of GTC.
 
 A test trains the same `Run` on ranks that are threads, and finds the same parameters to the bit.
 """

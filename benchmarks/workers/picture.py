@@ -75,13 +75,16 @@ def _panel(left: float, title: str, points: Points, workers: tuple[int, ...]) ->
     while mark <= top:
         _, y = at(ns[0], mark)
         parts.append(svg.line(left, y, left + WIDE, y, kind="line" if mark == 0 else "grid"))
-        parts.append(svg.text(left - 6, y + 4, f"{mark:g}", size=11, anchor="end", kind="faint"))
+        parts.append(
+            svg.text(left - 6, y + 4, f"{mark + 0.0:g}", size=11, anchor="end", kind="faint")
+        )
         mark += unit
     for n in ns:
         x, _ = at(n, 0)
         parts.append(svg.text(x, TOP + HIGH + 20, str(n), size=12, anchor="middle"))
     for method, line in points.items():
-        places = [at(n, one.value) for n, one in sorted(line)]
+        aside = 5 * (METHODS.index(method) - len(METHODS) / 2)  # intervals beside each other
+        places = [(x + aside, y) for x, y in (at(n, one.value) for n, one in sorted(line))]
         for (x, y), (to_x, to_y) in zip(places, places[1:], strict=False):
             parts.append(_line(x, y, to_x, to_y, method))
         for (x, y), (n, one) in zip(places, sorted(line), strict=True):

@@ -66,7 +66,8 @@ def by_ranks(
 def measured(desk: Desk, workers: tuple[int, ...], steps: int = 4) -> str:
     """Return a table of frames per second of processor time; what goes before a step is left out.
 
-    Each is trained for one step and for some more: the difference is what those take.
+    Each is trained for one step and for some more: the difference is what those take, ``?`` where
+    it is lost in what else differs.
     """
     size, train = desk.size, desk.task.train
     offsets = train.offsets[:501]  # enough for a step, and little for every rank to hold
@@ -96,6 +97,6 @@ def measured(desk: Desk, workers: tuple[int, ...], steps: int = 4) -> str:
                     way(run, n, taken)
                     clock.append(time.process_time())
                 took = (clock[2] - clock[1]) - (clock[1] - clock[0])
-                row.append(f"{n * size.batch * steps / took:,.0f}")
+                row.append(f"{n * size.batch * steps / took:,.0f}" if took > 0 else "?")
             rows.append(row)
     return markdown(["workers", "method", "threads", "one after the other"], rows)
