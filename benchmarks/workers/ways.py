@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -33,10 +34,12 @@ def by_ranks(
     network: Callable[[int], nn.Sequential],
     examples: Callable[[], Examples],
     steps: int,
+    after: Callable[[], None] | None = None,
 ) -> list[np.ndarray]:
     """Train on ranks that are threads, as the trainer does; return the model of each (n,).
 
-    ``network(seed)`` and ``examples()`` are made by every rank for itself.
+    ``network(seed)`` and ``examples()`` are made by every rank for itself.  ``after`` is called
+    when all have taken a step.
     """
 
     def body(comm: Communicator) -> np.ndarray:
@@ -57,6 +60,10 @@ def by_ranks(
             replica.step(taken, rate)
             if (step + 1) % per_epoch == 0 or step + 1 == steps:
                 replica.end_block(rate)
+            if after is not None:
+                comm.barrier()
+                if comm.rank == 0:
+                    after()
         with replica.evaluated():
             return replica.partition.weights().copy()
 
@@ -64,11 +71,7 @@ def by_ranks(
 
 
 def measured(desk: Desk, workers: tuple[int, ...], steps: int = 4) -> str:
-    """Return a table of frames per second of processor time; what goes before a step is left out.
-
-    Each is trained for one step and for some more: the difference is what those take, ``?`` where
-    it is lost in what else differs.
-    """
+    """Return a table of frames per second of processor time, without the first step."""
     size, train = desk.size, desk.task.train
     offsets = train.offsets[:501]  # enough for a step, and little for every rank to hold
 
@@ -77,26 +80,23 @@ def measured(desk: Desk, workers: tuple[int, ...], steps: int = 4) -> str:
         one.labels = train.labels[: offsets[-1]]
         return one
 
-    def alone(run: Run, world: int, taken: int) -> None:
-        fleet = Fleet(run, world, desk.network(run.seed), examples())
-        for _ in range(taken):
-            fleet.advance()
-
-    def threads(run: Run, world: int, taken: int) -> None:
-        by_ranks(run, world, desk.network, examples, taken)
-
     rows = []
     for n in workers:
         for method in METHODS[1:]:
+            desk.heed("nothing is measured")
             run = replace(size.start(method), workers=n).run()
-            row = [str(n), f"`{method}`"]
-            for way in (threads, alone):
-                desk.heed("nothing is measured")
-                clock = [time.process_time()]
-                for taken in (1, 1 + steps):
-                    way(run, n, taken)
-                    clock.append(time.process_time())
-                took = (clock[2] - clock[1]) - (clock[1] - clock[0])
-                row.append(f"{n * size.batch * steps / took:,.0f}" if took > 0 else "?")
-            rows.append(row)
+            clocks: tuple[list[float], list[float]] = ([], [])
+
+            def tick(clock: list[float]) -> None:
+                clock.append(time.process_time())
+
+            after = partial(tick, clocks[0])
+            by_ranks(run, n, desk.network, examples, 1 + steps, after)
+            fleet = Fleet(run, n, desk.network(run.seed), examples())
+            for _ in range(1 + steps):
+                fleet.advance()
+                tick(clocks[1])
+            frames = n * size.batch * steps
+            pace = [f"{frames / (clock[-1] - clock[0]):,.0f}" for clock in clocks]
+            rows.append([str(n), f"`{method}`", *pace])
     return markdown(["workers", "method", "threads", "one after the other"], rows)
