@@ -25,7 +25,7 @@ INTERSPEECH2019 = Preset(
     name="interspeech2019",
     title="GTC, BMUF and GTC-BMUF on 32, 64 and 128 workers, deep LSTMs, 2,000 hours",
     ranks=(1, 32, 64, 128),
-    block_steps=Quantity(50, "", "H, steps of a block", "published", "authors: say, 50"),
+    block_steps=Quantity(50, "", "H, local steps of a block", "published", "authors: say, 50"),
     gpus=Quantity(8, "GPUs", "k, workers of a node", "assumed", "p3.16xlarge (AWS 2017)"),
     inter_bandwidth=Quantity(
         1.875e9,
@@ -55,7 +55,7 @@ INTERSPEECH2019 = Preset(
     ),
     group=Quantity(8, "workers", "g of the hybrid", "assumed", "the GPUs of a node; not given"),
     spread=Quantity(
-        0.03, "", "s, spread of a worker's step over C", "assumed", "nothing is published"
+        0.03, "", "sigma, spread of a worker's step over C", "assumed", "nothing is published"
     ),
     memory=Quantity(900e9, "B/s", "bandwidth of a GPU's memory", "recalled", "V100"),
     decoding=Quantity(
@@ -67,7 +67,7 @@ INTERSPEECH2019 = Preset(
         ("Bx GB/s", "inter_bandwidth", (0.6e9, 1.875e9, 3.1e9), 1e9),
         ("alpha us", "inter_alpha", (14e-6, 50e-6, 200e-6), 1e-6),
         ("decode us", "decoding", (10e-6, 50e-6, 200e-6), 1e-6),
-        ("s %", "spread", (0.0, 0.03, 0.1), 0.01),
+        ("sigma %", "spread", (0.0, 0.03, 0.1), 0.01),
         ("g", "group", (4, 8, 16), 1),
         ("H", "block_steps", (10, 50, 200), 1),
     ),

@@ -70,7 +70,7 @@ def _results(preset: Preset, ranks: Sequence[int], c: float) -> str:
             "RESULTS: milliseconds of a step; speed-up over one worker, of frames",
             table([*head.split(","), "published", "miss"], lines, left=2, indent=2),
             "  exchange: gradients; models: a sync's share of a step",
-            "  waiting: for the slowest, m(n) s C",
+            "  waiting: for the slowest, m(n) sigma C",
         ]
     )
 

@@ -3,14 +3,14 @@
 A worker computes C seconds a step.  With n workers on nodes of k, messages of refimpl's own
 algorithms over published links, and c = 1 for one worker,
 
-    T_ddp   = C (1 + s m(n))                                     + all-reduce(P)
+    T_ddp   = C (1 + sigma m(n))                                 + all-reduce(P)
     T_gtc   = C (1 + s m(n)) + encode + all-gather(n messages)   + n decode
-    T_bmuf  = C (1 + s m(n) / sqrt(H))                           + all-reduce(P) / H
+    T_bmuf  = C (1 + sigma m(n) / sqrt(H))                       + all-reduce(P) / H
     T_both  = T_gtc of a group of g, waiting for n / g groups    + mean over groups / H
 
-m(n): how many standard deviations the slowest of n normal times lies above their mean; s: the
-standard deviation of a worker's step, as a share of C; H: the steps of a block.  The speed-up is
-n C / T, of frames.  C is fitted to one published number.
+m(n): how many standard deviations the slowest of n normal times lies above their mean; sigma:
+the standard deviation of a worker's step, as a share of C; H: the local steps of a block.  The
+speed-up is n C / T, of frames.  C is fitted to one published number.
 
 Beside that stands what needs no link and no GPU: T / C = n / speed-up, as published, and the
 curves that go through it.
@@ -153,7 +153,7 @@ def fit(preset: Preset) -> float:
     one = step(preset, method, n)
     rest = n / PUBLISHED[method][n] - 1 - one.waiting
     if rest <= 0:
-        raise UserError(f"{one.waiting:.2f} C of waiting leave no time for messages: lower s")
+        raise UserError(f"{one.waiting:.2f} C of waiting leave no time for messages")
     return one.beside / rest
 
 

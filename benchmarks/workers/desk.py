@@ -154,9 +154,8 @@ class Desk:
         """Return a run before its first step, or where it was saved."""
         train, multiple = self.task.train, self.size.batch * max(self.size.workers)
         batches = Batches(train.count, job.batch, job.workers, job.seed, multiple)
-        warm = round(job.warm * job.epochs * batches.steps_per_epoch)
-        network = self.network(job.seed)
-        fleet = Fleet(job.run(), job.workers, network, train, warm, multiple)
+        run = job.run(job.epochs * batches.steps_per_epoch)
+        fleet = Fleet(run, job.workers, self.network(job.seed), train, multiple)
         part = self.runs / f"{job.name}.npz"
         if part.exists():
             fleet.load(part)

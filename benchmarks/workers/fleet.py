@@ -50,10 +50,8 @@ def added(order: Order, rows: np.ndarray) -> np.ndarray:
 class Fleet:
     """The workers of a run, ``world`` of them, and how they take a step.
 
-    ``run``: serial, ddp, gtc, bmuf or gtc-bmuf, float sums, one micro-step.  ``warm_start``: in
-    so many steps at first all workers are one group that sums its gradients densely; then every
-    group goes on from that model, and from that optimizer's state.  ``network`` is bound to the
-    fleet's memory.  ``multiple``: as of `Batches`.
+    ``run``: serial, ddp, gtc, bmuf or gtc-bmuf, float sums, one micro-step.  ``network`` is bound
+    to the fleet's memory.  ``multiple``: as of `Batches`.
 
     Attributes
     ----------
@@ -71,14 +69,13 @@ class Fleet:
         world: int,
         network: nn.Sequential,
         examples: Examples,
-        warm_start: int = 0,
         multiple: int = 1,
     ) -> None:
         run.check(world)
         grid, methods, recipe = run.grid(world), run.chosen(), run.recipe
         assert grid.partition == recipe.microsteps == 1 and run.reduction == "float", run
         self.run, self.grid, self.network, self.examples = run, grid, network, examples
-        self.warm_start, self.step, self.block_start = warm_start, 0, 0
+        self.step = self.block_start = 0
         self.seconds = 0.0
         self.batches = Batches(examples.count, recipe.batch, world, run.seed, multiple)
         self.schedule, self.optimizer = run.schedule(), run.optimizer()
@@ -93,11 +90,14 @@ class Fleet:
 
         self.gtc = methods.gradient if isinstance(methods.gradient, Threshold) else None
         self.block = methods.block if isinstance(methods.block, Bmuf) and groups > 1 else None
+        # In so many steps all workers are one group that sums densely; then every group goes on
+        # from that model, and from that optimizer's state.
+        warm = self.gtc.warmup if self.gtc else 0
+        self.warm_start = methods.warm_steps if self.block else warm
         self.residuals = np.zeros((world if self.gtc else 0, n), DTYPE)
         if self.gtc:
-            assert self.gtc.target is None and self.gtc.at_sync == "keep", self.gtc
+            assert self.gtc == Threshold(self.gtc.tau, warmup=self.gtc.warmup), self.gtc
             assert groups == 1 or not self.gtc.warmup, "a warm start is one of all workers here"
-            self.warm_start = max(warm_start, self.gtc.warmup)
             self.tau = threshold.rounded(self.gtc.tau, DTYPE)
             self._words = np.empty(n, np.uint32)
             self._counts = threshold.Counts(n, grid.gradient)

@@ -45,8 +45,8 @@ class Job:
         digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:10]
         return f"{self.method}-{self.workers}-epochs{self.epochs}-seed{self.seed}-{digest}"
 
-    def run(self) -> Run:
-        """Return it as `refimpl train` knows it, but for the warm start."""
+    def run(self, steps: int = 0) -> Run:
+        """Return it as `refimpl train` knows it, of so many steps in all."""
         methods: dict[str, Any] = {}
         if self.method in ("gtc", "gtc-bmuf"):
             methods["tau"] = self.tau
@@ -55,6 +55,10 @@ class Job:
             methods["block_momentum"] = self.block_momentum
         if self.method == "gtc-bmuf":
             methods["gtc_group"] = self.group
+        if round(self.warm * steps):
+            methods["gtc_warmup" if self.method == "gtc" else "warm_start"] = round(
+                self.warm * steps
+            )
         recipe = Recipe(
             "acoustic",
             epochs=self.epochs,
