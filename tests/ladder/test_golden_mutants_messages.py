@@ -10,7 +10,7 @@ from broken import after, first, instead, only, settings
 from refimpl.collectives import chunks as cut
 from refimpl.collectives import hierarchical, ring, tree
 from refimpl.golden import Reference
-from refimpl.methods.gradient.gtc import header, rice, threshold, wire
+from refimpl.methods.gradient.gtc import codes, header, rice, threshold, wire
 from refimpl.methods.gradient.onebit import message as onebit
 
 # --------------------------------------------------------------------------------- collectives
@@ -107,6 +107,61 @@ def test_shards_in_the_wrong_order_after_a_hierarchical_gather(monkeypatch):
 
     says = "collectives.hierarchical/allgather.2x2.tiny/result"
     assert first(instead("allgather", unordered)) == says
+
+
+def rank_order(nodes):
+    """Nodes by their first rank are taken to be runs of neighbours."""
+    k = len(nodes) // len(set(nodes))
+    return [list(range(first, first + k)) for first in range(0, len(nodes), k)]
+
+
+def masked(place, local, right=hierarchical.column):
+    """A local index is cut by k - 1, as if k were a power of two."""
+    return right(place, local & (len(place[0]) - 1) if len(place[0]) > 1 else local)
+
+
+@pytest.mark.parametrize(
+    "name, bug, says",
+    [
+        ("column", masked, "collectives.hierarchical/allgather.2x3.uneven/"),
+        ("grid", rank_order, "collectives.hierarchical/"),
+    ],
+)
+def test_nodes(monkeypatch, name, bug, says):
+    monkeypatch.setattr(hierarchical, name, bug)
+    pattern = [f"collectives.hierarchical/*.{kind}*" for kind in ("2x3", "3x2-mixed")]
+    assert first(only(*COLLECTIVES), pattern).startswith(says)
+
+
+def summed(x):
+    """Whatever there is, at least one value is sent."""
+    return every(np.resize(x.sum(0), max(1, x.shape[1])), len(x))
+
+
+def one_each(n, p):
+    """Every rank has a block, if there are values or not."""
+    return np.arange(p + 1) * max(1, n // p)
+
+
+@pytest.mark.parametrize(
+    "backend, says",
+    [
+        (
+            instead(
+                "reduce_scatter",
+                lambda r, i, s: {"result": i["x"].sum(0)[one_each(i["x"].shape[1], 4)[:-1, None]]},
+            ),
+            "reduce-scatter.n4.few",
+        ),
+        (
+            instead("allreduce", lambda r, i, s: {"result": summed(i["x"])}),
+            "allreduce.n3.none",
+        ),
+    ],
+)
+def test_fewer_values_than_ranks(backend, says):
+    kinds = ["collectives.ring/*.few", "collectives.ring/*.none"]
+    assert first(backend, kinds).startswith(f"collectives.ring/{says}")
 
 
 # --------------------------------------------------------------------------------- compression
@@ -276,3 +331,101 @@ def test_one_bit(monkeypatch, name, bug, says):
     monkeypatch.setattr(onebit, name, bug)
     backend = only("onebit_encode", "onebit_allreduce")
     assert first(backend) == "compression.onebit/" + says
+
+
+# -------------------------------------------------------- long vectors, many ranks, no messages
+
+
+def short_indices(residual, gradient, tau, words, right=threshold.encode):
+    """An index is kept in 16 bits."""
+    return right(residual, gradient, tau, words) & np.uint32(0x1FFFF)
+
+
+def small_counts(self, n, terms):
+    self._count = np.zeros(n, np.int8)
+
+
+def added(self, tau, out):
+    """The messages are added as floats, one after the other."""
+    out.fill(0)
+    for place, count in enumerate(self._count.tolist()):
+        for _ in range(abs(count)):
+            out[place] += np.float32(np.copysign(tau, count))
+    self.clear()
+
+
+@pytest.mark.parametrize(
+    "owner, name, bug, says",
+    [
+        (threshold, "encode", short_indices, "sparse.index/words"),
+        (threshold.Counts, "__init__", small_counts, "total.n130/total"),
+        (threshold.Counts, "total", added, "total.n130/total"),
+        (
+            threshold,
+            "encode",
+            encode(
+                beyond, lambda total, index, sent, g: less_sent(total, index, sent * 1.0000001, g)
+            ),
+            "encode.rough/residual_after",
+        ),
+    ],
+    ids=["16-bit-indices", "8-bit-counts", "floats-added", "another-tau-subtracted"],
+)
+def test_what_small_vectors_and_few_ranks_do_not_show(monkeypatch, owner, name, bug, says):
+    monkeypatch.setattr(owner, name, bug)
+    pattern = [f"compression.gtc/{says.rpartition('/')[0]}"]
+    assert first(only(*GTC), pattern) == "compression.gtc/" + says
+
+
+def without(check):
+    """Return a reader that does not check one thing."""
+    right = wire.decode
+
+    def read(message, n, tau=None):
+        if check == "tau":
+            return right(message, n)
+        if check == "n" and message.size >= header.HEADER_BYTES:
+            n = header.Header.read(message).n
+        return right(message, n, tau)
+
+    return read
+
+
+def blind_rice(header, body, right=rice.read):
+    """What is set where planes are filled up is not looked at."""
+    changed = body.copy()
+    changed[0] &= 0xF0
+    return right(header, changed)
+
+
+def all_accepted(outputs, inputs):
+    outputs["accepted"][:] = 1
+
+
+@pytest.mark.parametrize(
+    "owner, name, bug, says",
+    [
+        (wire, "decode", without("tau"), "gtc/accepted.index/accepted"),
+        (wire, "decode", without("n"), "gtc/accepted.index/accepted"),
+        (header.Header, "need", lambda self, right, body: None, "gtc/accepted.index"),
+        (rice, "read", blind_rice, "gtc/accepted.rice/accepted"),
+        (
+            codes,
+            "read",
+            lambda head, body: np.zeros(head.entries),
+            "gtc/accepted.two-bit/accepted",
+        ),
+        (onebit, "_scale", lambda m, n: float(m[:8].view("<f8")[0]), "onebit/accepted"),
+    ],
+    ids=["any-tau", "any-n", "any-length", "rice-padding", "two-bit-codes", "one-bit"],
+)
+def test_messages_that_must_be_refused(monkeypatch, owner, name, bug, says):
+    monkeypatch.setattr(owner, name, bug)
+    backend = only("gtc_accepts", "onebit_accepts")
+    assert first(backend, "compression.*/accepted*").startswith("compression." + says)
+
+
+@pytest.mark.parametrize("name", ["gtc_accepts", "onebit_accepts"])
+def test_a_backend_that_takes_everything_for_a_message(name):
+    backend = after(name, all_accepted)
+    assert first(backend, "compression.*/accepted*").endswith("/accepted")

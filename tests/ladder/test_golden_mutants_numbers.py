@@ -105,6 +105,22 @@ def test_optimizers(monkeypatch, owner, name, bug, operation, says):
     assert first(only(operation)) == "optimizers/" + says
 
 
+def test_epsilon_inside_the_root():
+    def inside(right, inputs, s):
+        w, hyper = inputs["w"].astype(float), s["hyper"]
+        m, v, found = 0 * w, 0 * w, right(inputs, s)
+        for step, gradient in enumerate(inputs["gradient"] * s["scale"], 1):
+            m = hyper["beta1"] * m + (1 - hyper["beta1"]) * gradient
+            v = hyper["beta2"] * v + (1 - hyper["beta2"]) * gradient**2
+            root = np.sqrt(v / (1 - hyper["beta2"] ** step) + hyper["eps"] ** 2)
+            w -= s["lr"] * m / (1 - hyper["beta1"] ** step) / root
+            found["w_after"][step - 1] = w
+        return found
+
+    says = "optimizers/optimizer.adam.rough.eps/w_after"
+    assert first(instead("optimizer", inside), says.rpartition("/")[0]) == says
+
+
 def with_hyper(**other):
     def change(right, inputs, s):
         known = {key: value for key, value in other.items() if key in s["hyper"]}

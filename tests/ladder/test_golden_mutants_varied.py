@@ -18,6 +18,7 @@ from refimpl.methods.gradient.onebit import message as onebit
 from refimpl.methods.partition.zero import ModelStates
 from refimpl.methods.step import Replica
 from refimpl.optim import Adam, clip
+from refimpl.state import reshard
 from refimpl.world.topology import Grid
 
 NORM, UPDATE, STEP, RIGHT = GlobalNorm.__call__, Replica._update, Replica.step, Adam.update
@@ -63,7 +64,7 @@ def own_mean(self, x, labels, microstep, first, right=Replica._forward_backward)
         (Replica, "_update", norm_of(lambda r: r.groups.world), "mics/n6.clipped/first"),
         (Replica, "_update", norm_of(lambda r: r.groups.world), "bmuf/n3.clipped/first"),
         (Replica, "_update", norm_of(lambda r: OneRank), "zero1/n6.clipped/first"),
-        (Replica, "_update", norm_of(lambda r: OneRank), "mics-gtc-bmuf/n12.clipped/global_model"),
+        (Replica, "_update", norm_of(lambda r: OneRank), "mics-gtc-bmuf/n12.clipped/first"),
         (Replica, "_update", unscaled, "serial/n1.clipped/first"),
         (clip, "coefficient", lambda norm, most: most / norm, "zero3/n6.clipped/first"),
         (clip, "coefficient", lambda norm, most: 1.0, "topk/n3.clipped/first"),
@@ -131,7 +132,7 @@ def no_warmup(self, step):
         (optim, "make", taken_for("adamw"), "mics/n6.adam.stage2/first"),
         (optim, "make", taken_for("adam"), "mics/n6.clipped.stage1/first"),
         (optim, "make", other(weight_decay=0.0), "zero3/n6.clipped/parameters"),
-        (trained.Unequal, "rate", no_warmup, "ddp/n3.adam/parameters"),
+        (trained.Unequal, "rate", no_warmup, "zero2/n6.adam/parameters"),
         (
             trained.Unequal,
             "rate",
@@ -228,3 +229,46 @@ def test_kept_momentum_that_is_not_kept(monkeypatch):
 def test_another_scale_of_one_bit_is_seen_in_the_message(monkeypatch):
     bug = lambda x: float(np.abs(x).max(initial=0))  # noqa: E731
     named(monkeypatch, onebit, "scale_of", bug, "onebit/n3.clipped/message")
+
+
+# ------------------------------------------------------------------------------ a state cut anew
+
+
+def shards_kept(new, rank, old, shards):
+    """Shards are joined and split as they are, and padding is not taken out of the middle."""
+    joined = np.concatenate(list(shards))
+    return np.resize(np.append(joined, 0), new.partition * new.shard).reshape(new.partition, -1)[
+        rank
+    ]
+
+
+def round_robin(self):
+    """Residuals of workers that are no more go to worker w mod W'."""
+    old, mine = self.saved.grid, self.place
+    worker = mine.block * self.grid.gradient + mine.member
+    theirs = range(worker, old.workers, self.grid.workers)
+    none = np.zeros(self.layout.shard, np.float32)
+    return sum((self._recut(*divmod(w, old.gradient)) for w in theirs), none)
+
+
+def dropped(self):
+    """Only residuals of workers that there still are go on."""
+    old, mine = self.saved.grid, self.place
+    worker = mine.block * self.grid.gradient + mine.member
+    if worker >= old.workers:
+        return np.zeros(self.layout.shard, np.float32)
+    return self._recut(*divmod(worker, old.gradient))
+
+
+@pytest.mark.parametrize(
+    "owner, name, bug, says",
+    [
+        (reshard, "recut", shards_kept, "parameters_after"),
+        (reshard._Fitting, "_own", round_robin, "residual_after"),
+        (reshard._Fitting, "_own", dropped, "residual_after"),
+    ],
+)
+def test_a_state_cut_anew(monkeypatch, owner, name, bug, says):
+    monkeypatch.setattr(owner, name, bug)
+    found = first(only("cut_anew"), "ten-steps.cut-anew")
+    assert found.startswith("ten-steps.cut-anew/") and found.endswith(says)

@@ -6,6 +6,7 @@ places.py        (where each bundle stands)
 truth.py         (values with many digits, the same everywhere)
 collectives.py   1 collectives                                    what every rank sends and gets
 compression.py   2 compression                                    GTC's and one-bit's bytes
+messages.py      2 compression                                    long, many, and what is none
 topk.py          2 compression                                    the bytes of chunked top-k
 bmuf.py          3 blocks                                         the block filter
 diloco.py        3 blocks                                         DiLoCo's outer optimizer
@@ -16,6 +17,7 @@ springs.py       (a model whose training is exact)
 trained.py       (what trains it on every rank)
 training.py      7 one step, 8 ten steps                          every strategy
 varied.py        8 ten steps                                      steps of which no two are alike
+recut.py         8 ten steps                                      a state on another grid
 network.py       7 one step, 8 ten steps                          a real network
 """
 
@@ -36,8 +38,10 @@ from refimpl.golden.cases import (
     compression,
     diloco,
     layers,
+    messages,
     network,
     optimizers,
+    recut,
     topk,
     trained,
     training,
@@ -57,6 +61,7 @@ MODULES: tuple[ModuleType, ...] = (
     acoustic,
     network,
     training,
+    recut,
 )
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -71,8 +76,12 @@ OPERATIONS: tuple[Operation, ...] = (
     compression.gtc_decode,
     compression.gtc_exchange,
     compression.gtc_adapt,
+    messages.gtc_sparse,
+    messages.gtc_total,
+    messages.gtc_accepts,
     compression.onebit_encode,
     compression.onebit_allreduce,
+    messages.onebit_accepts,
     topk.topk_exchange,
     bmuf.bmuf,
     diloco.outer_sgd,
@@ -94,6 +103,7 @@ OPERATIONS: tuple[Operation, ...] = (
     acoustic.word_errors,
     trained.train,
     trained.train_frames,
+    recut.cut_anew,
     network.network,
 )
 

@@ -4,8 +4,11 @@
               are in a sum, 3033 being block 2 with the parts of ranks 0, 1 and 3
     uneven    2 p + 1 values of few digits: blocks of unequal length, sums without rounding
     order     values with all their digits: equal bits only in the documented order
+    few       fewer values than ranks: some blocks are empty
+    none      no values at all
 
-What a rank sends is recorded as it leaves it.  These details are there wherever a message is:
+What a rank sends is recorded as it leaves it.  These details are there wherever a message is, but
+not where some blocks are empty:
 
     sent, sent_to, sent_size    each rank's messages in the order in which it sends them, their
                                 receivers (-1: no such message) and their lengths
@@ -52,7 +55,12 @@ NODES = {
     "2x2-interleaved": (0, 1, 0, 1),
     "2x4": (0, 0, 0, 0, 1, 1, 1, 1),
     "4x2": (0, 0, 1, 1, 2, 2, 3, 3),
+    "2x3": (0, 0, 0, 1, 1, 1),
+    "3x2-mixed": (4, 0, 9, 0, 4, 9),  # numbers that do not rise with the rank, no neighbours
 }
+SMALL = {"few": (4, 2), "none": (3, 0)}  # ranks and values
+SMALL_NODES = {4: (0, 1, 0, 1), 3: (0, 0, 0)}
+ONLY_UNEVEN = ("2x3", "3x2-mixed")
 
 # ---------------------------------------------------------------------------------- operations
 
@@ -125,7 +133,7 @@ def _run(operation: str, x: np.ndarray, settings: Settings) -> Arrays:
     sent = [one.messages for one in heard]
     between = [one.between for one in heard if one.between is not None]
     found = {"result": ends[root].copy() if operation == "reduce" else padded(ends)}
-    if not any(sent):
+    if not any(sent) or x.shape[1] < len(nodes):
         return found
     found |= _messages(sent, x.dtype)
     if settings["algorithm"] == "ring":
@@ -199,7 +207,13 @@ def bundles() -> Iterator[Bundle]:
         for operation in operations:
             worlds = NODES if family == "hierarchical" else {f"n{n}": (0,) * n for n in WORLDS}
             for label, nodes in worlds.items():
+                if label == "2x3" and operation not in FAMILIES["ring"]:
+                    continue  # the trees of 3x2-mixed have both lengths
                 cases += _cases(family, operation, label, list(nodes))
+        for operation in operations:
+            for kind, (p, n) in SMALL.items():
+                x = draw.dyadic(f"{family} {operation} {kind}", (p, n), 100, 0.25)
+                cases.append(_case(family, operation, f"n{p}", list(SMALL_NODES[p]), kind, x))
         yield Bundle(
             f"collectives.{family}",
             "collectives",
@@ -216,30 +230,40 @@ def _cases(family: str, operation: str, label: str, nodes: list[int]) -> Iterato
     }
     if p > 4:
         del made["tiny"]
-    if operation in SUMS and p > 2:
+    if operation in SUMS and p > 2 and label not in ONLY_UNEVEN:
         made["order"] = draw.rough(f"{family} {operation} {label} order", (p, 2 * p + 1))
+    for kind, x in made.items():
+        yield _case(family, operation, label, nodes, kind, x)
+
+
+TEXTS = {
+    "tiny": "digits that a person can follow",
+    "uneven": "blocks of unequal length",
+    "order": "the order of summation",
+    "few": "fewer values than ranks",
+    "none": "no values",
+}
+
+
+def _case(
+    family: str, operation: str, label: str, nodes: list[int], kind: str, x: np.ndarray
+) -> Case:
+    p = len(nodes)
     if operation == "allgather":
-        for x in made.values():
-            for rank, block in enumerate(chunks.slices(x[0], p)):
-                own = x[rank, block].copy()
-                x[rank], x[rank, block] = 0, own
+        for rank, block in enumerate(chunks.slices(x[0], p)):
+            own = x[rank, block].copy()
+            x[rank], x[rank, block] = 0, own
     settings: Settings = {"algorithm": family, "ranks": p, "nodes": nodes}
     if operation in ("broadcast", "reduce"):
         settings["root"] = p // 2
-    texts = {
-        "tiny": "digits that a person can follow",
-        "uneven": "blocks of unequal length",
-        "order": "the order of summation",
-    }
-    for kind, x in made.items():
-        yield case(
-            f"{operation}.{label}.{kind}".replace("_", "-"),
-            globals()[operation],
-            f"{operation} by {family} on {p} ranks: {texts[kind]}",
-            settings,
-            {"x": (x, "rank element")},
-            _answers(operation, COPIES if operation not in SUMS else _sum_rule(kind)),
-        )
+    return case(
+        f"{operation}.{label}.{kind}".replace("_", "-"),
+        globals()[operation],
+        f"{operation} by {family} on {p} ranks: {TEXTS[kind]}",
+        settings,
+        {"x": (x, "rank element")},
+        _answers(operation, COPIES if operation not in SUMS else _sum_rule(kind)),
+    )
 
 
 def _sum_rule(kind: str) -> Rule:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from refimpl.collectives import chunks
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
+from refimpl.golden.cases import messages
 from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, Arrays, Settings, case
 from refimpl.methods.gradient.gtc import exchange as gtc
 from refimpl.methods.gradient.gtc import threshold, wire
@@ -140,13 +141,13 @@ def bundles() -> Iterator[Bundle]:
         "compression.gtc",
         "compression",
         "Gradient threshold compression: residuals, words, the bytes of all formats, sums.",
-        tuple(_gtc()),
+        (*_gtc(), *messages.gtc()),
     )
     yield Bundle(
         "compression.onebit",
         "compression",
         "One bit per value with error feedback at sender and owner.",
-        tuple(_onebit()),
+        (*_onebit(), *messages.one_bit()),
     )
 
 
@@ -199,6 +200,10 @@ def _gtc() -> Iterator[Case]:
         {"entries": (np.array([0, 1, 4, 5, 6, 50, 1000, 5, 0]), "step")},
         {"tau": Answer("step", _FLOAT32)},
     )
+    rough = draw.rough("gtc rough", (3, 12), 0.5)
+    yield _encode("rough", rough, np.zeros(12, np.float32), messages.TAU, messages.ROUNDED)
+    gradient = draw.rough("gtc rough exchange", (3, 3, 12), 0.5)
+    yield _exchange("rough.n3", gradient, messages.TAU, "smallest", messages.ROUNDED)
 
 
 _FLOAT32 = Rule("one division or product in float64, rounded to float32")
@@ -211,7 +216,9 @@ def _words(name: str, n: int, entries: int) -> NDArray[np.uint32]:
     return (index << 1 | draw.integers(f"{name} signs", 0, 2, entries)).astype(np.uint32)
 
 
-def _encode(name: str, gradient: np.ndarray, residual: np.ndarray, tau: float) -> Case:
+def _encode(
+    name: str, gradient: np.ndarray, residual: np.ndarray, tau: float, rule: Rule = EXACT
+) -> Case:
     return case(
         f"encode.{name}",
         gtc_encode,
@@ -221,12 +228,12 @@ def _encode(name: str, gradient: np.ndarray, residual: np.ndarray, tau: float) -
         {
             "entries": Answer("step", INTEGERS),
             "words": Answer("step entry", INTEGERS),
-            "residual_after": Answer("step element", EXACT),
+            "residual_after": Answer("step element", rule),
         },
     )
 
 
-def _exchange(name: str, gradient: np.ndarray, tau: float, form: str) -> Case:
+def _exchange(name: str, gradient: np.ndarray, tau: float, form: str, rule: Rule = EXACT) -> Case:
     return case(
         f"exchange.{name}",
         gtc_exchange,
@@ -234,10 +241,10 @@ def _exchange(name: str, gradient: np.ndarray, tau: float, form: str) -> Case:
         {"tau": tau, "format": form, "ranks": gradient.shape[1]},
         {"gradient": (gradient, "step rank element")},
         {
-            "residual": Answer("step rank element", EXACT),
+            "residual": Answer("step rank element", rule),
             "message_size": Answer("step rank", INTEGERS, "detail"),
             "message": Answer("step rank byte", BYTES, "detail"),
-            "total": Answer("step rank element", EXACT),
+            "total": Answer("step rank element", rule),
         },
     )
 

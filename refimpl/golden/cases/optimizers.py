@@ -110,8 +110,10 @@ def _cases() -> Iterator[Case]:
         ("adam", {}),
         ("adam", {"weight_decay": 0.01}),
         ("adamw", {"weight_decay": 0.1}),
+        ("adam", {"eps": 0.25}),
     ):
         label = f"{name}.rough" + (".decay" if "weight_decay" in hyper else "")
+        label += ".eps" if "eps" in hyper else ""
         w, gradient = draw.rough(f"{label} w", 12), draw.rough(f"{label} g", (10, 12))
         yield _optimizer(label, name, hyper, w, gradient, 0.05, 0.125, FUSED)
     yield _optimizer("adam.tiny", "adam", {}, np.ones(1, np.float32), [one] * 2, 0.5, 1.0, FUSED)

@@ -72,6 +72,7 @@ PLACES = {
     "ten-steps.local-state": 821,
     "ten-steps.gtc-local": 822,
     "ten-steps.secondary-shards": 823,
+    "ten-steps.cut-anew": 830,
 }
 # fmt: on
 

@@ -6,7 +6,8 @@ from refimpl.golden.operations.declared import Operation, Setting, Values, detai
 
 CHUNKS = """
 chunk c of n values on p ranks: floor(n / p) values, and one more if c < n mod p;
-chunks lie end to end, chunk r is that of rank r, and some are empty if n < p
+chunks lie end to end, chunk r is that of rank r, and some are empty if n < p (then no case has
+details)
 """
 
 ORDERS = """

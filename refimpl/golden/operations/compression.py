@@ -42,6 +42,10 @@ a = mean of |x|, its sum in float64, rounded to float32; 0 for no values
 message: a as float64 (8 bytes, little-endian), then a bit for each value, 1 where x >= 0,
 most significant bit first, filled up with 0;  Q(x) = +a where the bit is 1, else -a
 """
+REFUSED = """
+accepted: the bytes are a message to the last bit, as it is written here,
+"""
+WHAT = Setting("what", "array", "what each message is: the first as written, then what is wrong")
 
 OPERATIONS = (
     Operation(
@@ -114,6 +118,46 @@ for each step:  entries > target n:  tau = tau / f          f = 0.96593632892484
         ),
     ),
     Operation(
+        "gtc_sparse",
+        "What is sent of a long vector of which a few values are not 0, and what stays there.",
+        "for each step, the residual 0 at first; gradient = value at index, 0 elsewhere:\n"
+        + ENCODE
+        + MESSAGE,
+        (
+            given("index", "<i8", "entry", "rising"),
+            given("value", "<f4", "step entry", "the gradient at these indices"),
+            out("entries", "<i8", "step", "how many words there are"),
+            out("words", "<u4", "step entry", "filled up with zeros to the longest"),
+            out("message_size", "<i8", "step", "bytes of the message"),
+            out("message", "|u1", "step byte", "filled up with zeros to the longest"),
+            out("residual_at", "<f4", "step entry", "r at these indices"),
+        ),
+        (N, TAU, Setting("format", {"enum": [*CHOICES]}, "of the message")),
+    ),
+    Operation(
+        "gtc_total",
+        "The sum of what many ranks sent.",
+        "total = (ranks that sent +tau less those that sent -tau), an integer, times tau\n"
+        + MESSAGE,
+        (
+            given("message", "|u1", "rank byte", "filled up with zeros to the longest"),
+            given("message_size", "<i8", "rank", "bytes of each"),
+            out("total", "<f4", "element", "of all messages"),
+        ),
+        (N, TAU),
+    ),
+    Operation(
+        "gtc_accepts",
+        "Whether what came is a message: what cannot have been written must be refused.",
+        MESSAGE + REFUSED + "and has its n and its tau",
+        (
+            given("message", "|u1", "message byte", "filled up with zeros to the longest"),
+            given("message_size", "<i8", "message", "bytes of each"),
+            out("accepted", "<i8", "message", "1, or 0 where it is refused"),
+        ),
+        (N, TAU, WHAT),
+    ),
+    Operation(
         "onebit_encode",
         "Values as a scale and their signs.",
         ONEBIT + "residual = x - Q(x)",
@@ -140,6 +184,17 @@ for each step, all residuals and owned 0 at first; chunks as in allgather:
             out("result", "<f4", "step rank element", "equal on all ranks"),
         ),
         (RANKS,),
+    ),
+    Operation(
+        "onebit_accepts",
+        "Whether what came is a message: what cannot have been written must be refused.",
+        ONEBIT + REFUSED + "for n values; a scale is at least 0",
+        (
+            given("message", "|u1", "message byte", "filled up with zeros to the longest"),
+            given("message_size", "<i8", "message", "bytes of each"),
+            out("accepted", "<i8", "message", "1, or 0 where it is refused"),
+        ),
+        (N, WHAT),
     ),
     Operation(
         "topk_exchange",

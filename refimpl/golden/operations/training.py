@@ -193,6 +193,30 @@ OPERATIONS = (
         ),
     ),
     Operation(
+        "cut_anew",
+        "What ranks of another grid go on with.",
+        """
+a state of b g workers with p shards each, cut as in train, becomes one of b' g' workers with p'
+parameters  the block's (equal in all its workers), cut anew; b' = b
+residual    worker w's goes to worker floor(w b' g' / (b g)), where what comes is added; cut anew
+owned       chunks of a block's workers, joined, are a shard (chunks as in allgather); cut anew,
+            and into g' chunks anew
+""",
+        (
+            given("parameters", "<f4", "rank element", "a shard of each rank"),
+            given("residual", "<f4", "rank element", "what gtc's worker has not sent, its shard"),
+            given("owned", "<f4", "rank element", "what onebit's owner of a chunk owes"),
+            out("parameters_after", "<f4", "rank element", "of the new ranks"),
+            out("residual_after", "<f4", "rank element", "of the new ranks"),
+            out("owned_after", "<f4", "rank element", "of the new ranks, filled up with zeros"),
+        ),
+        (
+            Setting("units", {"type": "array", "items": {"type": "integer"}}, "as in train"),
+            Setting("saved", {"type": "array", "items": {"type": "integer"}}, "b, g, p"),
+            Setting("grid", {"type": "array", "items": {"type": "integer"}}, "b', g', p'"),
+        ),
+    ),
+    Operation(
         "network",
         "An MLP after all steps; losses, and the gradients of the first step.",
         """
