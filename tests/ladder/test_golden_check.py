@@ -250,7 +250,7 @@ def test_a_name_that_xml_cannot_hold_is_spelled(check, theirs):
 
 @pytest.fixture
 def known(monkeypatch):
-    monkeypatch.setattr(cases, "ladder", lambda: iter(BUNDLES))
+    monkeypatch.setattr(cases, "ladder", lambda **_: iter(BUNDLES))
 
 
 def save(folder, arrays):

@@ -22,7 +22,7 @@ LADDER = check.loaded(GOLDEN)
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
     """Computing the ladder takes seconds; here it is the committed one."""
-    monkeypatch.setattr(cases, "ladder", lambda: iter(LADDER))
+    monkeypatch.setattr(cases, "ladder", lambda **_: iter(LADDER))
 
 
 @pytest.fixture

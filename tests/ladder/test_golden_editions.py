@@ -22,7 +22,7 @@ def grown(monkeypatch):
     new = replace(layers.cases[0], name="affine.of-tomorrow", text="a new one")
     layers = editions.dated(replace(layers, cases=(layers.cases[0], new, *layers.cases[1:])))
     ladder = [layers if one.name == "layers" else one for one in LADDER]
-    monkeypatch.setattr(cases, "ladder", lambda *_, **__: iter(ladder))
+    monkeypatch.setattr(cases, "ladder", lambda **_: iter(ladder))
 
 
 @pytest.mark.parametrize("number", range(1, LAST))
@@ -99,7 +99,7 @@ def test_an_edition_is_packed_into_one_archive_with_its_sums_and_licence(tmp_pat
 def test_pack_writes_the_archive_or_says_why_not(grown, tmp_path, capsys, monkeypatch):
     assert cli.main(["golden", "pack", str(tmp_path / "golden.tar")]) == 2
     assert "give a file whose name ends in .zip" in capsys.readouterr().err
-    monkeypatch.setattr(cases, "ladder", lambda *_, **__: iter(LADDER[:2]))
+    monkeypatch.setattr(cases, "ladder", lambda **_: iter(LADDER[:2]))
     assert cli.main(["golden", "pack", "--edition", "1", str(tmp_path / "golden.zip")]) == 0
     assert "golden.zip: 2 bundles, " in capsys.readouterr().out
     assert (tmp_path / "golden.zip").read_bytes() == pack.packed(editions.until(LADDER[:2], 1), 1)
