@@ -5,18 +5,21 @@ from refimpl.run.bench import collectives, gtc, step
 
 def row(operation, nbytes, **ratio):
     figures = {"operation": operation, "bytes": nbytes, "dtype": "float32", "ranks": 2, "nodes": 1}
-    return {**figures, "auto": next(iter(ratio)), "seconds": {"native": 1e-3}, "ratio": ratio}
+    return {**figures, "auto": next(iter(ratio)), "seconds": {"native": 1e-3}, "ratio": ratio} | {
+        "best": {"native": 1.0} | dict.fromkeys(ratio, 2.0)
+    }
 
 
 def test_each_operation_has_a_table_with_a_row_for_each_size():
     rows = [row("allreduce", 1 << 10, ring=1.5, tree=1.2), row("allreduce", 1 << 20, ring=0.5)]
-    first, second = collectives.table([*rows, row("reduce", 1 << 20, tree=2)]).split("\n\n")
+    first, second, near = collectives.table([*rows, row("reduce", 1 << 20, tree=2)]).split("\n\n")
     title, head, small, large = first.splitlines()
     assert title.startswith("allreduce, float32, 2 ranks on 1 node: ")
     assert small.split() == ["1", "KiB", "1.000", "ms", "1.50", "1.20", "ring", "1.25"]
     assert large.split()[:5] == ["1", "MiB", "1.000", "ms", "0.50"]
     assert len(head) == len(small) == len(large) and head.endswith("auto takes  to the best")
     assert second.startswith("reduce,") and "2.00" in second
+    assert near.endswith("in 2 of 3 rows by medians, in 3 by the least times")
 
 
 def test_a_step_stands_beside_its_parts():

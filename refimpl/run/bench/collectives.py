@@ -27,6 +27,7 @@ from refimpl.support.text import binary, plural
 if TYPE_CHECKING:
     from refimpl.world.communicator import Communicator
 
+NEAR = 1.15  # times the best: no loss that is worth a rule
 SIZES = tuple(1 << i for i in range(10, 27, 2))  # 1 KiB, 4 KiB, ..., 64 MiB
 
 
@@ -126,9 +127,11 @@ def _row(
 def table(rows: Iterable[Mapping]) -> str:
     """Return the rows of `measure` as text: milliseconds of native, ratios of the others to it.
 
-    Last stand the family that ``auto`` takes, and its time to that of the best of the explicit.
+    Last stand the family that ``auto`` takes, and its time to that of the best of the explicit;
+    and a line says in how many rows that is `NEAR` or less, by medians, and by the least times,
+    which other work on the machine changes less.
     """
-    parts = []
+    rows, parts = list(rows), []
     for title, group in ((title, list(group)) for title, group in groupby(rows, key=_title)):
         timed = set().union(*(row["ratio"] for row in group))
         names = [family.name for family in EXPLICIT if family.name in timed]
@@ -144,13 +147,18 @@ def table(rows: Iterable[Mapping]) -> str:
         ]
         head = ["vector", NATIVE.name, *names, "auto takes", "to the best"]
         parts.append(title + "\n" + text.table(head, lines, left=0))
+    near = [sum(_lost(row, by) <= NEAR for row in rows) for by in ("ratio", "best")]
+    parts.append(
+        f"auto is the best, or within {NEAR} times of it, in {near[0]} of {len(rows)} rows by "
+        f"medians, in {near[1]} by the least times"
+    )
     return "\n\n".join(parts)
 
 
-def _lost(row: Mapping) -> float:
+def _lost(row: Mapping, by: str = "ratio") -> float:
     """Return the time of what auto takes to that of the best explicit family."""
-    ratios = {name: ratio for name, ratio in row["ratio"].items() if name != NATIVE.name}
-    return float(ratios[row["auto"]] / min(ratios.values()))
+    times = {name: time for name, time in row[by].items() if name != NATIVE.name}
+    return float(times[row["auto"]] / min(times.values()))
 
 
 def _title(row: Mapping) -> str:
