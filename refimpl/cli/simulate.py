@@ -64,7 +64,7 @@ def _run(args: Any) -> int:
     require(args.n <= AT_ONCE, f"-n {args.n}: each rank is a thread here, give {AT_ONCE} at most")
     if args.trace:
         check_file("--trace", args.trace)
-    links = links_of(args)
+    links = links_of(args)._replace(cores=1.0)  # nobody waits for a turn on a core
     lacking = [f"--{name}" for name in ("intra", "inter") if getattr(args, name) is None]
     assumed = [] if args.links else lacking
     if args.collectives != Auto.name:
