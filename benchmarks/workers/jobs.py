@@ -55,10 +55,9 @@ class Job:
             methods["block_momentum"] = self.block_momentum
         if self.method == "gtc-bmuf":
             methods["gtc_group"] = self.group
-        if round(self.warm * steps):
-            methods["gtc_warmup" if self.method == "gtc" else "warm_start"] = round(
-                self.warm * steps
-            )
+        warm = round(self.warm * steps)
+        if warm:
+            methods["gtc_warmup" if self.method == "gtc" else "warm_start"] = warm
         recipe = Recipe(
             "acoustic",
             epochs=self.epochs,

@@ -71,7 +71,10 @@ def by_ranks(
 
 
 def measured(desk: Desk, workers: tuple[int, ...], steps: int = 4) -> str:
-    """Return a table of frames per second of processor time, without the first step."""
+    """Return a table of frames per second of processor time, without a run's first and last step.
+
+    After the last one models that are apart are averaged.
+    """
     size, train = desk.size, desk.task.train
     offsets = train.offsets[:501]  # enough for a step, and little for every rank to hold
 
@@ -91,12 +94,12 @@ def measured(desk: Desk, workers: tuple[int, ...], steps: int = 4) -> str:
                 clock.append(time.process_time())
 
             after = partial(tick, clocks[0])
-            by_ranks(run, n, desk.network, examples, 1 + steps, after)
+            by_ranks(run, n, desk.network, examples, steps + 2, after)
             fleet = Fleet(run, n, desk.network(run.seed), examples())
             for _ in range(1 + steps):
                 fleet.advance()
                 tick(clocks[1])
             frames = n * size.batch * steps
-            pace = [f"{frames / (clock[-1] - clock[0]):,.0f}" for clock in clocks]
+            pace = [f"{frames / (clock[steps] - clock[0]):,.0f}" for clock in clocks]
             rows.append([str(n), f"`{method}`", *pace])
     return markdown(["workers", "method", "threads", "one after the other"], rows)
