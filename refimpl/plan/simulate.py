@@ -6,7 +6,7 @@ of P_u parameters, for B rows at F operations a second::
 
     forward  2 P_u B / F       backward  4 P_u B / F
 
-and all else (optimizer, encoding, copies, additions) no time.  A parameter may stand for many:
+additions what the links state (gamma), and all else (optimizer, encoding) no time.  A parameter may stand for many:
 with ``scale`` s each byte that is sent and each operation count s times, so that a small network
 shows the times of one s times as large.
 """
@@ -146,13 +146,8 @@ def simulate(
 ) -> Simulated:
     """Take ``run.steps`` steps (default: 1) in virtual time, on inputs that are drawn.
 
-    ``drawn``: keep the slices of a trace.
-
-    Raises
-    ------
-    UserError
-        For what the run refuses, collectives whose messages are not written out, and ranks for
-        which there is no room on this machine.
+    ``drawn``: keep the slices of a trace.  Raises `UserError` for what the run refuses, for
+    collectives whose messages are not written out, and for ranks that have no room here.
     """
     n, steps = cluster.ranks, run.steps or 1
     run.check(n)
