@@ -22,6 +22,14 @@ NAMES = {row.name for row in STRATEGIES.values()} | {
 KNOWN = {
     "refimpl/cli/bench.py": {"gtc"},  # `refimpl bench gtc`, a benchmark's name
     "refimpl/golden/cases/compression.py": {"onebit"},  # seeds of draws
+    "refimpl/golden/cases/trained.py": {"gtc", "onebit"},  # whose messages are recorded
+    # Cases of one option of one method, on a row that has it.
+    "refimpl/golden/cases/training.py": {
+        *("bmuf", "diloco", "gtc", "gtc-bmuf", "mics-diloco", "mics-gtc", "zero3")
+    },
+    "refimpl/golden/cases/varied.py": {
+        *("bmuf", "diloco", "gtc", "gtc-bmuf", "mics-gtc", "onebit", "topk")
+    },
     "refimpl/golden/operations/blocks.py": {"bmuf"},  # the operation's name
     "refimpl/plan/text.py": {"ddp", "mics", "zero"},  # the command that is recommended
     "refimpl/run/bench/gtc.py": {"ddp", "gtc", "gtc-bmuf"},  # what is measured side by side
