@@ -35,7 +35,7 @@ def cut_anew(inputs: Arrays, settings: Settings) -> Arrays:
         n, member = layout.shard, grid.place(rank).member
         sizes = {"owned": int(np.diff(chunks.offsets(n, grid.gradient))[member])}
         state = {
-            name: Leaf(np.zeros(sizes.get(name, n), np.float32), placement)
+            name: Leaf(np.zeros(sizes.get(name, n), inputs[name].dtype), placement)
             for name, placement in PLACEMENTS.items()
         }
         ends.append(fitted(saved, state, grid, rank, layout))
