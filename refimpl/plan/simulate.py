@@ -6,9 +6,9 @@ of P_u parameters, for B rows at F operations a second::
 
     forward  2 P_u B / F       backward  4 P_u B / F
 
-additions what the links state (gamma), and all else (optimizer, encoding) no time.  A parameter may stand for many:
-with ``scale`` s each byte that is sent and each operation count s times, so that a small network
-shows the times of one s times as large.
+additions what the links state (gamma), and all else (optimizer, encoding) no time.  A parameter
+may stand for many: with ``scale`` s each byte that is sent and each operation count s times, so
+that a small network shows the times of one s times as large.
 """
 
 from __future__ import annotations
