@@ -5,12 +5,12 @@
     python -m benchmarks.survive --rank 0 --repeats 9 --options "--strategy mics --partition 2"
 
 Each repeat trains twice and kills the same rank in the same step, at another moment of it in each
-repeat, by SIGKILL.  In the first
-training the others go on (``--on-failure continue``).  The second saves itself after every
-``--every`` steps and ends with its rank; it is resumed at once, on the ranks that are left.  Time
-counts from the kill to the first line of steps.jsonl (``--log-every 1``) that was written after
-it by those that go on (*next*), and to that of a step that had not been done before (*regained*).
-It is told as a multiple of a step, the median of those before the kill in the same run.
+repeat, by SIGKILL.  In the first training the others go on (``--on-failure continue``).  The
+second saves itself after every ``--every`` steps and ends with its rank; it is resumed at once,
+on the ranks that are left.  Time counts from the kill to the first line of steps.jsonl
+(``--log-every 1``) that was written after it by those that go on (*next*), and to that of a step
+that had not been done before (*regained*).  It is told as a multiple of a step, the median of
+those before the kill in the same run.
 
 Each training then takes ``--more`` steps and has to end well.  What became of one that does not
 is said, with the end of what it said itself; the others go on, and the exit code is 1.  To try
