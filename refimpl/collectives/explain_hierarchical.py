@@ -6,8 +6,9 @@ from refimpl.collectives import hierarchical
 from refimpl.collectives.hierarchical_steps import order, reduce_order
 from refimpl.collectives.moves import heard
 from refimpl.collectives.order import formula
-from refimpl.collectives.text import held, orders, plural, ranks, section, table, wrapped
+from refimpl.collectives.text import held, orders, ranks, section, table, wrapped
 from refimpl.support.errors import require
+from refimpl.support.text import plural
 
 
 def _nodes(p: int, k: int) -> tuple[int, ...]:

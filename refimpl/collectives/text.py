@@ -70,7 +70,3 @@ def wrapped(line: str) -> str:
 
 def section(title: str, *parts: str) -> str:
     return "\n\n".join([title + "\n" + "=" * len(title), *parts])
-
-
-def plural(n: int, word: str) -> str:
-    return f"{n} {word}{'s' * (n != 1)}"

@@ -44,7 +44,7 @@ def _asked(advice: Advice, assumed: list[str]) -> str:
     each = model.size
     nodes = -(-cluster.ranks // cluster.ranks_per_node)
     lines = [
-        f"{cluster.ranks} ranks on {plural(nodes, 'node')} of {cluster.ranks_per_node}, "
+        f"{plural(cluster.ranks, 'rank')} on {plural(nodes, 'node')} of {cluster.ranks_per_node}, "
         f"{amount(cluster.flops, 'FLOPS')} each",
         f"{amount(model.parameters, '')} parameters in {len(model.units)} units; bytes of "
         f"each: parameter {each.parameter:g} + gradient {each.gradient:g} + state {each.state:g}",
@@ -116,7 +116,7 @@ def _recommendation(advice: Advice) -> str:
 
 def _how(choice: Choice) -> str:
     if choice.partition == 1:
-        return f", data parallel on {choice.replicas} ranks, {choice.family} collectives"
+        return f", data parallel on {plural(choice.replicas, 'rank')}, {choice.family} collectives"
     return (
         f", {plural(choice.replicas, 'replica')} x {choice.partition} shards, "
         f"{choice.family} collectives"

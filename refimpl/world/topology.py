@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from refimpl.support.errors import UserError, require
+from refimpl.support.text import plural
 
 
 def divisors(n: int) -> list[int]:
@@ -72,13 +73,13 @@ class Grid:
         require(world >= 1, f"a world of {world} ranks: there must be at least one")
         if partition < 1 or world % partition:
             raise UserError(
-                f"cannot cut {world} ranks into partition groups of {partition}: the group size "
-                f"must divide the number of ranks (one of {divisors(world)})"
+                f"cannot cut {plural(world, 'rank')} into partition groups of {partition}: the "
+                f"group size must divide the number of ranks (one of {divisors(world)})"
             )
         workers = world // partition
         gradient = workers if gradient is None else gradient
         if gradient < 1 or workers % gradient:
-            what = f"{workers} workers" + (f" of {partition} ranks" if partition > 1 else "")
+            what = plural(workers, "worker") + (f" of {partition} ranks" if partition > 1 else "")
             raise UserError(
                 f"cannot cut {what} into GTC groups of {gradient}: the group size must divide "
                 f"the number of workers (one of {divisors(workers)})"
