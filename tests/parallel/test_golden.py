@@ -12,7 +12,7 @@ import pytest
 from refimpl import collectives
 from refimpl.golden import check, select
 from refimpl.golden.bundle import padded
-from refimpl.golden.cases import training
+from refimpl.golden.cases import trained
 from refimpl.golden.compare import verdict
 from refimpl.world.communicator import Communicator
 from refimpl.world.topology import Grid, Nodes
@@ -59,10 +59,12 @@ def test_collectives_give_the_golden_values(world, family):
 def test_every_strategy_takes_the_golden_steps(world, rung):
     tried, wrong = 0, []
     for case in cases(f"{rung}.*"):
-        if case.operation != "train" or np.prod(case.settings["grid"]) != world.size:
+        kind = {"train": trained.Rank, "train_frames": trained.Unequal}.get(case.operation)
+        if kind is None or np.prod(case.settings["grid"]) != world.size:
             continue
         grid = Grid(*case.settings["grid"])
-        rank = training.Rank(world, grid, case.inputs(), case.settings)
+        takes = {"micro_batch": trained.takes(grid, case.settings["microsteps"])}
+        rank = kind(world, grid, case.inputs() | takes, case.settings)
         for name, rows in rank.train().items():
             want = case.arrays[name]
             if name != "model":
