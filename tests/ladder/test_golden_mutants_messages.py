@@ -12,6 +12,7 @@ from refimpl.collectives import hierarchical, ring, tree
 from refimpl.golden import Reference
 from refimpl.methods.gradient.gtc import codes, header, rice, threshold, wire
 from refimpl.methods.gradient.onebit import message as onebit
+from refimpl.methods.gradient.topk import message as topk
 
 # --------------------------------------------------------------------------------- collectives
 
@@ -402,6 +403,21 @@ def all_accepted(outputs, inputs):
     outputs["accepted"][:] = 1
 
 
+def any_places(chunks, message, right=topk.Chunks.decode):
+    """Read a top-k message without looking whether its places rise."""
+    places = message[: 2 * chunks.entries].view("<u2")
+    if len(places) == chunks.entries:
+        places[:] = [0, 1] * (chunks.entries // 2)
+    return right(chunks, message)
+
+
+def any_steps(chunks, message, right=topk.Chunks.decode):
+    """Read one of two bits without looking what its powers of two are."""
+    if chunks.two_bit and len(message) == chunks.message_bytes:
+        message[2 * chunks.entries :][: 2 * chunks.chunks].view("<i2")[:] = 0
+    return right(chunks, message)
+
+
 @pytest.mark.parametrize(
     "owner, name, bug, says",
     [
@@ -416,16 +432,27 @@ def all_accepted(outputs, inputs):
             "gtc/accepted.two-bit/accepted",
         ),
         (onebit, "_scale", lambda m, n: float(m[:8].view("<f8")[0]), "onebit/accepted"),
+        (topk.Chunks, "decode", any_places, "topk/accepted.float/accepted"),
+        (topk.Chunks, "decode", any_steps, "topk/accepted.two-bit/accepted"),
     ],
-    ids=["any-tau", "any-n", "any-length", "rice-padding", "two-bit-codes", "one-bit"],
+    ids=[
+        "any-tau",
+        "any-n",
+        "any-length",
+        "rice-padding",
+        "two-bit-codes",
+        "one-bit",
+        "places-that-fall",
+        "any-power-of-two",
+    ],
 )
 def test_messages_that_must_be_refused(monkeypatch, owner, name, bug, says):
     monkeypatch.setattr(owner, name, bug)
-    backend = only("gtc_accepts", "onebit_accepts")
+    backend = only("gtc_accepts", "onebit_accepts", "topk_accepts")
     assert first(backend, "compression.*/accepted*").startswith("compression." + says)
 
 
-@pytest.mark.parametrize("name", ["gtc_accepts", "onebit_accepts"])
+@pytest.mark.parametrize("name", ["gtc_accepts", "onebit_accepts", "topk_accepts"])
 def test_a_backend_that_takes_everything_for_a_message(name):
     backend = after(name, all_accepted)
     assert first(backend, "compression.*/accepted*").endswith("/accepted")

@@ -83,6 +83,7 @@ OPERATIONS: tuple[Operation, ...] = (
     compression.onebit_allreduce,
     messages.onebit_accepts,
     topk.topk_exchange,
+    messages.topk_accepts,
     bmuf.bmuf,
     diloco.outer_sgd,
     layers.affine,

@@ -20,6 +20,9 @@ from refimpl.golden.cases.ask import BYTES, INTEGERS, Answer, Arrays, Settings, 
 from refimpl.methods.gradient.gtc import threshold, wire
 from refimpl.methods.gradient.gtc.header import FORMATS, HEADER_BYTES, MessageError
 from refimpl.methods.gradient.onebit import message as onebit
+from refimpl.methods.gradient.topk.message import Chunks
+from refimpl.methods.gradient.topk.method import TopK
+from refimpl.nn.flat import one_unit
 
 Message = NDArray[np.uint8]
 Change = Callable[[Message], Any]
@@ -69,6 +72,16 @@ def gtc_accepts(inputs: Arrays, settings: Settings) -> Arrays:
 def onebit_accepts(inputs: Arrays, settings: Settings) -> Arrays:
     """Say of each of several messages whether it is one, for n values: 1 or 0."""
     return _accepted(inputs, lambda said: onebit.add(said, np.zeros(settings["n"], np.float32)))
+
+
+def topk_accepts(inputs: Arrays, settings: Settings) -> Arrays:
+    """Say of each of several messages whether it is one, for n values in chunks: 1 or 0."""
+    return _accepted(inputs, _chunks(settings).decode)
+
+
+def _chunks(settings: Settings) -> Chunks:
+    options = TopK(**{key: settings[key] for key in ("most", "length", "two_bit")})
+    return options.chunks(one_unit(settings["n"]), 0, np.dtype(np.float32))
 
 
 def _accepted(inputs: Arrays, read: Callable[[Message], Any]) -> Arrays:
@@ -136,6 +149,32 @@ def one_bit() -> Iterator[Case]:
         ("a bit is set after the last sign", lambda m: _put(m, -1, m[-1] | 1)),
     ]
     yield _accepts("accepted", onebit_accepts, {"n": 11}, right, more)
+
+
+def top_k() -> Iterator[Case]:
+    """Yield the cases of chunked top-k: 3 chunks of 4, 4 and 3 values, 2 entries of each."""
+    both: list[tuple[str, Change]] = [
+        ("cut off", lambda m: m[:-1]),
+        ("too long", lambda m: np.append(m, np.uint8(0))),
+        ("empty", lambda m: m[:0]),
+        ("a place twice", lambda m: _put(m, 2, m[0])),
+        ("places fall", lambda m: np.concatenate([m[2:4], m[:2], m[4:]])),
+        ("a place after the last chunk's end", lambda m: _put(m, 10, 3)),
+    ]
+    more: dict[str, list[tuple[str, Change]]] = {
+        "float": both,
+        "two-bit": [
+            *both,
+            ("a bit is set after the last code", lambda m: _put(m, -1, m[-1] | 1)),
+            ("a power of two that float32 has not", lambda m: _put(m, 12, 128, 0)),
+        ],
+    }
+    for form, wrong in more.items():
+        settings = {"n": 11, "most": 2, "length": 4, "two_bit": form == "two-bit"}
+        chunks = _chunks(settings)
+        right = np.empty(chunks.message_bytes, np.uint8)
+        chunks.encode(draw.dyadic("top k accepted", 11), right)
+        yield _accepts(f"accepted.{form}", topk_accepts, settings, right, wrong)
 
 
 def _spoiled() -> dict[str, list[tuple[str, Change]]]:

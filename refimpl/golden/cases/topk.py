@@ -9,6 +9,7 @@ import numpy as np
 
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule
+from refimpl.golden.cases import messages
 from refimpl.golden.cases.ask import BYTES, EXACT, Answer, Arrays, Settings, case
 from refimpl.methods.gradient.topk.exchange import exchange
 from refimpl.methods.gradient.topk.method import TopK
@@ -54,7 +55,7 @@ def bundles() -> Iterator[Bundle]:
         "compression.topk",
         "compression",
         "Chunked top-k with error feedback: places, values in both forms, sums.",
-        tuple(_cases()),
+        (*_cases(), *messages.top_k()),
     )
 
 

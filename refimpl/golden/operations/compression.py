@@ -42,6 +42,11 @@ a = mean of |x|, its sum in float64, rounded to float32; 0 for no values
 message: a as float64 (8 bytes, little-endian), then a bit for each value, 1 where x >= 0,
 most significant bit first, filled up with 0;  Q(x) = +a where the bit is 1, else -a
 """
+TOPK = """
+message of E entries in C chunks, little-endian: places in their chunks, E uint16; then E float32,
+or with two_bit log2 t of each chunk, C int16 (-32768 for t = 0), and E codes of two bits: minus?,
+3/2?, most significant bit first, filled up with 0
+"""
 REFUSED = """
 accepted: the bytes are a message to the last bit, as it is written here,
 """
@@ -210,10 +215,8 @@ for each step, residuals 0 at first:
   r = r - what is sent
   total = the sum of what ranks sent, 0 + rank 0 + rank 1 + ...; with over_senders then times
   ranks, divided by how many ranks sent this value
-message of E entries in C chunks, little-endian: places in their chunks, E uint16; then E float32,
-or with two_bit log2 t of each chunk, C int16 (-32768 for t = 0), and E codes of two bits: minus?,
-3/2?, most significant bit first, filled up with 0
-""",
+"""
+        + TOPK.lstrip(),
         (
             given("gradient", "<f4", "step rank element", "of each rank"),
             detail("message", "|u1", "step rank byte", "equally long on all ranks"),
@@ -227,6 +230,25 @@ or with two_bit log2 t of each chunk, C int16 (-32768 for t = 0), and E codes of
             Setting("two_bit", "boolean", "whether values are sent in two bits"),
             Setting("over_senders", "boolean", "whether the mean is over those that sent a value"),
             RANKS,
+        ),
+    ),
+    Operation(
+        "topk_accepts",
+        "Whether what came is a message: what cannot have been written must be refused.",
+        TOPK
+        + REFUSED
+        + "for n values, `most` of every `length`; places rise in their chunks; t is 0 or normal",
+        (
+            given("message", "|u1", "message byte", "filled up with zeros to the longest"),
+            given("message_size", "<i8", "message", "bytes of each"),
+            out("accepted", "<i8", "message", "1, or 0 where it is refused"),
+        ),
+        (
+            N,
+            WHAT,
+            Setting("most", "integer", "entries of a chunk"),
+            Setting("length", "integer", "values of a chunk"),
+            Setting("two_bit", "boolean", "whether values are sent in two bits"),
         ),
     ),
 )

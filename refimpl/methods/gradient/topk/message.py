@@ -215,6 +215,10 @@ class Chunks:
         bits = np.unpackbits(body[split:])
         if bits[2 * self.entries :].any():
             raise MessageError("bits are set after the last code of a top-k message")
+        info = np.finfo(self.dtype)
+        normal = (log2 >= info.minexp) & (log2 < info.maxexp)
+        if not (normal | (log2 == np.iinfo(LOG2).min)).all():
+            raise MessageError("a chunk of a top-k message with no power of two for its values")
         minus, large = bits[: 2 * self.entries].reshape(self.entries, 2).T
         return index, self._two_bit(log2, minus, large)
 
