@@ -17,5 +17,5 @@ class Alone:
     def bcast_object(self, obj, root=0):
         return obj
 
-    def Bcast(self, buf, root=0):
-        pass
+    def levels(self):
+        return self, self

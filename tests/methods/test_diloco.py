@@ -212,7 +212,14 @@ def test_local_sgd_is_the_mean_of_the_models():
     assert all(spawn((0,) * 4, body))
 
 
-@pytest.mark.parametrize("method, keeps", [(DiLoCo(steps=3), True), (Bmuf(steps=3), False)])
+@pytest.mark.parametrize(
+    "method, keeps",
+    [
+        (DiLoCo(steps=3), True),
+        (Bmuf(steps=3), True),
+        (Bmuf(steps=3, keep_momentum=False), False),
+    ],
+)
 def test_the_moments_of_the_local_optimizer_stay_over_a_sync(method, keeps):
     def body(comm):
         seen = []

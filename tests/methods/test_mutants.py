@@ -86,7 +86,7 @@ def test_accumulating_after_the_allreduce_is_noticed(dies):
     def after_the_last(self, batches):
         total = np.zeros_like(self.partition.gradient)
         for microstep in range(self.options.microsteps):
-            self._forward_backward(*batches(microstep), first=True)
+            self._forward_backward(*batches(microstep), microstep, first=True)
             if microstep == self.options.microsteps - 1:
                 self.gradient._allreduce(self.partition.gradient)
             total += self.partition.gradient
@@ -101,7 +101,7 @@ def test_allreducing_the_running_sum_in_every_micro_step_is_noticed(dies):
 
     def running(self, batches):
         for microstep in range(self.options.microsteps):
-            self._forward_backward(*batches(microstep), first=microstep == 0)
+            self._forward_backward(*batches(microstep), microstep, first=microstep == 0)
             self.gradient._allreduce(self.partition.gradient)
         return self.partition.gradient
 

@@ -25,7 +25,7 @@ PARAMETERS = one_unit().size
 
 
 def printed(case, *more, capsys):
-    """Return what the command says that all ranks send: in a step, and at the end of a block."""
+    """Return what the command says that all ranks send: in a step, of a warm start, of a block."""
     words = ["topology", "-n", case.world, "--strategy", case.name, "--parameters", PARAMETERS]
     options = case.row.options()
     for key, value in case.shown.items():
@@ -52,12 +52,15 @@ def test_what_all_ranks_send_on_paper_is_what_they_send(case, capsys):
     """To the byte, or where a message depends on the data: at its density, and nearly."""
     ranks = run(case, per_node=2, network=one_unit, clip=None, exact=False)
     names = [phase.name for phase in ranks[0].phases]
-    last = max(number for number, name in enumerate(names) if name == "step")
+    steps = [number for number, name in enumerate(names) if name == "step"]
+    last = steps[-1]
     paper = ["--microsteps", 2, "--ranks-per-node", 2]
     density = [rank.phases[last].statistics.get("density") for rank in ranks]
     if density[0] is not None:
         paper += ["--density", max(sum(density) / case.world, 1e-9)]
     step, *block = printed(case, *paper, capsys=capsys)
+    if case.shown.get("warm_start"):
+        assert block.pop(0) == sent([rank.phases[steps[0]] for rank in ranks])
     everyones = sent([rank.phases[last] for rank in ranks])
     for link, count in everyones.items():
         assert count.messages == step[link].messages, link

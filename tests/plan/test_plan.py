@@ -179,7 +179,7 @@ def test_secondary_shards_keep_the_backward_gathers_inside_a_node():
 numbers = st.floats(1e-12, 1e-3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from([1, 2, 4, 8, 16]),
     st.sampled_from([1, 2, 4, 8]),

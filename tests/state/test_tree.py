@@ -44,7 +44,7 @@ def test_the_picture_of_the_layout_is_right():
     assert shards(3) == [[1, 2, 6], [3, 4, 7], [5, 0, 0]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 40), max_size=6), st.integers(1, 17), st.integers(1, 17))
 def test_any_layout_can_be_cut_again_for_another_partition(sizes, p, q):
     units = [Bare(f"u{i}", (size,)) for i, size in enumerate(sizes)]
