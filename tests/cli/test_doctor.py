@@ -213,6 +213,7 @@ def here(monkeypatch, tmp_path):
     monkeypatch.setenv("MPIEXEC", str(folder / "mpiexec"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    monkeypatch.setattr(doctor, "started", lambda: None)  # as other tests may have
     monkeypatch.setattr(machine, "probed", lambda: ("MPICH 4.2.0", ""))
     usage = type("Usage", (), {"free": 1 << 30, "total": 1 << 30})
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)

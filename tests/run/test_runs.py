@@ -165,8 +165,8 @@ def test_a_failed_write_leaves_neither_half_a_file_nor_remains(tmp_path, monkeyp
     [
         ('{"frames"', {}, "cannot read .*metrics.jsonl: Expecting"),
         ("[1]", {}, "cannot read .*metrics.jsonl: a JSON object is needed"),
-        ("{}", {"steps": 1, "frames": 1}, "metrics.jsonl, .* or summary.json .*'frames'"),
-        ("", {"steps": 1, "strategy": "ddp"}, "metrics.jsonl, .* or summary.json .*'world_size'"),
+        ("{}", {"steps": 1, "frames": 1}, "metrics.jsonl, .* or config.json .*'frames'"),
+        ("", {"steps": 1, "strategy": "ddp"}, "metrics.jsonl, .* or config.json .*'world_size'"),
     ],
 )
 def test_a_damaged_run_is_not_drawn(tmp_path, metrics, summary, message):
