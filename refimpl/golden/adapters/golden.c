@@ -15,6 +15,7 @@
    Arrays are row after row.  Memory is never given back: a run lasts milliseconds.  The machine
    must be little-endian. */
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -844,8 +845,99 @@ static int answer_gtc_adapt(Case *c)
             tau /= factor;
         else if (sent < target)
             tau *= factor;
+        tau = fmin(fmax(tau, FLT_MIN), FLT_MAX);
         after[s] = tau = (float)tau; /* rounded before the next step */
     }
+    return 1;
+}
+
+static int answer_gtc_sparse(Case *c)
+{
+    Tensor *value = needed(c, "value");
+    long steps = value->shape[0], told = value->shape[1], n = (long)number(c, "n");
+    long most = 0, most_bytes = 0;
+    if (strcmp(value->dtype, "F32") || !only(c, " n tau format "))
+        return 0;
+    int64_t *index = needed(c, "index")->data;
+    float *residual = floats(n), *gradient = floats(n), tau = (float)number(c, "tau");
+    uint32_t *words = room(sizeof(uint32_t) * (size_t)(steps * n));
+    int64_t *entries = out(c, "entries", "I64", 1, steps, 0, 0);
+    int64_t *sizes = out(c, "message_size", "I64", 1, steps, 0, 0);
+    float *at_index = out(c, "residual_at", "F32", 2, steps, told, 0);
+    int *format = room(sizeof(int) * (size_t)steps);
+    for (long s = 0; s < steps; s++) {
+        for (long e = 0; e < told; e++)
+            gradient[index[e]] = ((float *)value->data)[s * told + e];
+        long m = entries[s] = gtc_encode(residual, gradient, n, tau, words + s * n);
+        format[s] = gtc_format(word(c, "format"), words + s * n, m, n);
+        sizes[s] = gtc_bytes(words + s * n, m, n, format[s]);
+        most = m > most ? m : most;
+        most_bytes = sizes[s] > most_bytes ? sizes[s] : most_bytes;
+        for (long e = 0; e < told; e++)
+            at_index[s * told + e] = residual[index[e]];
+    }
+    uint32_t *said = out(c, "words", "U32", 2, steps, most, 0);
+    unsigned char *message = out(c, "message", "U8", 2, steps, most_bytes, 0);
+    for (long s = 0; s < steps; s++) {
+        memcpy(said + s * most, words + s * n, sizeof(uint32_t) * (size_t)entries[s]);
+        gtc_write(words + s * n, entries[s], n, tau, format[s], message + s * most_bytes);
+    }
+    return 1;
+}
+
+static int answer_gtc_total(Case *c)
+{
+    Tensor *message = needed(c, "message");
+    long ranks = message->shape[0], n = (long)number(c, "n");
+    uint32_t *words = room(sizeof(uint32_t) * (size_t)n);
+    long *sum = room(sizeof(long) * (size_t)n);
+    float *total = out(c, "total", "F32", 1, n, 0, 0), tau = (float)number(c, "tau");
+    for (long r = 0; r < ranks; r++) {
+        long m = gtc_read((unsigned char *)message->data + r * message->shape[1], words);
+        for (long e = 0; e < m; e++)
+            sum[words[e] >> 1] += words[e] & 1 ? 1 : -1;
+    }
+    for (long i = 0; i < n; i++)
+        total[i] = (float)sum[i] * tau;
+    return 1;
+}
+
+/* Whether these bytes are what is written for n values and tau: read, and written again, they
+   are the same. */
+static int gtc_is_message(const unsigned char *bytes, long size, long n, double tau)
+{
+    uint32_t values, m;
+    if (size < HEADER || memcmp(bytes, "GTC1", 4) || bytes[4] > RICE || bytes[6] || bytes[7])
+        return 0;
+    memcpy(&values, bytes + 8, 4);
+    memcpy(&m, bytes + 12, 4);
+    if (values != (uint32_t)n || m > values || memcmp(bytes + 16, &tau, 8) ||
+        bytes[5] != (bytes[4] == RICE ? rice_parameter((long)m, n) : 0))
+        return 0;
+    size_t more = 8 * ((size_t)n + 8); /* ones, at which a reader comes to its end */
+    unsigned char *copy = room((size_t)size + more);
+    memcpy(copy, bytes, (size_t)size);
+    memset(copy + size, 255, more);
+    uint32_t *words = room(sizeof(uint32_t) * (size_t)(n + 1));
+    gtc_read(copy, words);
+    for (uint32_t e = 0; e < m; e++)
+        if (words[e] >> 1 >= values || (e && words[e] >> 1 <= words[e - 1] >> 1))
+            return 0;
+    if (gtc_bytes(words, (long)m, n, bytes[4]) != size)
+        return 0;
+    unsigned char *again = room((size_t)size);
+    gtc_write(words, (long)m, n, tau, bytes[4], again);
+    return !memcmp(again, bytes, (size_t)size);
+}
+
+static int answer_gtc_accepts(Case *c)
+{
+    Tensor *message = needed(c, "message");
+    int64_t *sizes = needed(c, "message_size")->data;
+    int64_t *accepted = out(c, "accepted", "I64", 1, message->shape[0], 0, 0);
+    for (long i = 0; i < message->shape[0]; i++)
+        accepted[i] = gtc_is_message((unsigned char *)message->data + i * message->shape[1],
+                                     (long)sizes[i], (long)number(c, "n"), number(c, "tau"));
     return 1;
 }
 
@@ -918,14 +1010,33 @@ static int answer_onebit_allreduce(Case *c)
     return 1;
 }
 
+static int answer_onebit_accepts(Case *c)
+{
+    Tensor *message = needed(c, "message");
+    int64_t *sizes = needed(c, "message_size")->data;
+    int64_t *accepted = out(c, "accepted", "I64", 1, message->shape[0], 0, 0);
+    long n = (long)number(c, "n");
+    for (long i = 0; i < message->shape[0]; i++) {
+        const unsigned char *bytes = (unsigned char *)message->data + i * message->shape[1];
+        double scale = 0;
+        if (sizes[i] != 8 + (n + 7) / 8)
+            continue;
+        memcpy(&scale, bytes, 8);
+        accepted[i] = !(scale < 0) && !(n % 8 && bytes[sizes[i] - 1] & 255 >> n % 8);
+    }
+    return 1;
+}
+
 /* The places (rising) of the most largest magnitudes of x (n,); of equal ones the first. */
 static void largest(const float *x, long n, long most, uint16_t *places)
 {
     char *taken = room((size_t)n);
     for (long e = 0; e < most; e++) {
-        long best = -1;
-        for (long i = 0; i < n; i++)
-            if (!taken[i] && (best < 0 || fabsf(x[i]) > fabsf(x[best])))
+        long best = 0;
+        while (taken[best])
+            best++;
+        for (long i = best + 1; i < n; i++)
+            if (!taken[i] && fabsf(x[i]) > fabsf(x[best]))
                 best = i;
         taken[best] = 1;
     }
@@ -1002,6 +1113,46 @@ static int answer_topk_exchange(Case *c)
         for (long r = 0; r < p; r++)
             memcpy(total + (s * p + r) * n, sum, sizeof(float) * (size_t)n);
     }
+    return 1;
+}
+
+static int topk_is_message(const unsigned char *bytes, long size, long n, long most, long length,
+                           int two_bit)
+{
+    long chunks = (n + length - 1) / length, E = 0;
+    for (long k = 0; k < chunks; k++) {
+        long of = k < chunks - 1 ? length : n - k * length, before = -1;
+        for (long e = 0; e < (most < of ? most : of); e++, E++) {
+            uint16_t place;
+            if (size < 2 * E + 2)
+                return 0;
+            memcpy(&place, bytes + 2 * E, 2);
+            if (place <= before || place >= of)
+                return 0;
+            before = place;
+        }
+    }
+    if (size != 2 * E + (two_bit ? 2 * chunks + (2 * E + 7) / 8 : 4 * E))
+        return 0;
+    for (long k = 0; two_bit && k < chunks; k++) {
+        int16_t log2;
+        memcpy(&log2, bytes + 2 * E + 2 * k, 2);
+        if (log2 != -32768 && (log2 < -126 || log2 > 127))
+            return 0;
+    }
+    return !(two_bit && 2 * E % 8 && bytes[size - 1] & 255 >> 2 * E % 8);
+}
+
+static int answer_topk_accepts(Case *c)
+{
+    Tensor *message = needed(c, "message");
+    int64_t *sizes = needed(c, "message_size")->data;
+    int64_t *accepted = out(c, "accepted", "I64", 1, message->shape[0], 0, 0);
+    for (long i = 0; i < message->shape[0]; i++)
+        accepted[i] = topk_is_message((unsigned char *)message->data + i * message->shape[1],
+                                      (long)sizes[i], (long)number(c, "n"),
+                                      (long)number(c, "most"), (long)number(c, "length"),
+                                      (int)number(c, "two_bit"));
     return 1;
 }
 
@@ -1399,9 +1550,14 @@ static const struct {
     {"gtc_decode", answer_gtc_decode},
     {"gtc_exchange", answer_gtc_exchange},
     {"gtc_adapt", answer_gtc_adapt},
+    {"gtc_sparse", answer_gtc_sparse},
+    {"gtc_total", answer_gtc_total},
+    {"gtc_accepts", answer_gtc_accepts},
     {"onebit_encode", answer_onebit_encode},
     {"onebit_allreduce", answer_onebit_allreduce},
+    {"onebit_accepts", answer_onebit_accepts},
     {"topk_exchange", answer_topk_exchange},
+    {"topk_accepts", answer_topk_accepts},
     {"bmuf", answer_bmuf},
     {"outer_sgd", answer_outer_sgd},
     {"affine", answer_affine},
