@@ -42,6 +42,11 @@ BUGS = [
     ("ratio > 1", "ratio > 0", "compression.gtc/message.rice.*/message"),
     ("tau = (float)tau", "tau = tau * 1", "compression.gtc/adapt/tau"),
     ("(uint32_t)i << 1 | 1", "(uint32_t)(uint16_t)i << 1 | 1", "compression.gtc/sparse.*"),
+    (
+        "gaps[e] += (uint32_t)1 << k",
+        "gaps[e] = (uint8_t)(gaps[e] + ((uint32_t)1 << k))",
+        "compression.gtc/decode.rice.far/words",
+    ),
     ("(float)sum[i]", "(float)(int8_t)sum[i]", "compression.gtc/total.n130/total"),
     ("!memcmp(again, bytes, (size_t)size)", "1", "compression.gtc/accepted.*"),
     ("x[i] >= 0", "x[i] > 0", "compression.onebit/encode.*/message"),

@@ -237,6 +237,14 @@ def beyond(total, tau):
             ),
             "compression.gtc/adapt/tau",
         ),
+        (
+            threshold,
+            "adapted",
+            lambda tau, entries, n, target, dtype, f=threshold.FACTOR: threshold.rounded(
+                tau * f ** np.sign(target * n - entries), dtype
+            ),
+            "compression.gtc/adapt.smallest/tau",
+        ),
         (wire, "_WORD", np.dtype(">u4"), "compression.gtc/message.index.one/message"),
         (
             rice,
@@ -259,6 +267,7 @@ def beyond(total, tau):
         "residual-not-carried",
         "sign-bit-turned",
         "tau-steered-away",
+        "tau-below-normal-numbers",
         "big-endian",
         "rice-parameter-off-by-one",
         "other-magic",
@@ -319,14 +328,19 @@ def no_owner_feedback(comm, gradient, residual, owned, right=onebit.allreduce):
     owned.fill(0)
 
 
+def scale_in_float32(x):
+    return float(np.abs(x).cumsum(dtype=np.float32)[-1] / np.float32(x.size))
+
+
 @pytest.mark.parametrize(
     "name, bug, says",
     [
         ("scale_of", lambda x: float(np.abs(x).max()), "encode.tiny/message"),
         ("scale_of", lambda x: float(np.sqrt(np.mean(x**2))), "encode.tiny/message"),
+        ("scale_of", scale_in_float32, "encode.thousands/message"),
         ("allreduce", no_owner_feedback, "allreduce.n2/owned"),
     ],
-    ids=["largest", "root-mean-square", "no-feedback-at-the-owner"],
+    ids=["largest", "root-mean-square", "summed-in-float32", "no-feedback-at-the-owner"],
 )
 def test_one_bit(monkeypatch, name, bug, says):
     monkeypatch.setattr(onebit, name, bug)
@@ -353,6 +367,18 @@ def added(self, tau, out):
         for _ in range(abs(count)):
             out[place] += np.float32(np.copysign(tau, count))
     self.clear()
+
+
+def short_places(self, residual, out, right=topk.Chunks.encode):
+    """A place in a chunk is kept in 8 bits."""
+    right(self, residual, out)
+    out[1 : 2 * self.entries : 2] = 0
+
+
+def test_places_of_8_bits(monkeypatch):
+    monkeypatch.setattr(topk.Chunks, "encode", short_places)
+    says = "compression.topk/exchange.long.n2"  # and no array: who reads it refuses it
+    assert first(only("topk_exchange"), says) == says
 
 
 @pytest.mark.parametrize(

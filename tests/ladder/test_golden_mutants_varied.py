@@ -15,6 +15,7 @@ from refimpl.methods.gradient.exact import AllReduce
 from refimpl.methods.gradient.gtc import threshold
 from refimpl.methods.gradient.gtc.method import ThresholdCompression as Gtc
 from refimpl.methods.gradient.onebit import message as onebit
+from refimpl.methods.gradient.onebit.method import SignCompression
 from refimpl.methods.partition.zero import ModelStates
 from refimpl.methods.step import Replica
 from refimpl.optim import Adam, clip
@@ -172,6 +173,19 @@ def options(**other):
     return built
 
 
+def steered_densely(self, gradient, right=Gtc.sum_densely):
+    """A step of the warm-up is taken for one in which nothing was sent."""
+    right(self, gradient)
+    if self.options.target is not None:
+        dtype = self.residual.dtype
+        self.tau = threshold.adapted(self.tau, 0, self.values, self.options.target, dtype)
+
+
+def unmasked(self, options, context, right=SignCompression.__init__):
+    """What never had a gradient is not left alone."""
+    right(self, type(options)(**{**vars(options), "mask": False}), context)
+
+
 def double_count(self, gradient, first):
     """The running total crosses workers in every micro-step: earlier ones count again."""
     if first:
@@ -201,6 +215,9 @@ def double_count(self, gradient, first):
         (Gtc, "__init__", options(warmup=0), "gtc/n3.warmup/message_size"),
         (Gtc, "__init__", options(clip_every=0), "gtc/n3.warmup/residual"),
         (Gtc, "__init__", options(clip_every=1), "gtc/n3.warmup/residual"),
+        (Gtc, "__init__", options(clip_at=1.0), "gtc/n3.warmup.adaptive/residual"),
+        (Gtc, "sum_densely", steered_densely, "gtc/n3.warmup.adaptive/tau"),
+        (SignCompression, "__init__", unmasked, "onebit/n3.mask/seen"),
         (Gtc, "__init__", options(at_sync="keep"), "gtc-bmuf/n6.zero/residual"),
         (
             Gtc,

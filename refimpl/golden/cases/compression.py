@@ -165,6 +165,8 @@ def _gtc() -> Iterator[Case]:
         "all": (np.arange(0, 26, 2, dtype=np.uint32) | np.array([0, 1] * 6 + [1], np.uint32), 13),
         "sparse": (_words("gtc sparse", 300, 11), 300),
         "dense": (_words("gtc dense", 300, 120), 300),
+        # A quotient of 64, more than a word's bits.
+        "far": (np.append(np.arange(40), 299).astype(np.uint32) << 1 | 1, 300),
     }
     for name, (some, n) in words.items():
         for form in FORMATS:
@@ -200,6 +202,15 @@ def _gtc() -> Iterator[Case]:
         {"entries": (np.array([0, 1, 4, 5, 6, 50, 1000, 5, 0]), "step")},
         {"tau": Answer("step", _FLOAT32)},
     )
+    for name, tau, entries in (("smallest", 1.25e-38, 0), ("largest", 3.25e38, 1000)):
+        yield case(
+            f"adapt.{name}",
+            gtc_adapt,
+            f"tau stays at the {name} normal number of float32, and comes back",
+            {"tau": threshold.rounded(tau, np.float32), "target": 0.005, "n": 1000},
+            {"entries": (np.array([entries] * 3 + [1000 - entries]), "step")},
+            {"tau": Answer("step", _FLOAT32)},
+        )
     rough = draw.rough("gtc rough", (3, 12), 0.5)
     yield _encode("rough", rough, np.zeros(12, np.float32), messages.TAU, messages.ROUNDED)
     gradient = draw.rough("gtc rough exchange", (3, 3, 12), 0.5)
@@ -264,6 +275,14 @@ def _onebit() -> Iterator[Case]:
             {"x": (x, "element")},
             {"message": Answer("byte", BYTES), "residual": Answer("element", _SCALED)},
         )
+    yield case(
+        "encode.thousands",
+        onebit_encode,
+        "a scale whose sum in float32 would be another",
+        {},
+        {"x": (draw.rough("onebit thousands", 4099, 3.0), "element")},
+        {"message": Answer("byte", BYTES), "residual": Answer("element", messages.ROUNDED)},
+    )
     for ranks in (1, 2, 4, 8):
         # Chunks of 8 values: a mean of 8 dyadic numbers is dyadic.
         gradient = draw.dyadic(f"onebit {ranks}", (3, ranks, 8 * ranks), 2.0)

@@ -81,6 +81,8 @@ def _cases() -> Iterator[Case]:
         yield _case(f"float.n{ranks}", gradient, usual)
         yield _case(f"two-bit.n{ranks}", gradient, usual | {"two_bit": True})
     yield _case("senders.n4", gradient, usual | {"over_senders": True})
+    # Places of more than 8 bits.
+    yield _case("long.n2", draw.dyadic("top k long", (1, 2, 700), 64.0), usual | {"length": 512})
 
 
 def _case(name: str, gradient: np.ndarray, settings: Settings) -> Case:

@@ -75,6 +75,7 @@ def answer(name: str, rule: Rule) -> Answer:
         "message_size": Answer("step rank", INTEGERS, "detail"),
         "message": Answer("step rank byte", BYTES, "detail"),
         "micro_batch": Answer("rank micro_step", INTEGERS),
+        "seen": Answer("step rank element", INTEGERS),
         "model": Answer("element", rule),
     }.get(name, Answer("step rank element", rule))
 

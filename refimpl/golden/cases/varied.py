@@ -47,14 +47,19 @@ USUAL: dict[str, Settings] = {
 # The norm of the mean gradient that is clipped at: between those that occur.
 CLIP = {"exact": 2.5, "gtc": 1.3, "onebit": 2.5, "topk": 2.5}
 
+LIMIT: Settings = {"clip_at": 1.5, "clip_every": 1}  # of residuals
+
 # Row, case, method, and which of its options are otherwise there; without clipping.
 ALONE: tuple[tuple[str, str, str, Settings], ...] = (
     ("gtc", "mean.rice", "gtc", {"tau": 1.9, "units": "mean", "format": "rice"}),
     ("gtc", "warmup", "gtc", {"tau": 9.7, "warmup": 1, "clip_at": 1.0, "clip_every": 2}),
+    ("gtc", "warmup.adaptive", "gtc", {"tau": 9.7, "warmup": 1, "target": 0.4} | LIMIT),
     ("mics-gtc", "adaptive", "gtc", {"tau": 13.9, "target": 0.4}),
     ("gtc-bmuf", "zero", "gtc", {"at_sync": "zero"}),
     ("gtc-bmuf", "fold", "gtc", {"at_sync": "fold"}),
     ("bmuf", "kept-momentum", "bmuf", {"keep_momentum": True}),
+    ("onebit", "mask", "onebit", {"warmup": 1, "mask": True}),
+    ("topk", "warmup", "topk", {"warmup": 1}),
 )
 
 
@@ -110,6 +115,8 @@ def _case(
     initial = draw.rough(f"varied initial {SALT}", n, 1.0)
     targets = draw.rough(f"varied targets {SALT}", (STEPS, MICRO_BATCHES, n), 2.0)
     targets += np.array(SHIFTS, np.float32)[:, None, None]
+    if options.get("onebit", {}).get("mask"):  # no gradient before the first decay
+        targets[:, :, -1] = initial[-1]
     frames = draw.integers("varied frames 87", 0, MOST + 1, (STEPS, MICRO_BATCHES))
     # (of that name, as no sum over a block is a power of two)
     if clip is None:

@@ -193,7 +193,7 @@ for each step, all residuals and owned 0 at first; chunks as in allgather:
     Operation(
         "onebit_accepts",
         "Whether what came is a message: what cannot have been written must be refused.",
-        ONEBIT + REFUSED + "for n values; a scale is at least 0",
+        ONEBIT + REFUSED + "for n values; a scale is not below 0",
         (
             given("message", "|u1", "message byte", "filled up with zeros to the longest"),
             given("message_size", "<i8", "message", "bytes of each"),

@@ -25,6 +25,15 @@ for each step:
               gtc with `local_clip` X takes gradient min(1, X / sqrt(g) / norm), norm that of the
               worker's gradient, of all its shards, over its rows; then with `correction` M
               velocity = M velocity + gradient, set to 0 where anything was sent, and at a sync
+              gtc, onebit: of the shard with its padding; topk: chunks are cut in each unit's piece
+              on its own, without padding
+              of the first `warmup` steps it is the sum, and no residual changes; onebit's `mask`:
+              where that was 0 in each of these, it is 0 ever after, as residual and owned are
+              gtc, after a step with messages: if `clip_every` divides the number of such steps,
+              residuals are held within +-`clip_at` times this step's tau; with `target` the next
+              step's tau is gtc_adapt's, for the entries of all p g ranks and n: g times all values
+  residuals   of gtc at a sync, before anything else: `at_sync` keep; zero: 0; fold: their sum over
+              the g workers is combined of one more step, unless it is 0 on all p shards, then 0
   optimizer   takes combined / frames, on the rank's shard
   warm start  of the first `warm` steps each is taken as in the grid (1, b g, p), with the sum as
               combined and b frames for frames; then W is the parameters, D and u are 0
@@ -82,7 +91,8 @@ frames of a step: those of all micro-batches of the block's ranks together; the 
   combined / frames min(1, clip / norm), norm that of combined / frames: over all p shards of a
   worker, once; null: not clipped; a step that is made of folded residuals is divided by the
   largest of the frames, microsteps, p and g, multiplied
-lr of a step: learning_rate's, by the schedule; messages: of steps after gtc's warm-up only
+lr of a step: learning_rate's, by the schedule; messages: of steps after the warm-up only
+gtc's `units` mean: tau times p, microsteps and the largest of all frames
 every_microstep: combined is the sum of what the sums over workers are in every micro-step
 """
 
@@ -182,6 +192,7 @@ OPERATIONS = (
             ),
             out("micro_batch", "<i8", "rank micro_step", "which of them a rank takes"),
             out("tau", "<f4", SHAPE, "the threshold of the next step, of sums", "with gtc"),
+            out("seen", "|u1", SHAPE, "1 where a dense step's sum was not 0", "onebit's mask"),
             *OUT,
         ),
         (
