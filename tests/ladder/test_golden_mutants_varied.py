@@ -53,6 +53,12 @@ def whole_batches(self, batches, lr, frames):
     return STEP(self, batches, lr, self.frames)
 
 
+def whole_frames(self, batches, lr, frames):
+    """A rank's share of the frames is rounded down."""
+    ranks = self.groups.world.size
+    return STEP(self, batches, lr, frames // ranks * ranks)
+
+
 def own_mean(self, x, labels, microstep, first, right=Replica._forward_backward):
     """A mean of means: each micro-batch's gradient is divided by its own frames."""
     return right(self, x[:1], labels[:1], microstep, first)
@@ -70,6 +76,7 @@ def own_mean(self, x, labels, microstep, first, right=Replica._forward_backward)
         (clip, "coefficient", lambda norm, most: most / norm, "zero3/n6.clipped/first"),
         (clip, "coefficient", lambda norm, most: 1.0, "topk/n3.clipped/first"),
         (Replica, "_forward_backward", own_mean, "serial/n1.clipped/combined"),
+        (Replica, "step", whole_frames, "ddp/n3.unequal/parameters"),
         (Replica, "step", whole_batches, "ddp/n3.clipped/first"),
         (Replica, "step", whole_batches, "mics-bmuf/n6.clipped/first"),
     ],

@@ -83,6 +83,8 @@ def cases(row: Strategy) -> Iterator[Case]:
         yield one("clipped.stage1", clip, "adamw", stage=1)
         yield one("adam.stage2", None, "adam", stage=2)
         yield one("every-microstep", None, "sgd", every_microstep=True)
+    elif exact and not row.serial and row.choose({}).partition.stage == 0:
+        yield one("unequal", None, "sgd", equal=False)
     elif exact and row.choose({}).partition.stage in (1, 2):  # 0 and 3: n4.adam
         yield one("adam", None, "adam")
     for name, label, method, options in ALONE:
@@ -108,6 +110,7 @@ def _case(
     optimizer: str,
     stage: int | None = None,
     every_microstep: bool = False,
+    equal: bool = True,
     options: Mapping[str, Settings] = MappingProxyType({}),
 ) -> Case:
     grid, methods = row.grid(world, given), row.choose(given)
@@ -119,7 +122,7 @@ def _case(
         targets[:, :, -1] = initial[-1]
     frames = draw.integers("varied frames 87", 0, MOST + 1, (STEPS, MICRO_BATCHES))
     # (of that name, as no sum over a block is a power of two)
-    if clip is None:
+    if clip is None and equal:
         frames[:] = 3  # equal, and no power of two
     settings: Settings = {
         "strategy": row.name,
@@ -149,7 +152,8 @@ def _case(
         if fields:
             settings[method.name] = fields
     text = f"{grid.sentence()}, {microsteps} micro-steps; "
-    text += "all frames alike" if clip is None else "unequal frames, some steps clipped"
+    text += "all frames alike" if clip is None and equal else "unequal frames"
+    text += ", some steps clipped" if clip is not None else ""
     return case(
         label,
         train_frames,
