@@ -52,6 +52,26 @@ accepted: the bytes are a message to the last bit, as it is written here,
 """
 WHAT = Setting("what", "array", "what each message is: the first as written, then what is wrong")
 
+MOST = Setting("most", "integer", "entries of a chunk")
+LENGTH = Setting("length", "integer", "values of a chunk")
+TWO_BIT = Setting("two_bit", "boolean", "whether values are sent in two bits")
+
+
+def accepts(name: str, message: str, further: str, *settings: Setting) -> Operation:
+    """Return the operation that says of several messages whether they are any."""
+    return Operation(
+        name,
+        "Whether what came is a message: what cannot have been written must be refused.",
+        message + REFUSED + further,
+        (
+            given("message", "|u1", "message byte", "filled up with zeros to the longest"),
+            given("message_size", "<i8", "message", "bytes of each"),
+            out("accepted", "<i8", "message", "1, or 0 where it is refused"),
+        ),
+        settings,
+    )
+
+
 OPERATIONS = (
     Operation(
         "gtc_encode",
@@ -151,17 +171,7 @@ for each step:  entries > target n:  tau = tau / f          f = 0.96593632892484
         ),
         (N, TAU),
     ),
-    Operation(
-        "gtc_accepts",
-        "Whether what came is a message: what cannot have been written must be refused.",
-        MESSAGE + REFUSED + "and has its n and its tau",
-        (
-            given("message", "|u1", "message byte", "filled up with zeros to the longest"),
-            given("message_size", "<i8", "message", "bytes of each"),
-            out("accepted", "<i8", "message", "1, or 0 where it is refused"),
-        ),
-        (N, TAU, WHAT),
-    ),
+    accepts("gtc_accepts", MESSAGE, "and has its n and its tau", N, TAU, WHAT),
     Operation(
         "onebit_encode",
         "Values as a scale and their signs.",
@@ -190,17 +200,7 @@ for each step, all residuals and owned 0 at first; chunks as in allgather:
         ),
         (RANKS,),
     ),
-    Operation(
-        "onebit_accepts",
-        "Whether what came is a message: what cannot have been written must be refused.",
-        ONEBIT + REFUSED + "for n values; a scale is not below 0",
-        (
-            given("message", "|u1", "message byte", "filled up with zeros to the longest"),
-            given("message_size", "<i8", "message", "bytes of each"),
-            out("accepted", "<i8", "message", "1, or 0 where it is refused"),
-        ),
-        (N, WHAT),
-    ),
+    accepts("onebit_accepts", ONEBIT, "for n values; a scale is not below 0", N, WHAT),
     Operation(
         "topk_exchange",
         "Sums of the largest values of every chunk, step after step.",
@@ -224,31 +224,22 @@ for each step, residuals 0 at first:
             out("total", "<f4", "step rank element", "equal on all ranks"),
         ),
         (
-            Setting("most", "integer", "entries of a chunk"),
-            Setting("length", "integer", "values of a chunk"),
+            MOST,
+            LENGTH,
             Setting("decay", "number", "what a step leaves of the residual"),
-            Setting("two_bit", "boolean", "whether values are sent in two bits"),
+            TWO_BIT,
             Setting("over_senders", "boolean", "whether the mean is over those that sent a value"),
             RANKS,
         ),
     ),
-    Operation(
+    accepts(
         "topk_accepts",
-        "Whether what came is a message: what cannot have been written must be refused.",
-        TOPK
-        + REFUSED
-        + "for n values, `most` of every `length`; places rise in their chunks; t is 0 or normal",
-        (
-            given("message", "|u1", "message byte", "filled up with zeros to the longest"),
-            given("message_size", "<i8", "message", "bytes of each"),
-            out("accepted", "<i8", "message", "1, or 0 where it is refused"),
-        ),
-        (
-            N,
-            WHAT,
-            Setting("most", "integer", "entries of a chunk"),
-            Setting("length", "integer", "values of a chunk"),
-            Setting("two_bit", "boolean", "whether values are sent in two bits"),
-        ),
+        TOPK,
+        "for n values, `most` of every `length`; places rise in their chunks; t is 0 or normal",
+        N,
+        WHAT,
+        MOST,
+        LENGTH,
+        TWO_BIT,
     ),
 )
