@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.methods.gradient.gtc.explain import GRADIENT, RESIDUAL
+from refimpl.methods.gradient.gtc.explain import GRADIENT, RESIDUAL, owing, table
 from refimpl.methods.gradient.onebit import message as onebit_message
 from refimpl.methods.gradient.topk import message as topk_message
-from refimpl.support import text
 
 CHUNK, MOST = 4, 1  # of top-k: values of a chunk, and how many of them are sent
 
@@ -20,7 +19,7 @@ def onebit() -> str:
         "one step of one bit per value, a chunk of 8\n\nevery value is sent as its sign, and the "
         f"chunk's scale, mean |r + gradient| = {onebit_message.scale_of(together):g}"
     )
-    return f"{told}\n\n{_table(together - after, after)}"
+    return f"{told}\n\n{table(owing(together - after, after), 2, 2)}"
 
 
 def topk() -> str:
@@ -31,16 +30,4 @@ def topk() -> str:
     sent = np.zeros_like(rows)
     np.put_along_axis(sent, places, np.take_along_axis(rows, places, 1), 1)
     told = f"one step of top-k: {MOST} of {CHUNK} neighbouring values is sent, as it is"
-    return f"{told}\n\n{_table(sent.ravel(), together - sent.ravel())}"
-
-
-def _table(sent: np.ndarray, after: np.ndarray) -> str:
-    """Return what a rank owed, got, sent and owes then."""
-    rows = [
-        ["r before", *(f"{value:.2f}" for value in RESIDUAL)],
-        ["gradient", *(f"{value:+.2f}" if value else "0.00" for value in GRADIENT)],
-        ["together", *(f"{value:.2f}" for value in RESIDUAL + GRADIENT)],
-        ["sent", *(f"{value:+.2f}" if value else "." for value in sent)],
-        ["r after", *(f"{value:.2f}" for value in after)],
-    ]
-    return text.table([], rows, even=True)
+    return f"{told}\n\n{table(owing(sent.ravel(), together - sent.ravel()), 2, 2)}"

@@ -22,22 +22,30 @@ def step() -> dict[str, np.ndarray]:
     words, after = threshold.plain(RESIDUAL, GRADIENT, TAU)
     sent = np.zeros_like(RESIDUAL)
     sent[threshold.indices(words)] = TAU * threshold.signs(words)
-    together = RESIDUAL + GRADIENT
-    return dict(zip(ROWS, (RESIDUAL, GRADIENT, together, sent, after), strict=True))
+    return owing(sent, after)
 
 
-def _cells(name: str, values: np.ndarray) -> list[str]:
+def owing(sent: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
+    """Return a step of a method in which this is sent, and this is owed then: `ROWS`."""
+    return dict(zip(ROWS, (RESIDUAL, GRADIENT, RESIDUAL + GRADIENT, sent, after), strict=True))
+
+
+def _cells(name: str, values: np.ndarray, digits: int = 1, sent: int = 0) -> list[str]:
     if name == "sent":
-        return [f"{value:+.0f}" if value else "." for value in values]
-    return [
-        f"{value:+.1f}" if name == "gradient" and value else f"{value:.1f}" for value in values
-    ]
+        return [f"{value:+.{sent}f}" if value else "." for value in values]
+    sign = "+" if name == "gradient" else ""
+    return [f"{value:{sign if value else ''}.{digits}f}" for value in values]
+
+
+def table(found: dict[str, np.ndarray], *digits: int) -> str:
+    """Return a step as a table; ``digits``: of all numbers but those sent, and of these."""
+    rows = [[name, *_cells(name, values, *digits)] for name, values in found.items()]
+    return text.table([], rows, even=True)
 
 
 def explain() -> str:
     """Return the step as a table."""
-    rows = [[name, *_cells(name, values)] for name, values in step().items()]
-    return f"one step of GTC, tau = {TAU:g}\n\n" + text.table([], rows, even=True)
+    return f"one step of GTC, tau = {TAU:g}\n\n{table(step())}"
 
 
 def picture() -> str:
