@@ -12,10 +12,10 @@ from typing import Any
 
 from benchmarks.workers import picture, table, ways
 from benchmarks.workers.desk import Desk
-from benchmarks.workers.jobs import FULL, QUICK, Job, Size
-from benchmarks.workers.work import Book, NotYet, everything, frames_planned
+from benchmarks.workers.jobs import FULL, QUICK, Job, NotYet, Size
+from benchmarks.workers.work import Book, everything, frames_planned
 from refimpl.support.errors import UserError
-from refimpl.support.files import read_json, read_text, write_whole
+from refimpl.support.files import write_whole
 
 
 def main(words: list[str] | None = None) -> int:
@@ -60,23 +60,23 @@ def work(folder: Path, size: Size, args: argparse.Namespace) -> int:
             "core that takes 27,000 a second"
         )
         clock = Clock(desk, planned)
-        book = everything(size, clock.trained, clock.written)
+        while not (book := everything(size, clock.trained, clock.written)).whole:
+            desk.rest()  # other processes are at what is left
         say(write(desk, book))
     return 0
 
 
 def known(desk: Desk, job: Job, test: bool) -> dict[str, Any]:
     """Return what is kept of a run; raise `NotYet` if nothing is."""
-    found = desk.kept(job)
-    if found is None or (test and "test" not in found and "diverged" not in found):
+    found = desk.known(job, test)
+    if found is None:
         raise NotYet(job.name)
     return found
 
 
 def write(desk: Desk, book: Book) -> str:
     """Write tables and picture of what there is; return the tables."""
-    runs = [read_json(read_text(path)) for path in desk.runs.glob("*.json")]
-    hours = sum(run["cpu_seconds"] for run in runs) / 3600
+    hours = sum(run["cpu_seconds"] for run in desk.all()) / 3600
     text = table.whole(desk.size, book, hours)
     write_whole(desk.folder / "tables.md", text.encode())
     write_whole(desk.folder / "workers.svg", picture.draw(desk.size, book).encode())
@@ -84,13 +84,16 @@ def write(desk: Desk, book: Book) -> str:
 
 
 class Clock:
-    """Trains, and says after each run how much is left."""
+    """Trains, and says after each run how much is left, at the pace of all who work here."""
 
     def __init__(self, desk: Desk, planned: int) -> None:
         self.desk, self.planned = desk, planned
-        self.done: dict[str, int] = {}  # frames
-        self.here = 0
         self.begun = self.wrote = time.monotonic()
+        self.before = self.done()
+
+    def done(self) -> int:
+        """Return the frames of all runs that are over."""
+        return sum(run.get("frames", 0) for run in self.desk.all())
 
     def written(self, book: Book) -> None:
         """Write tables and picture, once a minute at most."""
@@ -100,20 +103,18 @@ class Clock:
 
     def trained(self, job: Job, test: bool) -> dict[str, Any]:
         """Return what came of a run."""
-        known_before, begun = self.desk.kept(job), time.monotonic()
-        found = self.desk.trained(job, test)
-        took = time.monotonic() - begun
-        self.done[job.name] = frames = found.get("frames", 0)
-        if known_before is None:
-            self.here += frames
-            done = sum(self.done.values()) / self.planned
-            pace = max(1.0, self.here / (time.monotonic() - self.begun))
-            left = max(0.0, 1 - done) * self.planned / pace / 3600
-            error = f"{found['dev']['frame_error_rate']:.2%}" if "dev" in found else "diverged"
-            say(
-                f"{time.strftime('%H:%M')} {job.name}: {job.told()}: dev FER {error}, "
-                f"{took:.0f} s; {done:.1%} done, at most {left:.1f} h left"
-            )
+        if (found := self.desk.known(job, test)) is not None:
+            return found
+        begun = time.monotonic()
+        found, now = self.desk.trained(job, test), time.monotonic()
+        done = self.done()
+        pace = max(1.0, (done - self.before) / (now - self.begun))
+        left = max(0, self.planned - done) / pace / 3600
+        error = f"{found['dev']['frame_error_rate']:.2%}" if "dev" in found else "diverged"
+        say(
+            f"{time.strftime('%H:%M')} {job.name}: {job.told()}: dev FER {error}, "
+            f"{now - begun:.0f} s; {done / self.planned:.1%} done, at most {left:.1f} h left"
+        )
         return found
 
 

@@ -3,10 +3,10 @@
     DIR/corpus/      the built-in corpus of the experiment's size (`refimpl data synth`'s)
     DIR/features/    its features
     DIR/runs/        NAME.json of every run that is over; NAME.npz of the one under way
-    DIR/lock         held by the process that works here
+    DIR/lock         of which a byte is locked for each run that is under way
 
 A run is saved every minute, and when the process is told to end; it goes on from there, to the
-same bits.
+same bits.  Several processes may work in one folder: a run is the work of one of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.workers.fleet import DTYPE, Fleet
-from benchmarks.workers.jobs import Job, Size
+from benchmarks.workers.jobs import Job, NotYet, Size
 from refimpl import nn
 from refimpl.run.modelfile import ModelFile
 from refimpl.support.errors import Diverged, Stopped, UserError
@@ -44,7 +44,7 @@ from refimpl.world.threads import Post
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "acoustic_mlp.py"
-SAVE_EVERY = 60.0  # seconds
+SAVE_EVERY, REST = 60.0, 5.0  # seconds
 CORPUS = "corpus.json"
 
 
@@ -56,7 +56,7 @@ class Alone(Communicator):
 
 
 class Desk:
-    """Where runs are kept.  A context manager while there is work: one process at a time."""
+    """Where runs are kept.  A context manager while there is work."""
 
     def __init__(self, folder: Path, size: Size, say: Callable[[str], None]) -> None:
         self.folder, self.size, self.say = folder, size, say
@@ -68,9 +68,6 @@ class Desk:
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"--out {self.folder}: another process works there") from None
         except OSError as error:
             raise UserError(f"--out {self.folder}: {error.strerror}") from error
         about = self.folder / "size.json"
@@ -86,6 +83,21 @@ class Desk:
             signal.signal(number, handler)
         self._lock.close()
 
+    @contextmanager
+    def _held(self, place: int, wait: bool) -> Iterator[None]:
+        """Hold a byte of the lock; raise `NotYet` if another process does, or wait for it.
+
+        The system frees what a process held when it ends, however it ends.
+        """
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
+        except (BlockingIOError, PermissionError):
+            raise NotYet(str(place)) from None
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, place)
+
     def _note(self, number: int, frame: object) -> None:
         self._signal = number
 
@@ -94,11 +106,22 @@ class Desk:
         if self._signal:
             raise Stopped(f"{signal.Signals(self._signal).name}: {text}")
 
+    def rest(self) -> None:
+        """Let some seconds pass, unless the process is told to end."""
+        until = time.monotonic() + REST
+        while time.monotonic() < until:
+            self.heed("other processes go on here")
+            time.sleep(0.1)
+
     # ------------------------------------------------------------------------------ the data
 
     @cached_property
     def task(self) -> AcousticTask:
-        """The corpus; synthesized at the first call."""
+        """The corpus; synthesized at the first call, by the first process."""
+        with self._held(0, wait=True):
+            return self._read()
+
+    def _read(self) -> AcousticTask:
         folder, size = self.folder / "corpus", self.size
         if not (folder / CORPUS).is_file():
             self.say(f"synthesizing {size.utterances} utterances in {folder}")
@@ -122,22 +145,33 @@ class Desk:
 
     # ------------------------------------------------------------------------------ one run
 
-    def kept(self, job: Job) -> dict[str, Any] | None:
-        """Return what is known of a run; None before it is over."""
+    def known(self, job: Job, test: bool) -> dict[str, Any] | None:
+        """Return what came of a run; None before it is over, and with ``test`` scored."""
         path = self.runs / f"{job.name}.json"
-        return read_json(read_text(path)) if path.is_file() else None
+        found = read_json(read_text(path)) if path.is_file() else None
+        whole = found is not None and ("test" in found or "diverged" in found or not test)
+        return found if whole else None
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return what came of every run that is over."""
+        return [read_json(read_text(path)) for path in self.runs.glob("*.json")]
 
     def trained(self, job: Job, test: bool) -> dict[str, Any]:
         """Return what came of a run, which is trained now if it was not yet.
 
-        ``test``: whether to score the test set.  Raises `Stopped` once the run is saved, after a
-        signal.
+        ``test``: whether to score the test set.  Raises `NotYet` if another process is at it, and
+        `Stopped` once the run is saved, after a signal.
         """
-        found = self.kept(job)
-        if found is not None and ("test" in found or "diverged" in found or not test):
-            return found
+        found = self.known(job, test)
+        if found is None:
+            with self._held(1 + int(job.digest, 16), wait=False):
+                found = self.known(job, test)  # it may have ended just now
+                return found if found is not None else self._trained(job, test)
+        return found
+
+    def _trained(self, job: Job, test: bool) -> dict[str, Any]:
         fleet = self._begun(job)
-        found = {"job": asdict(job)}
+        found: dict[str, Any] = {"job": asdict(job)}
         try:
             self._train(job, fleet)
             fleet.finish()

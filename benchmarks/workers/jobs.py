@@ -15,6 +15,10 @@ FALLS_TO = 0.05  # the learning rate, over a run
 RISES_FOR = 0.02  # of a run
 
 
+class NotYet(Exception):
+    """A result that is not there: nobody has begun it, or another process is at it."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One training run.
@@ -42,8 +46,12 @@ class Job:
     @property
     def name(self) -> str:
         """The name of its file: it says what matters, and is no other job's."""
-        digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:10]
-        return f"{self.method}-{self.workers}-epochs{self.epochs}-seed{self.seed}-{digest}"
+        return f"{self.method}-{self.workers}-epochs{self.epochs}-seed{self.seed}-{self.digest}"
+
+    @property
+    def digest(self) -> str:
+        """Ten hexadecimal digits of what it is."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:10]
 
     def run(self, steps: int = 0) -> Run:
         """Return it as `refimpl train` knows it, of so many steps in all."""

@@ -4,23 +4,20 @@
     32, 64, 128 workers            ddp, gtc, bmuf, gtc-bmuf: the same, from what was best before
     the most workers, one seed     one thing changed at a time: what may explain the table
 
-The order is fixed and what is done follows from results, so that doing it and reading what has
-been done are one function: where a result is not there yet, reading ends.
+What is done follows from results alone, so that doing it, doing it together with other processes,
+and reading what has been done are one function: what needs a result that is not there yet is left
+out.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from benchmarks.workers.jobs import METHODS, Job, Size
+from benchmarks.workers.jobs import METHODS, Job, NotYet, Size
 from benchmarks.workers.search import search
-
-
-class NotYet(Exception):
-    """A result that is not there."""
-
 
 Trained = Callable[[Job, bool], dict[str, Any]]
 """A run and whether to score the test set -> what came of it."""
@@ -34,7 +31,12 @@ class Cell:
     workers: int
     trials: list[tuple[Job, float]] = field(default_factory=list)
     best: Job | None = None
-    runs: list[dict[str, Any]] = field(default_factory=list)
+    by_seed: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """The runs that are over, in the order of seeds."""
+        return [run for _, run in sorted(self.by_seed.items())]
 
 
 class Cause(NamedTuple):
@@ -73,20 +75,19 @@ def frames_planned(size: Size, epoch: int) -> int:
 
 
 def everything(size: Size, trained: Trained, after: Callable[[Book], None]) -> Book:
-    """Do, or read, all of it; ``after`` is called with the book after each cell and cause."""
-    book = Book()
-    try:
-        for n in (1, *size.workers):
-            for method in METHODS:
-                if (method == "serial") == (n == 1):
-                    _cell(size, book, method, n, trained)
-                    after(book)
-        for cause in _causes(size, book, trained):
-            book.causes.append(cause)
-            after(book)
-        book.whole = True
-    except NotYet:
-        pass
+    """Do, or read, all that can be; call ``after`` with the book after each cell and cause."""
+    book = Book(whole=True)
+    for n in (1, *size.workers):
+        for method in METHODS:
+            if (method == "serial") == (n == 1):
+                book.whole &= _cell(size, book, method, n, trained)
+                after(book)
+    for what, job, searched in _changes(size, book.cells):
+        try:
+            book.causes.append(_cause(size, book, what, job, searched, trained))
+        except NotYet:
+            book.whole = False
+        after(book)
     return book
 
 
@@ -98,30 +99,41 @@ def _dev_error(trained: Trained) -> Callable[[Job], float]:
     return error
 
 
-def _cell(size: Size, book: Book, method: str, n: int, trained: Trained) -> None:
+def _cell(size: Size, book: Book, method: str, n: int, trained: Trained) -> bool:
+    """Do, or read, one cell; return whether it is whole."""
+    cells = [cell for cell in book.cells.values() if cell.method == method]
     cell = book.cells[method, n] = Cell(method, n)
-    before = [one.best for one in book.cells.values() if one.method == method and one.best]
-    start = replace(before[-1], workers=n) if before else size.start(method)
-    best, cell.trials = search(start, size.trials, _dev_error(trained))
-    cell.best = best
-    for seed in range(size.seeds[n] if n > 1 else max(size.seeds.values())):
-        cell.runs.append(trained(replace(best, epochs=size.epochs, seed=seed), True))
+    start = size.start(method)
+    if cells:
+        if not cells[-1].best:
+            return False
+        start = replace(cells[-1].best, workers=n)
+    try:
+        cell.best, cell.trials = search(start, size.trials, _dev_error(trained))
+    except NotYet:
+        return False
+    seeds = range(size.seeds.get(n, max(size.seeds.values())))
+    for seed in seeds:
+        with contextlib.suppress(NotYet):
+            job = replace(cell.best, epochs=size.epochs, seed=seed)
+            cell.by_seed[seed] = trained(job, True)
+    return len(cell.by_seed) == len(seeds)
 
 
-def _causes(size: Size, book: Book, trained: Trained) -> Iterator[Cause]:
-    """Yield what becomes of one run of each method when one thing is changed."""
-    alone = book.cells["serial", 1]
-    assert alone.best
-    for what, job, searched in _changes(size, book.cells):
-        if searched:  # another batch or filter has another rate
-            trial = replace(job, epochs=size.trial_epochs, seed=size.search_seed)
-            best, _ = search(trial, size.cause_trials, _dev_error(trained), turns=("lr",))
-            job = replace(best, epochs=job.epochs, seed=job.seed)
-        serial = alone.runs[0]
-        if job.epochs != size.epochs:
-            serial = trained(replace(alone.best, epochs=job.epochs, seed=0), True)
-        table = book.cells[job.method, job.workers].runs[0]
-        yield Cause(what, job, trained(job, True), table, serial)
+def _cause(size: Size, book: Book, what: str, job: Job, searched: bool, trained: Trained) -> Cause:
+    """Return what becomes of one run of a method when one thing is changed."""
+    alone, cell = book.cells["serial", 1], book.cells[job.method, job.workers]
+    if 0 not in alone.by_seed or 0 not in cell.by_seed:
+        raise NotYet(what)
+    if searched:  # another batch or filter has another rate
+        trial = replace(job, epochs=size.trial_epochs, seed=size.search_seed)
+        best, _ = search(trial, size.cause_trials, _dev_error(trained), turns=("lr",))
+        job = replace(best, epochs=job.epochs, seed=job.seed)
+    serial = alone.by_seed[0]
+    if job.epochs != size.epochs:
+        assert alone.best
+        serial = trained(replace(alone.best, epochs=job.epochs, seed=0), True)
+    return Cause(what, job, trained(job, True), cell.by_seed[0], serial)
 
 
 def _changes(size: Size, cells: dict[tuple[str, int], Cell]) -> Iterator[tuple[str, Job, bool]]:
@@ -130,7 +142,8 @@ def _changes(size: Size, cells: dict[tuple[str, int], Cell]) -> Iterator[tuple[s
     share = n // min(size.workers)
     for method in METHODS[1:]:
         best = cells[method, n].best
-        assert best
+        if not best:
+            continue
         job = replace(best, workers=n, epochs=size.epochs, seed=0)
         few = replace(job, batch=job.batch // share, tau=job.tau / share)
         yield f"sum constant: {few.batch} frames a worker", few, True

@@ -3,6 +3,8 @@
 import doctest
 import json
 import signal
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,8 +15,9 @@ from benchmarks.workers import fleet as fleet_module
 from benchmarks.workers import search as searching
 from benchmarks.workers.desk import Desk
 from benchmarks.workers.fleet import Fleet
-from benchmarks.workers.jobs import QUICK, Job
+from benchmarks.workers.jobs import QUICK, Job, NotYet
 from benchmarks.workers.ways import by_ranks
+from benchmarks.workers.work import everything
 from refimpl import nn
 from refimpl.nn.flat import Layout
 from refimpl.numerics.rng import stream
@@ -119,6 +122,49 @@ def test_a_quick_table_is_stopped_goes_on_and_is_read_again(tmp_path, monkeypatc
     with desk:
         again = desk.trained(Job(**stopped["job"]), "test" in stopped)
     assert again["dev"] == stopped["dev"]
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path):
+    job = QUICK.start("ddp")
+    hold = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX, 1, "
+        "int(sys.argv[2])); print(flush=True); sys.stdin.read()"
+    )
+    place = str(1 + int(job.digest, 16))
+    words = [sys.executable, "-c", hold, str(tmp_path / "lock"), place]
+    with (
+        Desk(tmp_path, QUICK, print) as desk,
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other,
+    ):
+        other.stdout.readline()
+        with pytest.raises(NotYet):
+            desk.trained(job, False)
+        other.stdin.close()
+
+
+def test_what_can_be_done_is_done_while_another_process_is_at_something():
+    """A method whose search is not over leaves only its own cells open; a seed only itself."""
+    busy = set()
+
+    def trained(job, test):
+        if (job.method, job.workers, test and job.seed) in busy:
+            raise NotYet(job.name)
+        return {"dev": {"frame_error_rate": job.lr}}
+
+    def books():
+        return everything(QUICK, trained, lambda book: None)
+
+    assert (whole := books()).whole and len(whole.causes) == 21
+    busy.add(("gtc", 2, False))
+    book = books()
+    open_cells = {key for key, cell in book.cells.items() if not cell.runs}
+    assert open_cells == {("gtc", 2), ("gtc", 4)} and not book.whole
+    assert {cause.job.method for cause in book.causes} == {"ddp", "bmuf", "gtc-bmuf"}
+    busy.clear()
+    busy.add(("gtc", 2, 1))
+    book = books()
+    assert not book.whole and len(book.causes) == 21
+    assert [sorted(cell.by_seed) for cell in book.cells.values()].count([0]) == 1 + 4
 
 
 def test_the_search_climbs_each_ladder_and_keeps_to_its_trials():
