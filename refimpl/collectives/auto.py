@@ -2,7 +2,8 @@
 
 The cost functions of all that can run are filled in with the links, and the least time wins.  Of
 those that are close, a short vector takes the fewest steps, since every step may be delayed, and a
-long one sends the fewest bytes, in the shortest messages, which stay in the cache.
+long one sends the fewest bytes: in the shortest messages where they are added, since those stay in
+the cache until then, else in the fewest steps.
 
 That depends only on what every rank knows (operation, length, nodes, links), so all
 ranks choose the same.  Links that are assumed make it the same in every run, too; those that were
@@ -78,11 +79,11 @@ class Auto(Collectives):
         close = [name for name in times if times[name] <= CLOSE * times[first]]
         moving = costs[first].time(self.links.without_alpha())
         short = moving < LONG * times[first]
-        measure = _steps if short else _lengths
+        measure = _steps if short else _bytes
         best = min(close, key=lambda name: measure(costs[name]))
         predicted = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in times.items())
         if best != first:
-            what = "the fewest steps" if short else "the fewest bytes, in the shortest messages"
+            what = "the fewest steps" if short else "the fewest bytes, in the best way"
             predicted += f"; of those within {CLOSE - 1:.0%} of the least, {best} has {what}"
         unfit = [f.name for f in EXPLICIT if f.has(operation) and f.refuses(operation, nodes)]
         unequal = f"; nodes of unequal size exclude {', '.join(unfit)}" if unfit else ""
@@ -109,7 +110,8 @@ def _steps(cost: Cost) -> int:
     return sum(step.times for step in cost.steps)
 
 
-def _lengths(cost: Cost) -> tuple[int, int]:
-    """Return the elements that all ranks send, and those of the longest message."""
+def _bytes(cost: Cost) -> tuple[int, int, int]:
+    """Return the elements that all ranks send, those of the longest added message, the steps."""
     total = sum(step.times * int(step.elements.sum()) for step in cost.steps)
-    return total, max(int(step.elements.max(initial=0)) for step in cost.steps)
+    added = max(int(step.elements.max(initial=0, where=step.adds)) for step in cost.steps)
+    return total, added, _steps(cost)

@@ -18,6 +18,12 @@ def test_short_sums_take_one_phase_and_long_ones_send_no_more_than_they_must(p):
     assert auto.choose("allreduce", 10, (0,)) == ("ring", "nothing to send")
 
 
+def test_of_as_many_bytes_what_is_added_comes_in_short_messages_and_the_rest_in_few_steps():
+    """Both send every chunk once: the ring in 7 steps, halving and doubling in 3."""
+    for operation, name in (("reduce_scatter", "ring"), ("allgather", "halving-doubling")):
+        assert Auto().choose(operation, 10**8, (0,) * 8).name == name
+
+
 def test_long_broadcasts_are_cut():
     assert Auto().choose("broadcast", 10, (0,) * 8).name == "tree"
     assert Auto().choose("broadcast", 10**7, (0,) * 2).name == "tree"  # the same time, fewer bytes
