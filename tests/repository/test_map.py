@@ -30,7 +30,7 @@ def test_the_book_lists_every_chapter_once():
 
 def test_tests_live_in_the_rooms_of_what_they_test():
     """Beside the rooms: bundles, helpers, and what is tested from outside or on many ranks."""
-    beside = {"golden", "helpers", "ladder", "oracle", "parallel", "repository"}
+    beside = {"golden", "helpers", "ladder", "launch", "oracle", "parallel", "repository"}
     folders = {p.name for p in (TOP / "tests").iterdir() if p.is_dir()} - {"__pycache__"}
     assert folders <= FOLDERS | beside
     assert not [path.name for path in (TOP / "tests").glob("test_*.py")]
