@@ -13,6 +13,7 @@ from refimpl.support.errors import UserError
 MOST = 10**15  # anything that is counted: no formula overflows
 LARGEST = 1e30  # anything that is measured
 RANKS = 50_000  # more than any machine has, and drawn in seconds
+ROWS = 10**7  # of matrices, each of which is looked at
 
 
 def between(least: int, most: int) -> Callable[[str], int]:
@@ -32,6 +33,20 @@ def between(least: int, most: int) -> Callable[[str], int]:
 
 
 positive, whole, ranks = between(1, MOST), between(0, MOST), between(1, RANKS)
+
+
+def shapes(text: str) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of parameters that a text has, such as ``440x1024,1024``; or a number.
+
+    >>> shapes("440x1024,1024"), shapes("7")
+    (((440, 1024), (1024,)), ((7,),))
+    """
+    found = tuple(tuple(map(positive, one.split("x"))) for one in text.split(","))
+    if sum(map(math.prod, found)) > MOST or sum(math.prod(one[:-1]) for one in found) > ROWS:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} has more than {MOST:,} parameters, or more than {ROWS:,} rows"
+        )
+    return found
 
 
 def number(what: str, fits: Callable[[float], bool]) -> Callable[[str], float]:

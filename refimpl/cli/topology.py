@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refimpl.cli.arguments import filename, positive, ranks
+from refimpl.cli.arguments import filename, positive, ranks, shapes
 from refimpl.cli.base import say
 from refimpl.cli.pictures import SVG_HELP, wrote
 from refimpl.cli.run_options import MAP_HELP, add_method_options, methods_of
@@ -39,7 +39,12 @@ def add(commands: Any) -> None:
     command.add_argument("--map", default="by-rank", metavar="ORDER", help=MAP_HELP)
     command.add_argument("--svg", type=filename, metavar="FILE", help=SVG_HELP)
     numbers = command.add_argument_group("volumes and memory of one training step")
-    numbers.add_argument("--parameters", type=positive, metavar="N", help="of the model")
+    numbers.add_argument(
+        "--parameters",
+        type=shapes,
+        metavar="N",
+        help="of the model: how many, or the shape of each, such as 440x1024,1024",
+    )
     numbers.add_argument("--microsteps", type=positive, metavar="S", help="default: 1")
     numbers.add_argument("--collectives", metavar="NAME", help="default: ring")
     numbers.add_argument("--reduction", choices=("float", "exact"))
@@ -91,7 +96,7 @@ def formulas(args: Any, row: Any, given: Any, grid: Any, nodes: Any) -> str:
     from refimpl.methods import traffic
     from refimpl.methods.calls import Setting
     from refimpl.methods.formulas import table
-    from refimpl.nn.flat import one_unit
+    from refimpl.nn.flat import unit_of
 
     numbers = {
         name: default if getattr(args, name) is None else getattr(args, name)
@@ -100,10 +105,15 @@ def formulas(args: Any, row: Any, given: Any, grid: Any, nodes: Any) -> str:
     if not 0 < numbers["density"] <= 1:
         raise UserError(f"--density {args.density}: must be above 0 and at most 1")
     methods = row.choose(given)
+    require(
+        not methods.gradient.by_columns or max(map(len, args.parameters)) > 1,
+        f"{row.name} with these options sends by the shapes of parameters: give them, such as "
+        "--parameters 440x1024,1024",
+    )
     setting = Setting(
         grid,
         nodes,
-        one_unit(args.parameters, grid.partition),
+        unit_of(args.parameters, grid.partition),
         collectives.get(numbers["collectives"]),
         microsteps=numbers["microsteps"],
         exact=numbers["reduction"] == "exact",

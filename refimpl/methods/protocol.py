@@ -36,8 +36,7 @@ class Context:
     ``groups``: the communicators of all axes.  ``layout``: where units and tensors lie in a
     padded vector, and what of it is a shard.  ``frames``: those behind one worker's gradient of
     a step.  ``exact``: sums are added in fixed point (``--reduction exact``).  ``network`` and
-    ``optimizer`` are there for the partition axis.  ``faults``: who is told of a number that
-    cannot be.
+    ``optimizer`` are there for the partition axis.  ``faults`` hear of numbers that cannot be.
     """
 
     groups: Groups
@@ -88,8 +87,7 @@ class Method(Options):
     def example(cls, models: int, steps: int) -> dict[str, Any]:
         """Return options, by field, with which a tiny run of so many steps shows the method.
 
-        Golden values and the tests of all rows train with them; ``models``: how many are
-        averaged.
+        Golden values and tests of all rows train with them; ``models``: how many are averaged.
         """
         return {}
 
@@ -182,8 +180,7 @@ class GradientAxis(Axis):
         """Return what the group makes of the sum of its gradients (shard,), as floats.
 
         ``gradient`` is this worker's: floats, or the int64 of ``--reduction exact``.  It may be
-        overwritten, and what is returned may be it.  The same bits on all ranks of the group.
-        Collective.
+        overwritten, and be what is returned: the same bits on all ranks of the group.  Collective.
         """
         raise NotImplementedError
 
@@ -261,10 +258,12 @@ class GradientMethod(Method):
     """A method of the gradient axis.
 
     ``every_microstep``: it is asked after each of them, too.  ``warmup``: dense steps first.
+    ``by_columns``: what it sends depends on parameters' shapes, not on their number alone.
     """
 
     every_microstep = False
     warmup = 0
+    by_columns = False
 
     def keeps_bits(self, layout: Layout) -> bool:
         """Return whether, with ``--reduction exact``, these shards take the whole's steps."""

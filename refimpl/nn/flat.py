@@ -131,8 +131,20 @@ def one_unit(n: int, partition: int = 1) -> Layout:
     >>> one_unit(5, partition=2).shard
     3
     """
+    return unit_of([(n,)], partition)
+
+
+def unit_of(shapes: Iterable[tuple[int, ...]], partition: int = 1) -> Layout:
+    """Return the layout of one unit whose parameters have these shapes.
+
+    >>> unit_of([(3, 2), (2,)]).shard
+    8
+    """
     unit = Layer()
-    unit.name, unit.parameters = "all", (Parameter("all", (n,), Initial("zeros")),)
+    unit.name = "all"
+    unit.parameters = tuple(
+        Parameter(f"all{i or ''}", shape, Initial("zeros")) for i, shape in enumerate(shapes)
+    )
     return Layout([unit], partition)
 
 

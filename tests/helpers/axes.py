@@ -27,12 +27,14 @@ class Alone:
         return nullcontext()
 
 
-def context(n, dtype=np.float32, *, gradient=None, partition=None, block=None, **given):
+def context(
+    n, dtype=np.float32, *, gradient=None, partition=None, block=None, layout=None, **given
+):
     """Return what a method is built from: n numbers in all, groups of one where none is given."""
     alone = Alone()
     gradient, partition, block = (group or alone for group in (gradient, partition, block))
     groups = Groups(Grid(1, 1, 1), gradient, partition, gradient, block, gradient)
-    layout = one_unit(n, partition.size)
+    layout = layout or one_unit(n, partition.size)
     return Context(groups, collectives.get("ring"), layout, np.dtype(dtype), **given)
 
 

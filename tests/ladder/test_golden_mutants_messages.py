@@ -9,10 +9,12 @@ from broken import after, first, instead, only, settings
 
 from refimpl.collectives import chunks as cut
 from refimpl.collectives import hierarchical, ring, tree
-from refimpl.golden import Reference
+from refimpl.golden import Reference, cases
 from refimpl.methods.gradient.gtc import codes, header, rice, threshold, wire
+from refimpl.methods.gradient.onebit import columns
 from refimpl.methods.gradient.onebit import message as onebit
 from refimpl.methods.gradient.topk import message as topk
+from refimpl.nn.flat import unit_of
 
 # --------------------------------------------------------------------------------- collectives
 
@@ -346,6 +348,50 @@ def test_one_bit(monkeypatch, name, bug, says):
     monkeypatch.setattr(onebit, name, bug)
     backend = only("onebit_encode", "onebit_allreduce")
     assert first(backend) == "compression.onebit/" + says
+
+
+def encoded(found):
+    """Return an encoder with other values and signs: found(rows) -> plus, low, high."""
+
+    def encode(self, x, out):
+        pairs, signs = np.empty((self.columns, 2), np.float32), np.empty(x.size, np.bool_)
+        for some, place, shape in self._blocks:
+            rows, plus = x[place].reshape(shape), signs[place].reshape(shape)
+            plus[:], pairs[some, 0], pairs[some, 1] = found(rows.copy())
+            rows -= np.where(plus, pairs[some, 1:], pairs[some, :1])
+        out[: pairs.nbytes] = pairs.reshape(-1).view(np.uint8)
+        out[pairs.nbytes :] = np.packbits(signs)
+
+    return encode
+
+
+def pooled(rows):
+    """One value with two signs."""
+    scale = np.abs(rows).mean(1)
+    return rows >= 0, -scale, scale
+
+
+def about_the_mean(rows):
+    """The border is the mean, which CNTK can do, too."""
+    mean = rows.mean(1)
+    way = np.abs(rows - mean[:, None]).mean(1)
+    return rows >= mean[:, None], mean - way, mean + way
+
+
+@pytest.mark.parametrize(
+    "owner, name, bug",
+    [
+        (columns, "_means", lambda rows, counts: rows.mean(1)),  # over the whole column
+        (columns.Columns, "encode", encoded(pooled)),
+        (columns.Columns, "encode", encoded(about_the_mean)),
+        (cases.columns, "unit_of", lambda shapes: unit_of([one[::-1] for one in shapes])),
+    ],
+    ids=["all-counted", "one-value", "about-the-mean", "rows-for-columns"],
+)
+def test_two_values_for_every_column(monkeypatch, owner, name, bug):
+    monkeypatch.setattr(owner, name, bug)
+    # "/message..." where the other ranks do not refuse what they get
+    assert first(only("onebit_columns")).startswith("compression.onebit/columns.tiny.n2")
 
 
 # -------------------------------------------------------- long vectors, many ranks, no messages

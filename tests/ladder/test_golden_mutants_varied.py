@@ -188,9 +188,13 @@ def steered_densely(self, gradient, right=Gtc.sum_densely):
         self.tau = threshold.adapted(self.tau, 0, self.values, self.options.target, dtype)
 
 
-def unmasked(self, options, context, right=SignCompression.__init__):
-    """What never had a gradient is not left alone."""
-    right(self, type(options)(**{**vars(options), "mask": False}), context)
+def one_bit(**other):
+    """Return one bit per value with other options."""
+
+    def built(self, options, context, right=SignCompression.__init__):
+        right(self, type(options)(**{**vars(options), **other}), context)
+
+    return built
 
 
 def double_count(self, gradient, first):
@@ -224,7 +228,8 @@ def double_count(self, gradient, first):
         (Gtc, "__init__", options(clip_every=1), "gtc/n3.warmup/residual"),
         (Gtc, "__init__", options(clip_at=1.0), "gtc/n3.warmup.adaptive/residual"),
         (Gtc, "sum_densely", steered_densely, "gtc/n3.warmup.adaptive/tau"),
-        (SignCompression, "__init__", unmasked, "onebit/n3.mask/seen"),
+        (SignCompression, "__init__", one_bit(mask=False), "onebit/n3.mask/seen"),
+        (SignCompression, "__init__", one_bit(by_columns=False), "onebit/n3.columns/message"),
         (Gtc, "__init__", options(at_sync="keep"), "gtc-bmuf/n6.zero/residual"),
         (
             Gtc,

@@ -21,7 +21,7 @@ def one_unit(dtype=np.float32):
     return net
 
 
-PARAMETERS = one_unit().size
+PARAMETERS = ",".join("x".join(map(str, one.shape)) for one in one_unit().units[0].parameters)
 
 
 def printed(case, *more, capsys):

@@ -7,6 +7,7 @@ truth.py         (values with many digits, the same everywhere)
 collectives.py   1 collectives                                    what every rank sends and gets
 compression.py   2 compression                                    GTC's and one-bit's bytes
 messages.py      2 compression                                    long, many, and what is none
+columns.py       2 compression                                    one bit, by columns
 topk.py          2 compression                                    the bytes of chunked top-k
 bmuf.py          3 blocks                                         the block filter
 diloco.py        3 blocks                                         DiLoCo's outer optimizer
@@ -35,6 +36,7 @@ from refimpl.golden.cases import (
     acoustic,
     bmuf,
     collectives,
+    columns,
     compression,
     diloco,
     layers,
@@ -81,6 +83,7 @@ OPERATIONS: tuple[Operation, ...] = (
     messages.gtc_accepts,
     compression.onebit_encode,
     compression.onebit_allreduce,
+    columns.onebit_columns,
     messages.onebit_accepts,
     topk.topk_exchange,
     messages.topk_accepts,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from refimpl.collectives import chunks
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
-from refimpl.golden.cases import messages
+from refimpl.golden.cases import columns, messages
 from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, Arrays, Settings, case
 from refimpl.methods.gradient.gtc import exchange as gtc
 from refimpl.methods.gradient.gtc import threshold, wire
@@ -147,7 +147,7 @@ def bundles() -> Iterator[Bundle]:
         "compression.onebit",
         "compression",
         "One bit per value with error feedback at sender and owner.",
-        (*_onebit(), *messages.one_bit()),
+        (*_onebit(), *messages.one_bit(), *columns.cases()),
     )
 
 

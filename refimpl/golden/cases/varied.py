@@ -59,6 +59,7 @@ ALONE: tuple[tuple[str, str, str, Settings], ...] = (
     ("gtc-bmuf", "fold", "gtc", {"at_sync": "fold"}),
     ("bmuf", "kept-momentum", "bmuf", {"keep_momentum": True}),
     ("onebit", "mask", "onebit", {"warmup": 1, "mask": True}),
+    ("onebit", "columns", "onebit", {"by_columns": True}),
     ("topk", "warmup", "topk", {"warmup": 1}),
 )
 

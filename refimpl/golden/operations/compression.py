@@ -42,6 +42,13 @@ a = mean of |x|, its sum in float64, rounded to float32; 0 for no values
 message: a as float64 (8 bytes, little-endian), then a bit for each value, 1 where x >= 0,
 most significant bit first, filled up with 0;  Q(x) = +a where the bit is 1, else -a
 """
+COLUMNS = """
+columns: shapes lie end to end in a vector; of each, neighbours along its last axis are a column,
+  and so is what a chunk has of one.  In a column
+low = mean of x < 0, high = mean of x >= 0, sums in float64, rounded to float32; of no values: 0
+message of a chunk: low and high of each column as float32, little-endian, then a bit for each
+value, 1 where x >= 0, most significant bit first, filled up with 0;  Q(x) = high or low
+"""
 TOPK = """
 message of E entries in C chunks, little-endian: places in their chunks, E uint16; then E float32,
 or with two_bit log2 t of each chunk, C int16 (-32768 for t = 0), and E codes of two bits: minus?,
@@ -199,6 +206,25 @@ for each step, all residuals and owned 0 at first; chunks as in allgather:
             out("result", "<f4", "step rank element", "equal on all ranks"),
         ),
         (RANKS,),
+    ),
+    Operation(
+        "onebit_columns",
+        "Sums with one bit per value and two values per column, as CNTK rounds.",
+        "for each step, as onebit_allreduce, with another Q:" + COLUMNS,
+        (
+            given("gradient", "<f4", "step rank element", "of each rank"),
+            out("message_size", "<i8", "step rank", "bytes of the rank's messages"),
+            out(
+                "message",
+                "|u1",
+                "step rank byte",
+                "to all owners, end to end, then the owner's to all; filled up with zeros",
+            ),
+            out("residual", "<f4", "step rank element", "r after the step"),
+            out("owned", "<f4", "step rank element", "o after the step, filled up with zeros"),
+            out("result", "<f4", "step rank element", "equal on all ranks"),
+        ),
+        (RANKS, Setting("shapes", "array", "the shape of each parameter, end to end")),
     ),
     accepts("onebit_accepts", ONEBIT, "for n values; a scale is not below 0", N, WHAT),
     Operation(

@@ -29,6 +29,7 @@ for each step:
               on its own, without padding
               of the first `warmup` steps it is the sum, and no residual changes; onebit's `mask`:
               where that was 0 in each of these, it is 0 ever after, as residual and owned are
+              onebit's `by_columns`: onebit_columns, where each unit is one parameter, a vector
               gtc, after a step with messages: if `clip_every` divides the number of such steps,
               residuals are held within +-`clip_at` times this step's tau; with `target` the next
               step's tau is gtc_adapt's, for the entries of all p g ranks and n: g times all values

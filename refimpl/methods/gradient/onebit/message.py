@@ -22,13 +22,17 @@ time nothing is lost: results + residuals of all ranks + residuals of the owners
 The mean of |r| is the scale with the least square error.  A zero is sent as +a: one bit cannot
 say "nothing", so a value whose gradient is always zero swings around it.
 
+How a chunk is said is a `Code`: by one scale, `Scaled`, or by two values for every column of it
+(`refimpl.methods.gradient.onebit.columns`), which changes Q and its bytes and nothing else.
+
 The sibling of CNTK's 1-bit SGD and DeepSpeed's 1-bit optimizers; differences are in docs/gtc.md.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,12 +154,39 @@ def _scale(message: NDArray[np.uint8], values: int) -> float:
     return scale
 
 
+class Code(Protocol):
+    """How a chunk is said: ``nbytes`` of a message, `encode` and `add`."""
+
+    nbytes: int
+
+    def encode(self, x: np.ndarray, out: NDArray[np.uint8]) -> None:
+        """Write the message of a chunk x, and leave in x what the message does not say."""
+
+    def add(self, message: NDArray[np.uint8], out: np.ndarray) -> None:
+        """Add what a message says; raise `MessageError` if it cannot be one."""
+
+
+class Scaled:
+    """A chunk of so many values, said by one scale."""
+
+    encode, add = staticmethod(encode), staticmethod(add)
+
+    def __init__(self, values: int) -> None:
+        self.nbytes = message_bytes(values)
+
+
+def scaled(n: int, p: int) -> list[Scaled]:
+    """Return how each of the p chunks of n values is said by one scale."""
+    return [Scaled(values) for values in np.diff(chunks.offsets(n, p)).tolist()]
+
+
 def allreduce(
     comm: Communicator,
     gradient: np.ndarray,
     residual: np.ndarray,
     owned: np.ndarray,
     said: list[np.ndarray] | None = None,
+    codes: Sequence[Code] | None = None,
 ) -> None:
     """Replace ``gradient`` by the sum of all ranks' gradients, one bit per value and way.
 
@@ -171,48 +202,49 @@ def allreduce(
         What this rank has not passed on of the sum of its chunk; brought up to date.
     said : list, optional
         Gets copies of what this rank says: to all owners, end to end, and as an owner to all.
+    codes : (p,) sequence of Code, optional
+        How each chunk is said, the same on all ranks; by default by one scale.
 
     Notes
     -----
     Messages of the first part go straight to the owner, by a pairwise all-to-all.  The second part
-    is a ring all-gather.  Lengths follow from n and p.
+    is a ring all-gather.  Lengths follow from the codes.
 
     Cost per rank: 2 (p - 1) messages, about 2 (p - 1)/p n/8 bytes; `cost` gives it exactly.
     """
     p, r = comm.size, comm.rank
-    chunk = chunks.slices(gradient, p)
-    cut = _cut(gradient.size, p)
+    codes = codes or scaled(gradient.size, p)
+    chunk, cut = chunks.slices(gradient, p), _cut(codes)
     residual += gradient
 
     # Out of one buffer go the messages to the owners (slot 0 is the algorithm's), and to all.
     everyones = comm.scratch(int(cut[-1]), np.uint8, slot=1)
-    for j in range(p):
-        encode(residual[chunk[j]], everyones[cut[j] : cut[j + 1]])
+    for j, code in enumerate(codes):
+        code.encode(residual[chunk[j]], everyones[cut[j] : cut[j + 1]])
     if said is not None:
         said.append(everyones.copy())
     for message in pairwise.alltoall(comm, everyones, offsets=cut):
-        add(message, owned)
+        codes[r].add(message, owned)
 
-    encode(owned, everyones[cut[r] : cut[r + 1]])
+    codes[r].encode(owned, everyones[cut[r] : cut[r + 1]])
     if said is not None:
         said.append(everyones[cut[r] : cut[r + 1]].copy())
     ring.allgather(comm, everyones, offsets=cut)
     gradient.fill(0)
-    for j in range(p):
-        add(everyones[cut[j] : cut[j + 1]], gradient[chunk[j]])
+    for j, code in enumerate(codes):
+        code.add(everyones[cut[j] : cut[j + 1]], gradient[chunk[j]])
 
 
-def _cut(n: int, p: int) -> NDArray[np.int64]:
+def _cut(codes: Sequence[Code]) -> NDArray[np.int64]:
     """Return where the chunks' messages lie end to end."""
-    sizes = np.diff(chunks.offsets(n, p)).tolist()
-    return np.cumsum([0] + [message_bytes(values) for values in sizes])
+    return np.cumsum([0, *(code.nbytes for code in codes)])
 
 
-def cost(n: int, nodes: tuple[int, ...]) -> Cost:
+def cost(n: int, nodes: tuple[int, ...], codes: Sequence[Code] | None = None) -> Cost:
     """Return the cost of `allreduce` of n values on ranks that lie on these nodes.
 
     >>> cost(1000, nodes=(0, 0)).sent_by(0)["intra"]  # dense, in float32: 4000 bytes
     Count(messages=2, bytes=142)
     """
-    call = Call(np.diff(_cut(n, len(nodes))), nodes)
+    call = Call(np.diff(_cut(codes or scaled(n, len(nodes)))), nodes)
     return Cost(pairwise.alltoall_steps(call) + ring.allgather_steps(call), nodes, itemsize=1)

@@ -12,7 +12,7 @@ from refimpl.collectives import Collectives, chunks
 from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.gradient import explain
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
-from refimpl.methods.gradient.onebit import message
+from refimpl.methods.gradient.onebit import columns, message
 from refimpl.methods.options import option
 from refimpl.methods.protocol import Context, GradientMethod
 from refimpl.nn.flat import Layout
@@ -32,6 +32,15 @@ class OneBit(GradientMethod):
         "--onebit-mask", False, "leave alone what had no gradient in any dense step (--gtc-warmup)"
     )
 
+    by_columns: bool = option(
+        "--onebit-values",
+        False,
+        "what a sign stands for: +- one scale for each chunk (default); or two means, for each "
+        "column of a weight matrix",
+        choices={"chunk": False, "column": True},
+        metavar="OF",
+    )
+
     def refusal(self, collectives: Collectives) -> str | None:
         """Refuse a mask that no dense step could show."""
         if self.warmup or not self.mask:
@@ -41,6 +50,14 @@ class OneBit(GradientMethod):
     def keeps_bits(self, layout: Layout) -> bool:
         """Return False where there are shards: a chunk of a shard has one scale."""
         return layout.partition == 1
+
+    def codes(
+        self, layout: Layout, shard: int, ranks: int, dtype: np.dtype
+    ) -> Sequence[message.Code]:
+        """Return how each chunk of a shard is said."""
+        if self.by_columns:
+            return columns.codes(layout, shard, ranks, dtype)
+        return message.scaled(layout.shard, ranks)
 
     def build(self, context: Context) -> SignCompression:
         """Return the compression of one rank."""
@@ -52,15 +69,17 @@ class OneBit(GradientMethod):
             yield from dense_calls(setting)
             return
         for group in setting.talking("gradient"):
-            one = message.cost(setting.layout.shard, setting.nodes.nodes_of(group))
+            shard, dtype = setting.grid.place(group[0]).shard, np.dtype(f"f{setting.itemsize}")
+            codes = self.codes(setting.layout, shard, len(group), dtype)
+            one = message.cost(setting.layout.shard, setting.nodes.nodes_of(group), codes)
             yield Call(setting, "gradient", group, "gradients", own=one)
 
 
 class SignCompression(Compressed):
     """Combines the gradients of a group by their signs.
 
-    A scale is a float mean over a chunk of the group's shard, so the sums depend on how the
-    vector is cut, and so on g, whatever the reduction.
+    What a sign stands for is a float mean over a chunk of the group's shard, or what it has of a
+    column, so the sums depend on how the vector is cut, and so on g, whatever the reduction.
 
     Attributes
     ----------
@@ -76,6 +95,8 @@ class SignCompression(Compressed):
         super().__init__(context, options.warmup)
         n, rank = context.layout.shard, self.group.rank
         cut = chunks.offsets(n, self.group.size)
+        shard = context.groups.partition.rank
+        self.codes = options.codes(context.layout, shard, self.group.size, context.dtype)
         self.residual = np.zeros(n, context.dtype)
         self.owned = np.zeros(int(cut[rank + 1] - cut[rank]), context.dtype)
         self.masked, self.seen = options.mask, np.zeros(n if options.mask else 0, np.uint8)
@@ -92,7 +113,8 @@ class SignCompression(Compressed):
         said: list[np.ndarray] = []
         if told:
             self._tell(self.residual + gradient)
-        message.allreduce(self.group, gradient, self.residual, self.owned, said if told else None)
+        memory = self.residual, self.owned
+        message.allreduce(self.group, gradient, *memory, said if told else None, self.codes)
         if told:  # what the owner's signs were taken of: what it sent, and what it did not
             chunk = chunks.slices(gradient, self.group.size)[self.group.rank]
             self._tell(self.owned + gradient[chunk])
@@ -108,7 +130,8 @@ class SignCompression(Compressed):
 
     def compressed_step(self) -> dict[str, Any]:
         """Return ``message_bytes``, all that was sent; the largest ``residual`` and ``owned``."""
-        sent = message.cost(self.residual.size, self.group.nodes).sent_by(self.group.rank)
+        cost = message.cost(self.residual.size, self.group.nodes, self.codes)
+        sent = cost.sent_by(self.group.rank)
         return {
             "message_bytes": sum(count.bytes for count in sent.values()),
             "residual": float(np.abs(self.residual).max(initial=0)),
