@@ -94,6 +94,7 @@ def numbers() -> Iterator[Case]:
         ("bench song", "song"), ("bench step --collectives star", "star"), ("topology -n 0", "-n"),
         ("topology -n 4 --strategy mics --partition 3", "partition"),
         (f"{IMAGES} --strategy onebit --onebit-mask", "--onebit-mask: needs --gtc-warmup"),
+        (f"{IMAGES} --strategy bmuf --block-mean words", "--block-mean words: choose one of"),
         (f"{IMAGES} --strategy onebit --onebit-values row", "--onebit-values row: choose one of"),
         ("topology -n 4 --strategy onebit --onebit-values column --parameters 9", "by the shapes"),
         ("topology -n 4 --parameters 9x", "--parameters"),

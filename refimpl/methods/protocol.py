@@ -202,7 +202,7 @@ class BlockAxis(Axis):
     ``steps``: local steps of a block.  ``resets``: whether the optimizer begins a block without
     memory.  ``model``: (shard,), what is evaluated and saved.  ``early``: so many steps before the
     end of a block `prepare` is called; 0, never.  ``together``: whether all groups hold one model
-    since the last sync.
+    since the last sync.  ``frames``: those behind this group's steps since then.
     """
 
     steps: int
@@ -210,6 +210,7 @@ class BlockAxis(Axis):
     model: np.ndarray
     early: int = 0
     together: bool = True
+    frames: int = 0
 
     def begin(self, weights: np.ndarray) -> None:
         """Take the first model (shard,), the same on all ranks with this shard; or a later one."""

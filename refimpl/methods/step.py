@@ -149,6 +149,7 @@ class Replica:
         if self.steps <= self.methods.warm_steps:
             self._begin()
         elif self.block is not None:
+            self.block.frames += self.frames if frames is None else frames
             left = self.block.steps - (self.steps - self.block_start)
             if left == self.block.early > 0:
                 self.block.prepare(self.partition.weights())
@@ -239,6 +240,7 @@ class Replica:
                 self._update(owed, lr)
             weights = self.partition.weights()
             block.sync(weights, closing)
+            block.frames = 0
             self.partition.replace(weights)
         if block.resets:
             self.optimizer.reset(self.partition.states)

@@ -245,6 +245,42 @@ def test_methods(monkeypatch, owner, name, bug, says):
     named(monkeypatch, owner, name, bug, says)
 
 
+def alike(comm, frames):
+    """Models count alike, whatever they were trained on."""
+    return 1.0
+
+
+def summing_to_one(comm, frames, right=blocks.averaging.factor_of):
+    """Shares of 1, which are then divided by the number of models, too."""
+    return right(comm, frames) / comm.size
+
+
+def never_forgotten(self, weights, closing=False, right=blocks.BlockMomentum.sync):
+    """Frames of earlier blocks count on."""
+    self.counted = getattr(self, "counted", 0) + self.frames
+    self.frames = self.counted
+    right(self, weights, closing)
+
+
+def last_step(self, batches, lr, frames):
+    """Only the frames of a block's last step count."""
+    self.block.frames = 0
+    return STEP(self, batches, lr, frames)
+
+
+@pytest.mark.parametrize(
+    "owner, name, bug, says",
+    [
+        (blocks.averaging, "factor_of", alike, "bmuf/n3.frames/global_model"),
+        (blocks.averaging, "factor_of", summing_to_one, "gtc-bmuf/n6.frames/global_model"),
+        (blocks.BlockMomentum, "sync", never_forgotten, "bmuf/n3.frames/model"),
+        (Replica, "step", last_step, "gtc-bmuf/n6.frames/global_model"),
+    ],
+)
+def test_models_that_count_by_their_frames(monkeypatch, owner, name, bug, says):
+    named(monkeypatch, owner, name, bug, says)
+
+
 def test_kept_momentum_that_is_not_kept(monkeypatch):
     right = blocks.BlockMomentum.__init__
 

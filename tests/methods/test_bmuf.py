@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from axes import context
 from families import addend
 from loopback import spawn
 from tiny import trained
@@ -16,6 +17,7 @@ from refimpl.methods.protocol import Context
 from refimpl.methods.traffic import sent
 from refimpl.nn.flat import one_unit
 from refimpl.numerics.rng import stream
+from refimpl.state import tree
 from refimpl.support.errors import UserError
 from refimpl.world.groups import Groups
 from refimpl.world.ledger import summed
@@ -221,6 +223,51 @@ def test_every_block_is_averaged_and_momentum_starts_anew_unless_it_is_kept(keep
     for synchronised, moving in spawn((0, 0), body):
         assert synchronised == 3
         assert moving == [True, keep] * 3
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("frames", [(4, 0, 2), (0, 0, 0), (7, 7, 7)])
+def test_a_mean_over_frames_is_over_models_where_all_have_as_many_or_none(frames, exact):
+    ways = stream(0, "ways").normal(size=(3, 5)).astype(np.float32)
+
+    def body(comm):
+        found = []
+        for by_frames in (True, False):
+            axis = Bmuf(by_frames=by_frames).build(context(5, block=comm, exact=exact))
+            axis.begin(np.zeros(5, np.float32))
+            axis.frames, weights = frames[comm.rank], ways[comm.rank].copy()
+            axis.sync(weights)
+            found.append(axis.model)
+        return found
+
+    (over_frames, over_models), *_ = ends = spawn((0, 0, 0), body)
+    assert len({model.tobytes() for model, _ in ends}) == 1
+    assert (over_frames.tobytes() == over_models.tobytes()) == (len(set(frames)) == 1)
+    want = np.average(ways, axis=0, weights=frames if any(frames) else None)
+    np.testing.assert_allclose(over_frames, want, rtol=0, atol=1e-6)
+
+
+def test_frames_of_a_block_are_state_of_the_run():
+    """Saved within a block whose groups have had unequal frames, and gone on with."""
+    options = {"gtc_group": 1, "block": Bmuf(steps=3, by_frames=True), "steps": 4}
+    options |= {"micro_batches": 4, "counts": (4, 1, 2, 0)}
+
+    def body(comm):
+        states, frames = [], []
+
+        def keep(replica):
+            states.append(tree.copied(replica.state()))
+            frames.append(replica.block.frames)
+
+        def load(replica):
+            replica.load(states[1])
+            frames.append(replica.block.frames)
+
+        whole = trained(comm, after=keep, **options)
+        again = trained(comm, before=load, first=2, **options)
+        return whole.digest == again.digest, frames
+
+    assert spawn((0, 0), body) == [(True, [5, 10, 0, 5, 10]), (True, [2, 4, 0, 2, 4])]
 
 
 @pytest.mark.parametrize("name", ["ring", "halving-doubling", "hierarchical"])

@@ -9,6 +9,7 @@ from loopback import spawn
 from rows import EVERY, ran
 
 from refimpl.methods.step import Replica
+from refimpl.methods.strategies import STRATEGIES
 
 COUNTS = (4, 1, 0, 3, 2, 4, 0, 2)  # of a step's micro-batches; the last rank of some has none
 
@@ -19,7 +20,14 @@ def model(**options):
     return np.concatenate([value.ravel() for value in found.values()])
 
 
-@pytest.mark.parametrize("case", EVERY, ids=str)
+BY_FRAMES = [
+    rows.usual(row, ("block_mean", "frames"))
+    for row in STRATEGIES.values()
+    if "block_mean" in row.options() and row.partition is not rows.SERIAL.partition
+]
+
+
+@pytest.mark.parametrize("case", EVERY + BY_FRAMES, ids=str)
 def test_a_row_trains_on_unequal_micro_batches_as_serial_or_its_twin(case):
     counts = (COUNTS * 2)[: 2 * case.world]
     one = {rank.trained.digest for rank in rows.run(case, counts=counts)}

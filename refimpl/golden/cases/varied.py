@@ -58,6 +58,8 @@ ALONE: tuple[tuple[str, str, str, Settings], ...] = (
     ("gtc-bmuf", "zero", "gtc", {"at_sync": "zero"}),
     ("gtc-bmuf", "fold", "gtc", {"at_sync": "fold"}),
     ("bmuf", "kept-momentum", "bmuf", {"keep_momentum": True}),
+    ("bmuf", "frames", "bmuf", {"by_frames": True}),
+    ("gtc-bmuf", "frames", "bmuf", {"by_frames": True}),
     ("onebit", "mask", "onebit", {"warmup": 1, "mask": True}),
     ("onebit", "columns", "onebit", {"by_columns": True}),
     ("topk", "warmup", "topk", {"warmup": 1}),
@@ -91,7 +93,8 @@ def cases(row: Strategy) -> Iterator[Case]:
     for name, label, method, options in ALONE:
         if name == row.name:
             optimizer = "momentum" if method == "bmuf" else "sgd"
-            yield one(label, None, optimizer, options={method: options})
+            equal = not options.get("by_frames")
+            yield one(label, None, optimizer, equal=equal, options={method: options})
 
 
 HYPER: dict[str, Settings] = {

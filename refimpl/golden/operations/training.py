@@ -41,7 +41,9 @@ for each step:
   sync        if it was the last step of a block of `steps` steps (after those): what the block
               method makes of the mean of the b blocks' parameters (bmuf, outer_sgd); bmuf sets
               the optimizer's states, and t, to 0 unless keep_momentum, or if it is null unless
-              the optimizer is adam or adamw
+              the optimizer is adam or adamw; with by_frames parameters are first multiplied by
+              b f / F, rounded to float32, where f are the frames that the block's steps since
+              the last sync had, and F those of all blocks
   secondary   with nodes: what the rank keeps of the parameters that the last forward pass of the
               step had, for the backward pass: of every unit, filled up to a multiple of p, chunk c
               of k (as in allgather), end to end; c is its place among the k ranks of its worker

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.collectives import Collectives, chunks
+from refimpl.collectives import Collectives, chunks, small
 from refimpl.methods import dense
 from refimpl.methods.calls import Call, Setting
 from refimpl.methods.options import least, option
 from refimpl.methods.protocol import Context
+from refimpl.world.communicator import Communicator
 
 
 def steps_option() -> Any:
@@ -91,15 +92,16 @@ class Mean:
             groups.world.nodes[rank] for rank in groups.grid.block_group(groups.grid.rank(*first))
         )
 
-    def __call__(self, weights: np.ndarray) -> None:
+    def __call__(self, weights: np.ndarray, factor: float = 1.0) -> None:
         """Replace weights (shard,) by the mean over the groups, the same bits on all ranks.
 
         Collective over all ranks with this shard.  The sum over groups (order of summation: the
-        collective's; none with ``--reduction exact``), divided by b.  Cost: `calls`.
+        collective's; none with ``--reduction exact``), divided by b.  Cost: `calls`.  ``factor``:
+        what this group's model counts, 1 on average; it is multiplied before it is added.
         """
         with self.block.purpose("models"):
             if self.group.size == 1:
-                self._mean(weights)
+                self._mean(weights, factor)
                 return
             members, n = self.group.size, weights.size
             itemsize = 8 if self.fixed else weights.itemsize
@@ -108,17 +110,36 @@ class Mean:
             run = self.group.scratch(n, weights.dtype, slot=1)  # the parts end to end
             mine = run[points[self.group.rank] : points[self.group.rank + 1]]
             np.concatenate([weights[share] for share in carried[self.group.rank]], out=mine)
-            self._mean(mine)
+            self._mean(mine, factor)
             self.collectives.allgather(self.group, run, points)
             start = 0
             for share in (share for shares in carried for share in shares):
                 weights[share] = run[start : start + share.stop - share.start]
                 start += share.stop - share.start
 
-    def _mean(self, x: np.ndarray) -> None:
+    def _mean(self, x: np.ndarray, factor: float) -> None:
         """Replace x by its mean over the block group."""
+        if factor != 1:
+            x *= x.dtype.type(factor)
         dense.allreduce(self.block, self.collectives, x, self.fixed)
         x /= self.models
+
+
+def factor_of(comm: Communicator, frames: int) -> float:
+    """Return what a model counts in a mean over the frames of all: b f / F, 1 on average.
+
+    f are this rank's ``frames``, F those of all b ranks; if these are alike, or nobody has any,
+    it is 1 exactly.  Collective.  Cost: `factor_calls`.
+    """
+    total = int(small.gathered(comm, [frames]).sum())
+    return comm.size * frames / total if total else 1.0
+
+
+def factor_calls(setting: Setting) -> Iterator[Call]:
+    """Yield what all ranks send for `factor_of`: one number in every block group."""
+    for group in setting.talking("block"):
+        one = small.cost(1, setting.nodes.nodes_of(group))
+        yield Call(setting, "block", group, "control", own=one)
 
 
 def calls(setting: Setting, values: int | None = None) -> Iterator[Call]:

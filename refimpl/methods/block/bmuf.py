@@ -14,7 +14,8 @@ W is what is evaluated and saved, never the start.  The weights of one G in all 
 up to zeta / (1 - eta); with the rule eta = 1 - 1/b, zeta = 1 that is b: the mean over b groups,
 turned back into the sum of what all of them found.
 
-The mean is on every rank (`refimpl.methods.block.averaging`), and every rank filters for itself,
+The mean, over models or over the frames behind them, is on every rank
+(`refimpl.methods.block.averaging`), and every rank filters for itself,
 equal numbers in and equal bits out; so every rank has W and D and any of them can evaluate, save,
 or speak for its group.
 
@@ -140,6 +141,13 @@ class Bmuf(BlockMethod):
         "the optimizer's state at a sync: reset, keep (default: keep Adam's, reset momentum)",
         choices={"reset": False, "keep": True},
     )
+    by_frames: bool = option(
+        "--block-mean",
+        False,
+        "a block's mean is over models (default), or over the frames that each was trained on",
+        choices={"models": False, "frames": True},
+        metavar="OVER",
+    )
 
     def momentum(self, models: int) -> float:
         """Return eta for b models.
@@ -166,8 +174,9 @@ class Bmuf(BlockMethod):
         return {"steps": min(3, steps), "eta": eta, "zeta": 1.0, "nesterov": True}
 
     def traffic(self, setting: Setting, statistics: Sequence[Statistics] = ()) -> Iterator[Call]:
-        """Yield what a sync sends: `averaging.calls`."""
-        return averaging.calls(setting)
+        """Yield what a sync sends: `averaging.calls`, and over frames `averaging.factor_calls`."""
+        yield from averaging.factor_calls(setting) if self.by_frames else ()
+        yield from averaging.calls(setting)
 
 
 class BlockMomentum(BlockAxis):
@@ -199,7 +208,10 @@ class BlockMomentum(BlockAxis):
         Collective over all ranks with this shard.  Order of summation and cost: those of `Mean`.
         """
         assert self.model.shape == weights.shape, "begin() is called before the first block"
-        self.average(weights)
+        factor = 1.0
+        if self.options.by_frames:
+            factor = averaging.factor_of(self.average.block, self.frames)
+        self.average(weights, factor)
         for first in range(0, weights.size, STRIP):
             part = slice(first, first + STRIP)
             self.model[part], self.update[part], weights[part] = block_update(
@@ -225,11 +237,13 @@ class BlockMomentum(BlockAxis):
         return {"synchronised": self.synchronised, "block_update_norm": norm}
 
     def state(self) -> Tree:
-        """Return W and D, equal on all ranks with this shard."""
+        """Return W and D, equal on all ranks with this shard, and frames if they count."""
+        frames = {"frames": Leaf(self.frames, "block")} if self.options.by_frames else {}
         return {
             "global_model": Leaf(self.model, "shard"),
             "block_update": Leaf(self.update, "shard"),
             "synchronised": Leaf(self.synchronised),
+            **frames,
         }
 
     def load(self, tree: Tree) -> None:
@@ -237,3 +251,5 @@ class BlockMomentum(BlockAxis):
         self.model = tree["global_model"].value.copy()
         self.update = tree["block_update"].value.copy()
         self.synchronised = int(tree["synchronised"].value)
+        if self.options.by_frames:
+            self.frames = int(tree["frames"].value)
