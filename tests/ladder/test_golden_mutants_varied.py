@@ -11,6 +11,7 @@ from refimpl import optim
 from refimpl.collectives.norm import GlobalNorm
 from refimpl.golden.cases import trained
 from refimpl.methods.block import bmuf as blocks
+from refimpl.methods.gradient.compressed import Compressed
 from refimpl.methods.gradient.exact import AllReduce
 from refimpl.methods.gradient.gtc import threshold
 from refimpl.methods.gradient.gtc.method import ThresholdCompression as Gtc
@@ -195,6 +196,46 @@ def one_bit(**other):
         right(self, type(options)(**{**vars(options), **other}), context)
 
     return built
+
+
+def own_mask(self, gradient, right=Compressed.sum_densely):
+    """What a rank itself has no gradient of is masked, on this rank."""
+    self.seen |= gradient != 0
+    right(self, gradient)
+
+
+def last_mask(self, gradient, right=Compressed.sum_densely):
+    """What had no gradient in the last dense step is masked."""
+    right(self, gradient)
+    self.seen[:] = gradient != 0
+
+
+def first_mask(self, gradient, right=Compressed.sum_densely):
+    """What had no gradient in the first one is."""
+    right(self, gradient)
+    if self.step == 0:
+        self.seen[:] = gradient != 0
+
+
+def masked_result(self, gradient, right=SignCompression.compress):
+    """What is masked is not applied, and owed for ever."""
+    self.masked = False
+    right(self, gradient)
+    self.masked = True
+    gradient[self.seen == 0] = 0
+
+
+@pytest.mark.parametrize(
+    "name, bug, says",
+    [
+        ("sum_densely", own_mask, "seen"),
+        ("sum_densely", last_mask, "seen"),
+        ("sum_densely", first_mask, "seen"),
+        ("compress", masked_result, "residual"),
+    ],
+)
+def test_the_mask_of_what_never_had_a_gradient(monkeypatch, name, bug, says):
+    named(monkeypatch, SignCompression, name, bug, f"onebit/n3.mask.seen/{says}")
 
 
 def double_count(self, gradient, first):

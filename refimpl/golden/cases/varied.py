@@ -61,6 +61,7 @@ ALONE: tuple[tuple[str, str, str, Settings], ...] = (
     ("bmuf", "frames", "bmuf", {"by_frames": True}),
     ("gtc-bmuf", "frames", "bmuf", {"by_frames": True}),
     ("onebit", "mask", "onebit", {"warmup": 1, "mask": True}),
+    ("onebit", "mask.seen", "onebit", {"warmup": 2, "mask": True}),
     ("onebit", "columns", "onebit", {"by_columns": True}),
     ("topk", "warmup", "topk", {"warmup": 1}),
 )
@@ -122,8 +123,15 @@ def _case(
     initial = draw.rough(f"varied initial {SALT}", n, 1.0)
     targets = draw.rough(f"varied targets {SALT}", (STEPS, MICRO_BATCHES, n), 2.0)
     targets += np.array(SHIFTS, np.float32)[:, None, None]
-    if options.get("onebit", {}).get("mask"):  # no gradient before the first decay
+    one_bit, lr = options.get("onebit", {}), 0.1
+    if one_bit.get("mask"):  # no gradient before the first decay
         targets[:, :, -1] = initial[-1]
+    if one_bit.get("warmup") == 2:  # in one dense step, of one rank, and only later
+        lr = 2.0**-60  # so that no parameter moves, and what has no gradient has none later
+        targets[:2, :, -3:] = initial[-3:]
+        targets[0, :microsteps, -3] += 1
+        targets[1, -microsteps:, -2] += 1
+        targets[2:, :, -1] += 1
     frames = draw.integers("varied frames 87", 0, MOST + 1, (STEPS, MICRO_BATCHES))
     # (of that name, as no sum over a block is a power of two)
     if clip is None and equal:
@@ -138,7 +146,7 @@ def _case(
         "collectives": "ring",
         "optimizer": optimizer,
         "hyper": optim.hyper(optimizer) | HYPER[optimizer],
-        "lr": 0.1,
+        "lr": lr,
         "schedule": {
             "name": "exponential",
             "hyper": {"decay": 0.7, "warmup": 1.0},
