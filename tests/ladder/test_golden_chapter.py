@@ -1,5 +1,6 @@
 """The chapter on golden values: its example runs without refimpl, and prints what it says."""
 
+import json
 import os
 import re
 import subprocess
@@ -42,6 +43,15 @@ def test_the_first_red_line_is_the_one_that_the_chapter_shows(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         line.removeprefix("    ") for line in shown.group(1).splitlines()
     ]
+
+
+def test_the_first_bundle_is_as_large_as_the_chapter_says():
+    folder = GOLDEN / "collectives.ring"
+    cases = json.loads((folder / "manifest.json").read_text())["cases"]
+    arrays = sum(len(case["arrays"]) for case in cases)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    told = f"collectives.ring: {len(cases)} cases, {arrays} arrays, {size:,} bytes"
+    assert f"\n    {told}\n" in CHAPTER
 
 
 @pytest.mark.parametrize("cases", ["layers/affine.*", "layers/relu"])
