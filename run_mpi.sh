@@ -226,7 +226,11 @@ use_existing() {
     [ -z "${PYTHON:-}" ] || set -- "$PYTHON"
     told=
     for candidate; do
-        if made_here "$candidate"; then return 0; fi
+        if made_here "$candidate"; then
+            # Ours, whether it is active or not: `use_own` adds what the tests need.
+            [ "$command $(dirname "$python")" != "test $here/.venv/bin" ]
+            return
+        fi
         why=$(ask "$candidate" fits "$here/setup.cfg") || continue # no mpi4py
         python=$(command -v "$candidate")
         if [ -n "$why" ]; then

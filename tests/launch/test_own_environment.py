@@ -118,6 +118,14 @@ def test_environment_is_made_once(bare):
     assert place.log.read_text() == "pip\n"
 
 
+def test_environment_made_here_gets_what_the_tests_need_also_where_it_is_active(bare):
+    place, run = bare
+    run("setup")
+    done = run("test", VIRTUAL_ENV=str(place.checkout / ".venv"))
+    assert done.returncode == 0 and "what the tests need" in done.stderr
+    assert place.log.read_text() == "pip\n" * 2
+
+
 def test_two_set_ups_at_once_make_one_where_the_file_system_has_no_locks(bare):
     place, run = bare
     with ThreadPoolExecutor() as pool:
