@@ -13,6 +13,7 @@ import re
 SECTIONS = ("Parameters", "Attributes", "Returns", "Raises")  # of names, each with a text below it
 ITEM = re.compile(r"(?:[-*]|\d+\.) ")
 GAP = re.compile(r"""\S {3,}\S|[^\s.?!:;)"'`] {2}\S""")  # no sentence has one
+LETTER = re.compile(r"^(\s*\(?[A-Za-z])([.)])(?=\s|$)")  # a symbol, and no item of a list
 MARKED = re.compile(r"(``.+?``|:math:`[^`]+`|`[^`]+`|\*\w[^*]*\w\*)")
 
 
@@ -24,7 +25,7 @@ def inline(line: str) -> str:
     for code in range(1, len(parts), 2):
         if parts[code + 1][:1].isalnum():
             parts[code] += "\\ "  # as in "the `update`s": a mark between them, which is not set
-    return "".join(parts)
+    return LETTER.sub(r"\1\\\2", "".join(parts))
 
 
 def told(lines: list[str]) -> list[str]:

@@ -26,9 +26,10 @@ def test_the_site_has_every_package():
 
 
 def test_what_is_a_table_in_a_docstring_stays_one_and_sentences_stay_sentences():
-    text = "A `ring` of |p|.  Two.\n\nname   what\nx      y\n\n    z = x\n\nSays::\n\n    u\n"
+    text = "A `ring` of |p|.  Two.\nz.  No item.\n\nname   what\nx      y\n\n"
+    text += "    z = x\n\nSays::\n\n    u\n"
     assert "\n".join(told(text.split("\n"))) == (
-        r"A ``ring`` of \|p\|.  Two."
+        "A ``ring`` of \\|p\\|.  Two.\nz\\.  No item."
         "\n\n::\n\n    name   what\n    x      y\n\n"
         "::\n\n        z = x\n\nSays::\n\n    u\n"
     )
