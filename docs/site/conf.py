@@ -45,7 +45,7 @@ suppress_warnings = ["ref.python"]  # the name of a type may be that of several
 
 
 def set_docstring(app, what, name, thing, options, lines):
-    if lines and lines[0].startswith("Alias for field number"):  # Python's own, of a named tuple's fields
+    if "".join(lines).startswith("Alias for field number "):  # what Python says of a named tuple's
         lines.clear()
     lines[:] = docstrings.told(lines)
 
