@@ -1,6 +1,6 @@
 """A cluster in a box: collectives and training steps in wall time, over real TCP on slow links.
 
-    python benchmarks/cluster [--quick] [--rate 200mbit] [--json FILE]
+    python benchmarks/cluster [--methods] [--quick] [--rate 200mbit] [--json FILE]
 
 Needs root, iproute2 and MPICH with UCX (``pip install mpich``).  Exit status 2: something that
 it needs is missing; 1: a measurement failed.  See docs/cluster.md.
@@ -23,6 +23,7 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 
 import box  # noqa: E402
 import report  # noqa: E402
+import speed  # noqa: E402
 
 from refimpl.run.bench.network import WIDTHS  # noqa: E402
 from refimpl.support.text import binary  # noqa: E402
@@ -90,7 +91,7 @@ def launch(mpiexec: str, addresses: list[str], job: dict) -> dict:
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     subprocess.run(
         command,
-        env=os.environ | SURROUNDINGS | {"PYTHONPATH": paths},
+        env=os.environ | SURROUNDINGS | job.get("surroundings", {}) | {"PYTHONPATH": paths},
         stdin=subprocess.DEVNULL,
         check=True,
         timeout=900,
@@ -105,7 +106,7 @@ def measure(args: argparse.Namespace, mpiexec: str) -> int:
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
     }
-    todo = jobs(args.quick)
+    todo = speed.jobs(args.quick) if args.methods else jobs(args.quick)
     hosts = max(job["hosts"] for job in todo)
     addresses = box.build(hosts, args.rate, args.mtu, args.burst)
     print(
@@ -113,7 +114,7 @@ def measure(args: argparse.Namespace, mpiexec: str) -> int:
         f"{started['cores']} cores, load {started['load']:.1f}",
         flush=True,
     )
-    runs, collective, steps = [], [], []
+    runs, collective, steps, speeds = [], [], [], []
     for job in todo:
         print(f"measuring {job['hosts']} hosts x {job['ranks_per_host']} ranks ...", flush=True)
         figures = launch(mpiexec, addresses, job)
@@ -122,14 +123,26 @@ def measure(args: argparse.Namespace, mpiexec: str) -> int:
             collective += report.collective_rows(figures, job["bytes"])
         if "widths" in job:
             steps += report.step_rows(figures, job)
-    found = report.verdicts(collective, steps, full=not args.quick)
-    _print(todo, runs, collective, steps, found)
+        if "runs" in job:
+            speeds += speed.rows(figures, job)
+    print("\nlinks, hosts x ranks: alpha + beta, as measured with the rest")
+    for run in runs:
+        print("  " + report.links_text(run["figures"]))
+    if args.methods:
+        found = speed.verdicts(speeds, full=not args.quick)
+        print(f"\n{speed.about(todo[0])}\n{speed.text(speeds)}")
+    else:
+        found = report.verdicts(collective, steps, full=not args.quick)
+        _print(todo, collective, steps)
+    if found:
+        print("\n" + report.verdict_text(found))
     result = {
         **started,
         "load_after": os.getloadavg()[0],
         "options": vars(args) | {"json": str(args.json)},
         "collectives": collective,
         "steps": steps,
+        "speeds": speeds,
         "verdicts": found,
         "runs": runs,
     }
@@ -138,10 +151,7 @@ def measure(args: argparse.Namespace, mpiexec: str) -> int:
     return 0
 
 
-def _print(todo: list, runs: list, collective: list, steps: list, found: list) -> None:
-    print("\nlinks, hosts x ranks: alpha + beta, as measured with the rest")
-    for run in runs:
-        print("  " + report.links_text(run["figures"]))
+def _print(todo: list, collective: list, steps: list) -> None:
     nbytes, job = todo[0]["bytes"], todo[-1]
     print(f"\n{binary(nbytes)} of float32, hosts x ranks")
     print(report.collective_text(collective))
@@ -151,8 +161,6 @@ def _print(todo: list, runs: list, collective: list, steps: list, found: list) -
         f"{job['microsteps']} micro-steps of {job['batch']} rows per rank"
     )
     print(report.step_text(steps))
-    print()
-    print(report.verdict_text(found))
 
 
 def main(words: list[str] | None = None) -> int:
@@ -160,6 +168,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks/cluster", description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("--quick", action="store_true", help="2 hosts, small messages: a check in seconds")
+    add("--methods", action="store_true", help="the strategies' frames a second instead")
     add("--rate", default="200mbit", help="of a link, in each direction (default: %(default)s)")
     add("--mtu", type=int, default=9000, help="bytes of a packet (default: %(default)s)")
     add("--burst", default="16kb", help="what passes at once after a pause (default: %(default)s)")

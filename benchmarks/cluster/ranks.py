@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import training
 from messages import ADDED, MESSAGES
 from mpi4py import MPI
 from numpy.typing import NDArray
@@ -46,11 +47,16 @@ def main(job: dict) -> dict:
     expected = tuple(rank // k for rank in range(hosts * k))
     require(comm.nodes == expected, f"MPI sees nodes {comm.nodes} in place of {expected}")
     works = dict(links(comm))
+    trained = training.strategies(comm, job) if "runs" in job else {}
+    works |= trained
     if "bytes" in job:
         works |= collectives(comm, job["bytes"])
     if "widths" in job:
         works |= steps(comm, job)
-    return {"hosts": hosts, "ranks_per_host": k, "figures": in_turn(comm, works, job["rounds"])}
+    figures = in_turn(comm, works, job["rounds"])
+    messages = {name: steps.message_bytes() for name, steps in trained.items()}
+    found = {"hosts": hosts, "ranks_per_host": k, "figures": figures}
+    return found | ({"message_bytes": messages} if trained else {})
 
 
 # ------------------------------------------------------------------------------------ the links
@@ -107,8 +113,8 @@ def collectives(comm: Communicator, nbytes: int) -> Works:
 def in_turn(comm: Communicator, works: Works, rounds: int) -> dict:
     """Return, for each piece of work, its seconds in every round and what went over the links.
 
-    ``ledger``: bytes between hosts that all ranks entered in the ledger, in one round.
-    ``entered``, ``left``: per host, what its interface counted, in one round.
+    ``ledger``: bytes between hosts that all ranks entered in the ledger, in one round; ``inside``
+    the hosts.  ``entered``, ``left``: per host, what its interface counted, in one round.
     """
     for work in works.values():
         work()  # opens connections, touches memory
@@ -121,32 +127,37 @@ def in_turn(comm: Communicator, works: Works, rounds: int) -> dict:
 
 class _Figures:
     def __init__(self, comm: Communicator) -> None:
-        self.comm, self.seconds, self.sent = comm, [], 0
-        self.wire = np.zeros(2, np.int64)
+        self.comm, self.seconds = comm, []
+        self.sent, self.wire = (np.zeros(2, np.int64) for _ in range(2))
         self.reads = comm.nodes.index(comm.nodes[comm.rank]) == comm.rank
 
     def _counters(self) -> NDArray:
         names = ("rx_bytes", "tx_bytes") if self.reads else ()
         return np.array([int((COUNTERS / name).read_text()) for name in names] or [0, 0])
 
+    def _ledger(self) -> NDArray:
+        return np.array([self.comm.ledger.total(link).bytes for link in ("inter", "intra")])
+
     def measure(self, work: Callable[[], object]) -> None:
         comm = self.comm
         comm.barrier()
-        wire, sent = self._counters(), comm.ledger.total("inter").bytes
+        wire, sent = self._counters(), self._ledger()
         comm.barrier()
         start = time.perf_counter()
         work()
         self.seconds.append(time.perf_counter() - start)
-        self.sent += comm.ledger.total("inter").bytes - sent
+        self.sent += self._ledger() - sent
         comm.barrier()
         self.wire += self._counters() - wire
 
     def summary(self, rounds: int) -> dict:
         everyones = self.comm.allgather_object((self.seconds, self.sent, self.wire, self.reads))
         wire = [w / rounds for _, _, w, reads in everyones if reads]
+        between, inside = sum(e[1] for e in everyones) / rounds
         return {
             "seconds": [max(ranks) for ranks in zip(*(e[0] for e in everyones), strict=True)],
-            "ledger": sum(e[1] for e in everyones) / rounds,
+            "ledger": float(between),
+            "inside": float(inside),
             "entered": [float(host[0]) for host in wire],
             "left": [float(host[1]) for host in wire],
         }

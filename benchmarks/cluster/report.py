@@ -216,12 +216,18 @@ def verdicts(collective: list[dict], steps: list[dict], full: bool) -> list[dict
         for row in collective
         for name in ("ring", "hierarchical")
     ] + [(row["method"], row) for row in steps]
+    return found + worst(times, full)
+
+
+def worst(times: list[tuple[str, dict]], full: bool) -> list[dict]:
+    """Return the verdicts on the worst prediction, if ``full``, and the worst byte counter."""
+    found = []
     bars = [("overhead", OVERHEAD, "the byte counter farthest from the ledger")]
     if full:
         bars.insert(0, ("deviation", DEVIATION, "the worst prediction"))
     for key, allowed, what in bars:
-        name, worst = max(times, key=lambda pair: abs(pair[1][key]))
-        off = worst[key]
+        name, farthest = max(times, key=lambda pair: abs(pair[1][key]))
+        off = farthest[key]
         found.append(
             {
                 "what": f"{what} is {off:+.1%} off ({name}): within {allowed:.0%}",
@@ -260,7 +266,7 @@ def collective_text(rows: list[dict]) -> str:
     for row in rows:
         flat, two = row["ring"], row["hierarchical"]
         label = f"{row['hosts']} x {row['ranks_per_host']} {WORDS[row['operation']]}"
-        cells = [label, *_times(flat, 1e3, 1), *_times(two, 1e3, 1)]
+        cells = [label, *times(flat, 1e3, 1), *times(two, 1e3, 1)]
         cells += [f"{row[key]:.2f}" for key in ("ratio", "predicted_ratio", "volume_ratio")]
         lines.append([*cells, f"{flat['counted']:.3f}", f"{two['counted']:.3f}"])
     return table(head, lines)
@@ -273,7 +279,7 @@ def step_text(rows: list[dict]) -> str:
     lines = [
         [
             row["method"],
-            *_times(row, 1, 3),
+            *times(row, 1, 3),
             f"{row['simulated']:.3f}",
             f"{row['simulated_deviation']:+.0%}",
             f"{row['computing']:.3f}",
@@ -286,7 +292,7 @@ def step_text(rows: list[dict]) -> str:
     return table([*head, f"{rows[0]['method']} / this"], lines)
 
 
-def _times(timed: dict, unit: float, digits: int) -> list[str]:
+def times(timed: dict, unit: float, digits: int) -> list[str]:
     """Return a time, its prediction and how far that is off."""
     seconds, predicted = unit * timed["seconds"], unit * timed["predicted"]
     return [f"{seconds:.{digits}f}", f"{predicted:.{digits}f}", f"{timed['deviation']:+.0%}"]

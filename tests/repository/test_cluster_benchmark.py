@@ -10,19 +10,26 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from loopback import spawn
 
 from refimpl import collectives
 from refimpl.methods import traffic
 from refimpl.methods.gradient.exact import Exact
+from refimpl.methods.gradient.gtc.exchange import exchange
+from refimpl.methods.gradient.gtc.threshold import Counts
 from refimpl.methods.partition.stages import Sharded
 from refimpl.methods.protocol import Setting
 from refimpl.methods.strategies import Methods
 from refimpl.nn.flat import Layout
-from refimpl.plan.model import perceptron
+from refimpl.plan.model import Cluster, Method, Model, perceptron, predict
 from refimpl.run.bench.network import network
+from refimpl.world.communicator import Communicator
+from refimpl.world.threads import Post
 from refimpl.world.topology import Grid, Nodes
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "cluster"
@@ -30,12 +37,23 @@ QUICK = [sys.executable, str(FOLDER), "--quick"]
 
 
 @pytest.fixture(scope="module")
-def report():
+def modules():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
-        yield importlib.import_module("report")
-        for name in ("report", "messages"):
+        names = ("messages", "report", "speed", "training")
+        yield {name: importlib.import_module(name) for name in names}
+        for name in names:
             del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def report(modules):
+    return modules["report"]
+
+
+@pytest.fixture(scope="module")
+def speed(modules):
+    return modules["speed"]
 
 
 def figure(seconds, ledger=0.0, hosts=2):
@@ -57,8 +75,9 @@ def links(intra=(0.0, 0.0), inter=(0.001, 4e-8)):
     return figures
 
 
-def test_sessions_of_the_report_are_true(report):
-    found = doctest.testmod(report)
+@pytest.mark.parametrize("name", ["report", "speed"])
+def test_sessions_of_the_report_are_true(modules, name):
+    found = doctest.testmod(modules[name])
     assert found.attempted and not found.failed
 
 
@@ -173,6 +192,116 @@ def test_steps_are_printed_one_line_each(report):
     assert math.isclose(float(text.splitlines()[-1].split()[-1]), 3.0)
 
 
+# ------------------------------------------------------------------------- strategies that train
+
+ALPHA, BETA, P = 0.001, 4e-8, 781_884
+
+
+def trained(speed, hosts, k, **seconds):
+    """Return a launch's job and figures: steps of so long, 1 s by default, twins' of 0.5 s.
+
+    A step sends 3.2 MB between hosts, and twice that inside them.
+    """
+    job = next(j for j in speed.jobs(quick=False) if j["hosts"] == hosts)
+    measured = {"hosts": hosts, "ranks_per_host": k, "figures": links(inter=(ALPHA, BETA))}
+    measured["message_bytes"] = {}
+    for name, n in job["steps"].items():
+        twin = name.endswith("empty")
+        took = 0.5 if twin else seconds.get(name.replace("-", "_"), 1.0)
+        measured["figures"][name] = figure([n * took] * 15, 0.0 if twin else n * 3.2e6, hosts)
+        measured["figures"][name]["inside"] = n * 6.4e6
+        measured["message_bytes"][name] = [24_000.0 if "gtc" in name else 0.0] * hosts * k
+    return job, measured
+
+
+def test_bytes_of_strategies_take_what_is_worked_out_by_hand(speed):
+    job, measured = trained(speed, 8, 1)
+    ring = 14 * math.ceil(P / 8) * 4 * BETA  # of 8 ranks: reduce-scatter, all-gather
+    mean = 6 * P / 8 * 4 * BETA  # of 4 groups, of the half that a member carries
+    sent = (8 + 24_000) * BETA  # two ranks: the lengths, then a message to each
+    by_hand = {
+        "ddp": ring,
+        "gtc": 7 * sent,
+        "bmuf": ring / 50,
+        "gtc-bmuf": sent + (mean + P / 2 * 4 * BETA) / 50,
+    }
+    for name, expected in by_hand.items():
+        run, nbytes = speed.Run.from_dict(job["runs"][name]), measured["message_bytes"][name]
+        assert speed.sending(run, measured, nbytes) == pytest.approx(expected, rel=1e-4), name
+
+
+@pytest.mark.parametrize("hosts, k", [(4, 2), (8, 1)])
+def test_bytes_of_mics_take_what_the_plan_says(report, speed, hosts, k):
+    job, measured = trained(speed, hosts, k)
+    run = speed.Run.from_dict(job["runs"]["mics"])
+    run = replace(run, recipe=replace(run.recipe, clip=None))  # the plan knows no norm
+    units = tuple(unit.size for unit in speed.network_of(run, speed.opened()).units)
+    split = predict(
+        Model(units, 1),
+        Cluster(8, k, math.inf, report.links_of(measured).without_alpha()),
+        Method(partition=2),
+    )
+    assert sum(units) == P
+    assert speed.sending(run, measured, [0.0] * 8) == pytest.approx(split.step, rel=1e-3)
+
+
+def test_rows_of_strategies_have_their_speed_their_bytes_and_a_prediction(speed):
+    job, measured = trained(speed, 4, 2, ddp=2.0, bmuf=0.64)
+    rows = {row["method"]: row for row in speed.rows(measured, job)}
+    row, close = rows["bmuf"], pytest.approx
+    assert (row["frames_per_second"], row["ratio"]) == (close(8 * 32 / 0.64), close(2.0 / 0.64))
+    assert row["twin"] == 0.5
+    assert row["predicted"] == close(0.5 + row["sending"])
+    assert row["deviation"] == close(row["predicted"] / 0.64 - 1)
+    assert (row["between"], row["inside"], row["overhead"]) == (12_500, 25_000, close(0.01))
+    lines = speed.text(list(rows.values())).splitlines()
+    assert len(lines) == 1 + 6 and lines[3].split()[:5] == ["4", "x", "2", "bmuf", "400"]
+
+
+@pytest.mark.parametrize(
+    "seconds, missed",
+    [
+        ({"ddp": 1.0, "gtc": 0.7, "bmuf": 0.55, "gtc_bmuf": 0.6}, []),
+        ({"ddp": 1.0, "gtc": 1.1, "bmuf": 0.55, "gtc_bmuf": 0.6}, ["gtc"]),
+        ({"ddp": 1.0, "gtc": 0.7, "bmuf": 0.8, "gtc_bmuf": 0.71}, ["gtc-bmuf", "bmuf"]),
+    ],
+)
+def test_who_is_faster_can_be_missed(speed, seconds, missed):
+    job, measured = trained(speed, 4, 2, **seconds)
+    *faster, _, _ = speed.verdicts(speed.rows(measured, job), full=True)
+    words = [verdict["what"].split()[3] for verdict in faster if not verdict["holds"]]
+    assert len(faster) == 3 and words == missed
+
+
+class Weighed(Post):
+    """Messages on their way, and how long the arrays among them are."""
+
+    def __init__(self, ranks):
+        super().__init__(ranks)
+        self.lengths = []
+
+    def put(self, key, item):
+        if isinstance(item, bytes):
+            self.lengths.append(len(item))
+        super().put(key, item)
+
+
+def test_a_twin_hears_its_own_message_from_everybody_in_empty_ones(modules):
+    def body(comm):
+        hollow = modules["training"].Hollow(comm._transport)
+        twin = Communicator.over(hollow, comm.members, comm.nodes).split(0)
+        words, added = np.array([2 * comm.rank + 1], np.uint32), np.zeros(40, np.float32)
+        exchange(twin, words, 0.5, Counts(40, 3), added)
+        x = np.full(6, comm.rank, np.float32)
+        collectives.get("ring").allreduce(twin, x)
+        return added[comm.rank], added.sum(), x.tolist()
+
+    post = Weighed(3)
+    for rank, found in enumerate(spawn((0, 1, 1), body, post)):
+        assert found == (1.5, 1.5, [3.0 * rank] * 6)
+    assert post.lengths == [0] * 3 * (2 + 2 + 4)  # lengths, messages, an all-reduce
+
+
 @pytest.mark.parametrize("script", [FOLDER, FOLDER / "slurm.py"], ids=lambda path: path.name)
 def test_without_root_it_says_so_in_one_line_and_ends_with_2(script):
     if os.geteuid() == 0:
@@ -200,6 +329,15 @@ on_request = pytest.mark.skipif(
     os.environ.get("REFIMPL_TEST_CLUSTER") != "1",
     reason="makes network namespaces: set REFIMPL_TEST_CLUSTER=1, as root, with MPICH",
 )
+
+
+@on_request
+def test_all_strategies_are_timed_and_nothing_is_left(tmp_path):
+    before, figures = left_behind(), tmp_path / "figures.json"
+    subprocess.run([*QUICK, "--methods", "--json", str(figures)], check=True, timeout=300)
+    rows = json.loads(figures.read_text())["speeds"]
+    assert len(rows) == 6 and all(row["frames_per_second"] > 0 for row in rows)
+    assert left_behind() == before
 
 
 @on_request
