@@ -5,7 +5,8 @@
 
     MPI       Python starts MPI, and all ranks meet once: nothing of it is ours
     NumPy     the same with `import numpy`
-    CHECKOUT  `refimpl train` of this checkout until the first step, and all ranks meet
+    CHECKOUT  `refimpl train` of this checkout until the first step, and all ranks meet; of 8
+              examples a rank, as many ranks have no more
 
 User and system time of the launcher and all its processes, as the kernel counts them: what a
 rank takes that waits in MPI is in it, so it is the clock's time, all cores together, where
@@ -51,7 +52,7 @@ def job(
     mpiexec = [str(python.with_name("mpiexec")), "-n", str(ranks)]
     words = [str(python), "-P", "-m", "mpi4py", "-c", code]
     if checkout is not None:
-        words = ["sh", f"{checkout}/refimpl/support/rank.sh", *words, "train", model]
+        words = ["sh", f"{checkout}/refimpl/support/rank.sh", *words, "train", model, "--batch", "8"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     env["PYTHONPATH"] = checkout or ""
     with tempfile.TemporaryDirectory() as folder:
