@@ -52,7 +52,8 @@ def job(
     mpiexec = [str(python.with_name("mpiexec")), "-n", str(ranks)]
     words = [str(python), "-P", "-m", "mpi4py", "-c", code]
     if checkout is not None:
-        words = ["sh", f"{checkout}/refimpl/support/rank.sh", *words, "train", model, "--batch", "8"]
+        words = ["sh", f"{checkout}/refimpl/support/rank.sh", *words]
+        words += ["train", model, "--batch", "8"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     env["PYTHONPATH"] = checkout or ""
     with tempfile.TemporaryDirectory() as folder:

@@ -48,15 +48,21 @@ STUCK = ("-o", "faulthandler_timeout=120", "-o", "faulthandler_exit_on_timeout=t
 
 # Worlds beside others (3 + 1, 6 + 2) and as the whole of COMM_WORLD.  What all numbers of ranks
 # have to show is shown with threads for ranks; here, where ranks share few cores, MPI's own part
-# in it: everything on 3 and 4 ranks, messages on 1, what is marked `wide` on 6 and 8.
+# in it: everything on 4 ranks, messages and deaths on 1 and 3, what is marked `wide` on 6 and 8.
 def test_collectives_and_communicators_pass_on_one_rank():
     files = [PARALLEL / f"test_{name}.py" for name in ("collectives", "communicator")]
     code, output = pytest_on(1, *STUCK, *files)
     assert code == 0, output[-6000:]
 
 
-def test_parallel_suite_passes_on_worlds_of_three_and_four_ranks():
-    code, output = pytest_on(4, *STUCK, PARALLEL, "--worlds", "3,4")
+def test_communicators_and_deaths_pass_on_three_ranks():
+    files = [PARALLEL / f"test_{name}.py" for name in ("communicator", "mortals", "agreement")]
+    code, output = pytest_on(4, *STUCK, *files, "--worlds", "3")
+    assert code == 0, output[-6000:]
+
+
+def test_parallel_suite_passes_on_four_ranks():
+    code, output = pytest_on(4, *STUCK, PARALLEL, "--worlds", "4")
     assert code == 0, output[-6000:]
 
 
