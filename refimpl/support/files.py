@@ -10,7 +10,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from refimpl.support.errors import UserError, refused, require
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
+
+PIECE = 1 << 20  # bytes that are read at a time
 
 
 def partial_of(path: Path) -> Path:
@@ -144,16 +146,20 @@ def read_text(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error}") from error
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(
+    path: Path, rooms: Mapping[str, Callable[..., np.ndarray]] | None = None
+) -> dict[str, np.ndarray]:
     """Return the named arrays of an npz file; raise `UserError` if it is not whole.
 
-    Its members are stored as they are, so that none can be larger than the file.
+    Its members are stored as they are, so that none can be larger than the file.  ``rooms``: what
+    returns memory for the array of a name, given shape and dtype, in C order.
     """
     with _members(path) as (archive, members):
         arrays = {}
         for name, entry in members.items():
             with archive.open(entry) as member:
-                arrays[name] = read_array(member, entry.file_size)
+                room = (rooms or {}).get(name, np.empty)
+                arrays[name] = read_array(member, entry.file_size, room)
         return arrays
 
 
@@ -201,8 +207,10 @@ def _members(path: Path) -> Iterator[tuple[ZipFile, dict[str, ZipInfo]]]:
         raise UserError(f"cannot read {path}: {error or type(error).__name__}") from error
 
 
-def read_array(file: IO[bytes], nbytes: int) -> np.ndarray:
-    """Return the array in an npy file of so many bytes.
+def read_array(
+    file: IO[bytes], nbytes: int, room: Callable[..., np.ndarray] = np.empty
+) -> np.ndarray:
+    """Return the array in an npy file of so many bytes, in the memory that ``room`` gives.
 
     Raises
     ------
@@ -210,9 +218,14 @@ def read_array(file: IO[bytes], nbytes: int) -> np.ndarray:
         If it holds objects, or more or less than its header claims: before room is made for it.
     """
     shape, by_column, dtype = _npy_header(file, 0, nbytes)
-    content = bytearray(file.read())
-    array = np.frombuffer(content, dtype) if content else np.empty(0, dtype)
-    return array.reshape(shape, order="F" if by_column else "C")
+    array = room(shape[::-1] if by_column else shape, dtype)
+    if array.nbytes:
+        content = array.reshape(-1).view(np.uint8)
+        for start in range(0, content.size, PIECE):
+            part = content[start : start + PIECE]
+            part[:] = np.frombuffer(file.read(part.size), np.uint8)
+    file.read()  # to the end, where an archive's member compares its checksum
+    return array.T if by_column else array
 
 
 def _npy_header(file: IO[bytes], start: int, nbytes: int) -> tuple[tuple[int, ...], bool, Any]:

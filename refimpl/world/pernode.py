@@ -15,6 +15,7 @@ import math
 import os
 import re
 import tempfile
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,23 @@ PREFIX = "refimpl-shared-"
 PIECE = 1 << 20
 
 
+def room(comm: Communicator, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Return memory for an array that `sent_once` will send from here, which then copies nothing.
+
+    Its file has a name until then, or until the array is gone.  Where this rank is alone on its
+    node, or no file can be made, it is memory of its own.
+    """
+    path, nbytes = "", math.prod(shape) * np.dtype(dtype).itemsize
+    if comm.nodes.count(comm.nodes[comm.rank]) > 1 and nbytes:
+        path = _made(nbytes)
+    memory = _mapped(path, shape, dtype, "r+") if path else None
+    if memory is None:
+        _removed(path)
+        return np.empty(shape, dtype)
+    weakref.finalize(memory, _removed, path)
+    return memory
+
+
 def sent_once(
     comm: Communicator, array: np.ndarray | None, shape: tuple[int, ...], dtype: DTypeLike
 ) -> np.ndarray:
@@ -43,22 +61,29 @@ def sent_once(
     comm : Communicator
         All of its ranks call, with the same shape and dtype.
     array : (shape) array of dtype
-        On rank 0, which may use it no more; None elsewhere.
+        On rank 0, which may use it no more; None elsewhere.  Best in the memory of `room`.
     """
     within, across = comm.levels()
-    first, made = within.rank == 0, ""
+    first, path = within.rank == 0, ""
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-    if first and within.size > 1 and nbytes:
-        made = _made(nbytes)
-    path = within.bcast_object(made)
-    memory = _mapped(path, shape, dtype, "r+" if first else "r") if path else None
-    shared = all(within.allgather_object(memory is not None))
-    if made:
-        os.unlink(made)
-    if not shared or memory is None:
-        memory = np.empty(shape, dtype) if array is None else array
-    elif array is not None:
-        memory[...] = array
+    mapped = array if isinstance(array, np.memmap) and _ours(array) else None
+    if mapped is not None:
+        path = str(mapped.filename)
+    elif first and within.size > 1 and nbytes:
+        path = _made(nbytes)
+        mapped = _mapped(path, shape, dtype, "r+") if path else None
+    path = within.bcast_object(path)
+    if not first and path:
+        mapped = _mapped(path, shape, dtype, "r")
+    shared = all(within.allgather_object(mapped is not None))
+    if first:
+        _removed(path)
+    if not shared or mapped is None:
+        memory = np.empty(shape, dtype) if array is None else np.asarray(array)
+    else:
+        memory = np.asarray(mapped)
+        if array is not None and array is not mapped:
+            memory[...] = array
     if first:
         _broadcast(across, memory)
     if shared:
@@ -81,20 +106,29 @@ def _made(nbytes: int) -> str:
             for start in range(0, nbytes, PIECE):
                 file.write(bytes(min(PIECE, nbytes - start)))
     except OSError:
-        with suppress(OSError):
-            os.unlink(path)
+        _removed(path)
         return ""
     return path
 
 
 def _mapped(
     path: str, shape: tuple[int, ...], dtype: DTypeLike, mode: Literal["r", "r+"]
-) -> np.ndarray | None:
+) -> np.memmap | None:
     """Return a file's content as an array, or None if it cannot be opened here."""
     try:
-        return np.asarray(np.memmap(path, dtype, mode, shape=shape))
+        return np.memmap(path, dtype, mode, shape=shape)
     except OSError:
         return None
+
+
+def _ours(array: np.memmap) -> bool:
+    return Path(str(array.filename)).name.startswith(PREFIX)
+
+
+def _removed(path: str) -> None:
+    """Delete a file, if it is there."""
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def _broadcast(comm: Communicator, array: np.ndarray) -> None:

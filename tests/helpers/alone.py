@@ -6,7 +6,7 @@ from refimpl.world.events import Events
 class Alone:
     """What reading and scoring data asks of a communicator."""
 
-    size, rank = 1, 0
+    size, rank, nodes = 1, 0, (0,)
 
     def __init__(self):
         self.events = Events(rank=0)

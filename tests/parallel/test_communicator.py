@@ -167,9 +167,14 @@ def test_what_is_sent_once_per_node_is_one_memory_of_its_ranks_and_without_room_
     world, room, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(pernode.tempfile, "tempdir", str(tmp_path if room else tmp_path / "none"))
-    comm = Communicator(world.mpi, ranks_per_node=2)
-    given = np.arange(6.0).reshape(2, 3)
-    found = pernode.sent_once(comm, given if comm.rank == 0 else None, (2, 3), np.float64)
+    comm, shape = Communicator(world.mpi, ranks_per_node=2), (2, 3)
+    given = pernode.room(comm, shape, np.float64) if comm.rank == 0 else None
+    if given is not None:
+        given[:] = np.arange(6.0).reshape(shape)
+        pernode.room(comm, shape, np.float64)  # never sent: gone with the array
+    found = pernode.sent_once(comm, given, shape, np.float64)
+    assert given is None or np.shares_memory(found, given)  # no copy
+    assert type(found) is np.ndarray
     assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
     assert not found.flags.writeable
     assert not list(tmp_path.iterdir())

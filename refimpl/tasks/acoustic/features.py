@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zlib
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.support.errors import UserError, require
-from refimpl.support.files import save_arrays
+from refimpl.support.files import load_arrays, save_arrays
 from refimpl.tasks.acoustic.frontend import LogMel
 from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.settings import AcousticSettings
@@ -32,7 +32,7 @@ from refimpl.tasks.acoustic.wav import read_wav
 from refimpl.tasks.faults import Faults
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
-from refimpl.world.pernode import sent_once
+from refimpl.world.pernode import room, sent_once
 
 CACHE_FORMAT = 2  # part of the key: features of an older format are simply not found
 FRONT_END = (
@@ -96,7 +96,7 @@ def log_mel_features(
     with together(comm):
         if comm.rank == 0 and cache is not None:
             file = cache / f"{cache_key(utterances, settings)}.npz"
-            found = read_cache(file, len(utterances), settings.bands)
+            found = read_cache(comm, file, len(utterances), settings.bands)
     hit = comm.bcast_object(found is not None, root=0)
     if not hit:
         found = compute(comm, utterances, settings)
@@ -142,7 +142,7 @@ def compute(
     if comm.rank > 0:
         comm.Send(mine, dest=0)
         return None
-    features = np.empty((offsets[-1], settings.bands), dtype=np.float32)
+    features = room(comm, (int(offsets[-1]), settings.bands), np.float32)
     features[: len(mine)] = mine
     for r in range(1, comm.size):
         comm.Recv(features[offsets[first[r]] : offsets[first[r + 1]]], source=r)
@@ -232,22 +232,17 @@ def cache_key(utterances: list[Utterance], settings: AcousticSettings) -> str:
     return digest.hexdigest()
 
 
-def read_cache(file: Path, utterances: int, bands: int) -> Found | None:
-    """Return what a cache file holds, or None if there is no sound one.
+def read_cache(comm: Communicator, file: Path, utterances: int, bands: int) -> Found | None:
+    """Return what a cache file holds, or None if there is no sound one; on rank 0.
 
     The members of an npz are checked by the CRC of the zip format when they are read, so a file
     that was cut short or changed is found out, and computed anew.
     """
-    from zipfile import BadZipFile
-
     try:
-        with np.load(file, allow_pickle=False) as bundle:
-            rate, offsets, features = int(bundle["rate"]), bundle["offsets"], bundle["features"]
-            clipped = Clipped(int(bundle["clipped"]), float(bundle["seconds"]))
-    except (
-        *(OSError, EOFError, ValueError, KeyError, TypeError, MemoryError),
-        *(BadZipFile, zlib.error),
-    ):
+        held = load_arrays(file, {"features": partial(room, comm)})
+        rate, offsets, features = int(held["rate"]), held["offsets"], held["features"]
+        clipped = Clipped(int(held["clipped"]), float(held["seconds"]))
+    except (UserError, ValueError, KeyError, TypeError, MemoryError):
         return None
     sound = (
         offsets.shape == (utterances + 1,)
