@@ -28,9 +28,9 @@ from refimpl.golden.bundle import Array, Rule
 from refimpl.golden.cases import (
     ask,
     collectives,
-    compression,
     layers,
     network,
+    onebit,
     optimizers,
     places,
     truth,
@@ -456,7 +456,7 @@ def test_a_backend_cannot_spoil_the_question():
 
 # -------------------------------------------------------------------------------------- values
 
-ROUNDING_RULES = {ask.EXACT.why, compression._SCALED.why}
+ROUNDING_RULES = {ask.EXACT.why, onebit.SCALED.why}
 
 
 def exact_cases():

@@ -325,8 +325,8 @@ def test_minus_zero_where_nothing_was_sent():
     assert first(after("gtc_decode", minus)) == says
 
 
-def no_owner_feedback(comm, gradient, residual, owned, right=onebit.allreduce):
-    right(comm, gradient, residual, owned)
+def no_owner_feedback(comm, gradient, residual, owned, *rest, right=onebit.allreduce):
+    right(comm, gradient, residual, owned, *rest)
     owned.fill(0)
 
 
@@ -384,7 +384,7 @@ def about_the_mean(rows):
         (columns, "_means", lambda rows, counts: rows.mean(1)),  # over the whole column
         (columns.Columns, "encode", encoded(pooled)),
         (columns.Columns, "encode", encoded(about_the_mean)),
-        (cases.columns, "unit_of", lambda shapes: unit_of([one[::-1] for one in shapes])),
+        (cases.onebit, "unit_of", lambda shapes: unit_of([one[::-1] for one in shapes])),
     ],
     ids=["all-counted", "one-value", "about-the-mean", "rows-for-columns"],
 )

@@ -21,7 +21,7 @@ NAMES = {row.name for row in STRATEGIES.values()} | {
 # file -> the names in it, and why.
 KNOWN = {
     "refimpl/cli/bench.py": {"gtc"},  # `refimpl bench gtc`, a benchmark's name
-    "refimpl/golden/cases/compression.py": {"onebit"},  # seeds of draws
+    "refimpl/golden/cases/onebit.py": {"onebit"},  # seeds of draws
     "refimpl/golden/cases/trained.py": {"gtc", "onebit"},  # whose messages are recorded
     # Cases of one option of one method, on a row that has it.
     "refimpl/golden/cases/training.py": {

@@ -5,9 +5,9 @@ ask.py           (how a case is put together)
 places.py        (where each bundle stands)
 truth.py         (values with many digits, the same everywhere)
 collectives.py   1 collectives                                    what every rank sends and gets
-compression.py   2 compression                                    GTC's and one-bit's bytes
+compression.py   2 compression                                    GTC's bytes
 messages.py      2 compression                                    long, many, and what is none
-columns.py       2 compression                                    one bit, by columns
+onebit.py        2 compression                                    one bit's, by scale or columns
 topk.py          2 compression                                    the bytes of chunked top-k
 bmuf.py          3 blocks                                         the block filter
 diloco.py        3 blocks                                         DiLoCo's outer optimizer
@@ -36,12 +36,12 @@ from refimpl.golden.cases import (
     acoustic,
     bmuf,
     collectives,
-    columns,
     compression,
     diloco,
     layers,
     messages,
     network,
+    onebit,
     optimizers,
     recut,
     topk,
@@ -81,9 +81,9 @@ OPERATIONS: tuple[Operation, ...] = (
     messages.gtc_sparse,
     messages.gtc_total,
     messages.gtc_accepts,
-    compression.onebit_encode,
-    compression.onebit_allreduce,
-    columns.onebit_columns,
+    onebit.onebit_encode,
+    onebit.onebit_allreduce,
+    onebit.onebit_columns,
     messages.onebit_accepts,
     topk.topk_exchange,
     messages.topk_accepts,

@@ -1,4 +1,4 @@
-"""The second rung: what GTC and one bit per value encode, send and decode.
+"""The second rung: what GTC encodes, sends and decodes.
 
 Values are dyadic, so every residual is exact; a few are exactly tau, -tau and zero.
 """
@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.collectives import chunks
 from refimpl.golden import draw
 from refimpl.golden.bundle import Bundle, Case, Rule, padded
-from refimpl.golden.cases import columns, messages
+from refimpl.golden.cases import messages, onebit
 from refimpl.golden.cases.ask import BYTES, EXACT, INTEGERS, Answer, Arrays, Settings, case
 from refimpl.methods.gradient.gtc import exchange as gtc
 from refimpl.methods.gradient.gtc import threshold, wire
 from refimpl.methods.gradient.gtc.header import FORMATS
-from refimpl.methods.gradient.onebit import message as onebit
 from refimpl.world.communicator import Communicator
 from refimpl.world.threads import spawn
 
@@ -98,40 +96,6 @@ def gtc_adapt(inputs: Arrays, settings: Settings) -> Arrays:
     return {"tau": np.array(found)}
 
 
-def onebit_encode(inputs: Arrays, settings: Settings) -> Arrays:
-    """Write x (n,) as a scale and signs -> message (bytes,), and x less what was sent (n,)."""
-    x = inputs["x"]
-    message = np.empty(onebit.message_bytes(x.size), np.uint8)
-    onebit.encode(x, message)
-    return {"message": message, "residual": x}
-
-
-def onebit_allreduce(inputs: Arrays, settings: Settings) -> Arrays:
-    """Sum with one bit per value and way: gradient (steps, ranks, n) -> result, residual, owned.
-
-    owned (steps, ranks, longest chunk) is what a chunk's owner has not passed on.
-    """
-    steps, ranks, n = inputs["gradient"].shape
-    cut, dtype = np.diff(chunks.offsets(n, ranks)), inputs["gradient"].dtype
-
-    def body(comm: Communicator) -> Any:
-        residual, owned = np.zeros(n, dtype), np.zeros(cut[comm.rank], dtype)
-        found = []
-        for gradient in inputs["gradient"][:, comm.rank]:
-            got = gradient.copy()
-            onebit.allreduce(comm, got, residual, owned)
-            found.append((got, residual.copy(), owned.copy()))
-        return found
-
-    ends = spawn((0,) * ranks, body)
-
-    def of(which: int) -> np.ndarray:
-        longest = max(end[0][which].size for end in ends)
-        return np.stack([padded([e[s][which] for e in ends], longest) for s in range(steps)])
-
-    return {"residual": of(1), "owned": of(2), "result": of(0)}
-
-
 # --------------------------------------------------------------------------------------- cases
 
 
@@ -147,7 +111,7 @@ def bundles() -> Iterator[Bundle]:
         "compression.onebit",
         "compression",
         "One bit per value with error feedback at sender and owner.",
-        (*_onebit(), *messages.one_bit(), *columns.cases()),
+        (*onebit.cases(), *messages.one_bit(), *onebit.by_columns()),
     )
 
 
@@ -258,42 +222,3 @@ def _exchange(name: str, gradient: np.ndarray, tau: float, form: str, rule: Rule
             "total": Answer("step rank element", rule),
         },
     )
-
-
-def _onebit() -> Iterator[Case]:
-    vectors = {
-        "tiny": np.array([3.0, -1.0, 0.5, 0.0, -0.5, 0.25, 1.75, -1.0], np.float32),
-        "zero": np.zeros(9, np.float32),
-        "long": draw.dyadic("onebit", 64, 4.0),
-        "thousands": draw.rough("onebit thousands", 4099, 3.0),  # summed in float64, or seen
-    }
-    for name, x in vectors.items():
-        rule = messages.ROUNDED if name == "thousands" else _SCALED
-        yield case(
-            f"encode.{name}",
-            onebit_encode,
-            "a scale, the mean of |x|, and a sign for each value",
-            {},
-            {"x": (x, "element")},
-            {"message": Answer("byte", BYTES), "residual": Answer("element", rule)},
-        )
-    for ranks in (1, 2, 4, 8):
-        # Chunks of 8 values: a mean of 8 dyadic numbers is dyadic.
-        gradient = draw.dyadic(f"onebit {ranks}", (3, ranks, 8 * ranks), 2.0)
-        yield case(
-            f"allreduce.n{ranks}",
-            onebit_allreduce,
-            f"three steps on {ranks} ranks",
-            {"ranks": ranks},
-            {"gradient": (gradient, "step rank element")},
-            {
-                "residual": Answer("step rank element", _SCALED),
-                "owned": Answer("step rank element", _SCALED),
-                "result": Answer("step rank element", _SCALED),
-            },
-        )
-
-
-_SCALED = Rule(
-    "the mean of |x| over 8 or 64 values is exact in float64; every other operation is too"
-)
