@@ -20,7 +20,7 @@ from statistics import mean, median
 
 import report
 
-from refimpl.collectives.cost import Cost, Links, side_by_side
+from refimpl.collectives.cost import Links, at_once
 from refimpl.methods import traffic
 from refimpl.methods.calls import Call
 from refimpl.nn.flat import Layout
@@ -89,12 +89,8 @@ def seconds(calls: Iterable[Call], nodes: tuple[int, ...], links: Links) -> floa
     for groups in kinds.values():
         for each in zip_longest(*groups.values()):
             together = [call for call in each if call is not None]
-            costs = [call.cost() for call in together]
-            schedules = [
-                [step.among(call.group) for step in cost.steps]
-                for call, cost in zip(together, costs, strict=True)
-            ]
-            one = Cost(side_by_side(schedules), nodes, costs[0].itemsize)
+            parts = [(call.cost(), call.group) for call in together]
+            one = at_once(parts, nodes, parts[0][0].itemsize)
             total += together[0].times * one.time(links)
     return total
 

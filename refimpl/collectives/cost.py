@@ -14,7 +14,7 @@ The model is that of Hockney, in the form of Thakur, Rabenseifner and Gropp (200
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -239,3 +239,16 @@ Count(messages=1, bytes=400))
             shared = np.bincount(node, work) / np.maximum(np.bincount(node), 1) / links.cores
             seconds = max(seconds, float(shared.max()))
         return seconds
+
+
+def at_once(
+    parts: Iterable[tuple[Cost, ArrayLike]], nodes: Sequence[int], itemsize: int = 4
+) -> Cost:
+    """Return the cost of calls that groups of ranks begin at the same moment.
+
+    ``parts``: what a group's call costs, and its ranks, (p,), or (G, p) of G groups alike.
+    ``nodes`` are those of all ranks of the world; a rank stands in one group.  Step s of every
+    group is under way together, and the groups on a node share its link.
+    """
+    schedules = [[step.among(ranks) for step in cost.steps] for cost, ranks in parts]
+    return Cost(side_by_side(schedules), tuple(nodes), itemsize)

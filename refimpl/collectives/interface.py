@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from refimpl.collectives.chunks import Array, Call, Offsets
-from refimpl.collectives.cost import Cost, Step, side_by_side
+from refimpl.collectives.cost import Cost, Step, at_once
 from refimpl.collectives.order import Orders
 from refimpl.support.errors import UserError
 from refimpl.world.communicator import Communicator
@@ -128,21 +128,14 @@ class Collectives(Protocol):
         nodes: Sequence[int],
         itemsize: int = 4,
     ) -> Cost:
-        """Return the cost of one call in all these groups of ranks, begun at the same moment.
-
-        ``nodes`` are those of all ranks of the world; a rank stands in one group.  Step s of
-        every group is under way together, and the groups on a node share its link.
-        """
+        """Return the cost of one call in all these groups of ranks, `at_once`."""
         alike: dict[tuple[int, ...], list[Sequence[int]]] = {}
         for group in groups:
             where = [nodes[rank] for rank in group]
             order = {node: i for i, node in enumerate(sorted(set(where)))}
             alike.setdefault(tuple(order[node] for node in where), []).append(group)
-        schedules = [
-            [step.among(members) for step in self.cost(operation, n, where, itemsize).steps]
-            for where, members in alike.items()
-        ]
-        return Cost(side_by_side(schedules), tuple(nodes), itemsize)
+        costs = [self.cost(operation, n, where, itemsize) for where in alike]
+        return at_once(zip(costs, alike.values(), strict=True), nodes, itemsize)
 
     def orders(self, operation: str, call: Call, itemsize: int = 4) -> Orders:
         """Return the order of summation of one call: parts that tile x, each with its own.
