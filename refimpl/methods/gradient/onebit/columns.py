@@ -30,7 +30,7 @@ from refimpl.collectives import chunks
 from refimpl.collectives.chunks import Ints
 from refimpl.methods.gradient.gtc.bits import room
 from refimpl.methods.gradient.gtc.header import MessageError
-from refimpl.methods.gradient.onebit.message import STRIP
+from refimpl.methods.gradient.onebit.message import STRIP, check
 from refimpl.nn.flat import Layout
 
 
@@ -84,17 +84,12 @@ class Columns:
 
         Raises `MessageError` if `encode` cannot have written this; ``out`` is not changed.
         """
-        if message.size != self.nbytes:
-            raise MessageError(
-                f"{message.size} bytes are not the one-bit message of {self.values} values in "
-                f"{self.columns} columns, which has {self.nbytes}"
-            )
+        what = f"{self.values} values in {self.columns} columns"
+        check(message, self.values, self.nbytes, what)
         pairs = message[: self._head].view(self._pair).reshape(-1, 2).astype(out.dtype)
         if (pairs[:, 0] > 0).any() or (pairs[:, 1] < 0).any():
             raise MessageError("a column of a one-bit message whose values are on the wrong side")
         signs = np.unpackbits(message[self._head :]).view(np.bool_)
-        if signs[self.values :].any():
-            raise MessageError("bits are set after the last sign of a one-bit message")
         memory = np.empty((2, self._most), out.dtype)
         for columns, place, shape in self._blocks:
             rows = out[place].reshape(shape)

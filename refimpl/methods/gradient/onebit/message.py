@@ -139,18 +139,25 @@ def _eight(scale: float, dtype: np.dtype) -> np.ndarray:
     return said
 
 
+def check(message: NDArray[np.uint8], values: int, nbytes: int, what: str) -> None:
+    """Raise `MessageError` unless it has its bytes, and no bit after the signs at its end.
+
+    ``what``: so many values, in words.
+    """
+    if message.size != nbytes:
+        raise MessageError(
+            f"{message.size} bytes are not the one-bit message of {what}, which has {nbytes}"
+        )
+    if values % 8 and message[-1] & (255 >> values % 8):
+        raise MessageError("bits are set after the last sign of a one-bit message")
+
+
 def _scale(message: NDArray[np.uint8], values: int) -> float:
     """Return the scale of a message for so many values, if it is one."""
-    if message.size != message_bytes(values):
-        raise MessageError(
-            f"{message.size} bytes are not the one-bit message of {values} values, "
-            f"which has {message_bytes(values)}"
-        )
+    check(message, values, message_bytes(values), f"{values} values")
     scale = float(message[:HEADER_BYTES].view(_SCALE)[0])
     if scale < 0:
         raise MessageError(f"a one-bit message with scale {scale}")
-    if values % 8 and message[-1] & (255 >> values % 8):
-        raise MessageError("bits are set after the last sign of a one-bit message")
     return scale
 
 
