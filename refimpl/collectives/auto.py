@@ -83,7 +83,8 @@ class Auto(Collectives):
         best = min(close, key=lambda name: measure(costs[name]))
         predicted = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in times.items())
         if best != first:
-            what = "the fewest steps" if short else "the fewest bytes, in the best way"
+            long = "the fewest bytes, then the shortest additions, then the fewest steps"
+            what = "the fewest steps" if short else long
             predicted += f"; of those within {CLOSE - 1:.0%} of the least, {best} has {what}"
         unfit = [f.name for f in EXPLICIT if f.has(operation) and f.refuses(operation, nodes)]
         unequal = f"; nodes of unequal size exclude {', '.join(unfit)}" if unfit else ""
