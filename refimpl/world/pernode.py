@@ -61,29 +61,21 @@ def sent_once(
     comm : Communicator
         All of its ranks call, with the same shape and dtype.
     array : (shape) array of dtype
-        On rank 0, which may use it no more; None elsewhere.  Best in the memory of `room`.
+        On rank 0, which may use it no more; None elsewhere.  In the memory of `room`: the other
+        ranks of the node cannot share any other, and have copies.
     """
     within, across = comm.levels()
-    first, path = within.rank == 0, ""
-    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-    mapped = array if isinstance(array, np.memmap) and _ours(array) else None
-    if mapped is not None:
-        path = str(mapped.filename)
-    elif first and within.size > 1 and nbytes:
-        path = _made(nbytes)
-        mapped = _mapped(path, shape, dtype, "r+") if path else None
-    path = within.bcast_object(path)
+    first = within.rank == 0
+    memory = room(comm, shape, dtype) if first and array is None else array
+    path = within.bcast_object(_path(memory))
     if not first and path:
-        mapped = _mapped(path, shape, dtype, "r")
-    shared = all(within.allgather_object(mapped is not None))
+        memory = _mapped(path, shape, dtype, "r")
+    shared = all(within.allgather_object(bool(path) and memory is not None))
     if first:
         _removed(path)
-    if not shared or mapped is None:
-        memory = np.empty(shape, dtype) if array is None else np.asarray(array)
-    else:
-        memory = np.asarray(mapped)
-        if array is not None and array is not mapped:
-            memory[...] = array
+    if memory is None or not (first or shared):
+        memory = np.empty(shape, dtype)
+    memory = np.asarray(memory)  # no `np.memmap`, nor what is computed with it
     if first:
         _broadcast(across, memory)
     if shared:
@@ -121,8 +113,10 @@ def _mapped(
         return None
 
 
-def _ours(array: np.memmap) -> bool:
-    return Path(str(array.filename)).name.startswith(PREFIX)
+def _path(array: np.ndarray | None) -> str:
+    """Return the path of the file that `room` has made for an array; "" if it has not."""
+    path = str(array.filename) if isinstance(array, np.memmap) else ""
+    return path if Path(path).name.startswith(PREFIX) else ""
 
 
 def _removed(path: str) -> None:
