@@ -230,7 +230,7 @@ def test_splicing_never_leaves_the_utterance(lengths, context, data):
 
 def test_targets_follow_their_frames_and_float64_is_served_too():
     frames = frames_of([4, 5])
-    frames.labels[:] = np.arange(9) * 10
+    frames.labels = np.arange(9) * 10
     index, y = np.array([8, 0, 3]), np.empty(3, dtype=np.int64)
     narrow, wide = np.empty((3, 10), dtype=np.float32), np.empty((3, 10))
     frames.take(index, narrow, y)

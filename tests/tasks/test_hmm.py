@@ -13,7 +13,7 @@ from refimpl.tasks.acoustic.hmm import (
     flat_start,
     statistics,
 )
-from refimpl.tasks.acoustic.kaldi import Phone
+from refimpl.tasks.acoustic.kaldi import Phones
 
 STATES = States(("sil", "ah", "n", "w"))
 
@@ -32,7 +32,7 @@ def test_every_phone_has_three_states_silence_first():
 
 def test_a_frame_belongs_to_what_sounds_in_its_middle():
     # Middles at 12.5, 22.5, 32.5 ... ms; ah from 0 to 60 ms in parts of 20, then n until 75 ms.
-    alignment = (Phone("ah", 0.0, 0.06), Phone("n", 0.06, 0.075))
+    alignment = Phones(("ah", "n"), np.array([0.0, 0.06]), np.array([0.06, 0.075]))
     got = exact_targets(alignment, STATES, 7, shift=0.010, length=0.025)
     assert [name(s) for s in got] == [
         "ah.0",  # 12.5
@@ -46,7 +46,7 @@ def test_a_frame_belongs_to_what_sounds_in_its_middle():
 
 
 def test_what_no_phone_covers_is_silence():
-    alignment = (Phone("ah", 0.02, 0.03), Phone("n", 0.04, 0.05))
+    alignment = Phones(("ah", "n"), np.array([0.02, 0.04]), np.array([0.03, 0.05]))
     got = exact_targets(alignment, STATES, 6, shift=0.010, length=0.010)
     assert [name(s) for s in got] == ["sil.1", "sil.1", "ah.1", "sil.1", "n.1", "sil.1"]
 

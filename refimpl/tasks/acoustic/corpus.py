@@ -36,6 +36,7 @@ from refimpl.tasks.acoustic.targets import (
 from refimpl.tasks.faults import Faults
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
+from refimpl.world.pernode import room, sent_once
 
 
 @dataclass
@@ -106,14 +107,14 @@ class Corpus:
         fingerprint.refuse_others(comm, [folder / "lexicon.txt"])
         corpus = cls(settings, comm.bcast_object(lexicon, root=0))
         for name in ("train", "dev", "test"):
-            corpus.load(comm, name, folder / name, cache, texts.get(name))
+            corpus.load(comm, name, folder / name, cache, texts.pop(name, None))
 
         train = corpus.splits["train"]
         if corpus.exact:
             assert train.exact is not None
-            train.frames.labels[:] = train.exact
+            train.frames.labels = train.exact
         else:
-            train.frames.labels[:] = flat_alignment(
+            train.frames.labels = flat_alignment(
                 train.utterances, train.frames, corpus.lexicon, corpus.states
             )
         return corpus
@@ -146,7 +147,8 @@ class Corpus:
                 check_phones(utterances, folder, self.lexicon)
                 if name == "train":
                     refuse_words(utterances, folder, unknown_words(utterances, self.lexicon))
-        utterances = comm.bcast_object(utterances, root=0)
+        aligned = utterances or []  # on rank 0, which alone needs the phones: states say it all
+        utterances = comm.bcast_object([one._replace(phones=None) for one in aligned], root=0)
         fingerprint.refuse_others(comm, fingerprint.of_directory(folder, utterances))
         unknown = unknown_words(utterances, self.lexicon)
         frames, clipped = self.frames(comm, utterances, cache)
@@ -159,10 +161,7 @@ class Corpus:
 
         exact, alignment = None, self.settings.alignment
         if alignment != "flat" or name == "train":
-            rate = self.settings.sample_rate
-            assert rate is not None  # `frames` has set it
-            length, shift = (samples / rate for samples in self.settings.frame(rate))
-            exact = exact_alignment(utterances, frames.offsets, self.states, shift, length)
+            exact = self._exact(comm, aligned, frames.offsets)
         require(
             exact is not None or name != "train" or alignment != "exact",
             f"data directory {directory} has no ctm: exact alignment needs one "
@@ -176,8 +175,22 @@ class Corpus:
                 exact is not None or len(unknown) < len(utterances),
                 f"{self.notes[-1]}, and there are no others: give data with words of the lexicon",
             )
-        bare = [one._replace(phones=None) for one in utterances]  # states by frame say it all
-        self.splits[name] = Split(bare, frames, exact, frozenset(unknown))
+        self.splits[name] = Split(utterances, frames, exact, frozenset(unknown))
+
+    def _exact(
+        self, comm: Communicator, aligned: list[Utterance], offsets: NDArray[np.int64]
+    ) -> NDArray[np.int64] | None:
+        """Return all frames' states by rank 0's phones, once per node; None if it lacks some."""
+        if not comm.bcast_object(all(one.phones is not None for one in aligned)):
+            return None
+        frames, states = int(offsets[-1]), None
+        if comm.rank == 0:
+            rate = self.settings.sample_rate
+            assert rate is not None  # `frames` has set it
+            length, shift = (samples / rate for samples in self.settings.frame(rate))
+            states = room(comm, (frames,), np.int64)
+            exact_alignment(aligned, offsets, self.states, shift, length, out=states)
+        return sent_once(comm, states, (frames,), np.int64)
 
     def frames(
         self, comm: Communicator, utterances: list[Utterance], cache: Path | None

@@ -21,7 +21,8 @@ class Frames:
 
     ``features`` (count, bands).  ``offsets`` (utterances + 1,): utterance u has frames offsets[u]
     to offsets[u + 1].  ``labels`` (count,): the state of each frame; -1 as long as it is unknown.
-    Changed by re-alignment.  ``inputs``: (2c + 1) * bands, the width of a spliced frame.
+    Replaced by re-alignment, never written: exact ones are shared.  ``inputs``: (2c + 1) * bands,
+    the width of a spliced frame.
     """
 
     def __init__(self, features: np.ndarray, offsets: np.ndarray, context: int) -> None:
@@ -31,7 +32,7 @@ class Frames:
         self.count, self.bands = features.shape
         self.width = 2 * context + 1
         self.inputs = self.width * self.bands
-        self.labels = np.full(self.count, -1, dtype=np.int64)
+        self.labels: NDArray[np.int64] = np.broadcast_to(np.int64(-1), (self.count,))
 
         self._plan(0)
 

@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.tasks.acoustic.kaldi import Phone
+from refimpl.tasks.acoustic.kaldi import Phones
 
 STATES_PER_PHONE = 3
 
@@ -62,7 +62,7 @@ class States:
 
 
 def exact_targets(
-    phones: tuple[Phone, ...], states: States, frames: int, shift: float, length: float
+    phones: Phones, states: States, frames: int, shift: float, length: float
 ) -> NDArray[np.int64]:
     """Return each frame's state according to an exact phone alignment.
 
@@ -71,14 +71,13 @@ def exact_targets(
     (its middle state).
 
     >>> states = States(("sil", "ah"))
-    >>> alignment = (Phone("ah", 0.0, 0.06), Phone("sil", 0.06, 0.09))
+    >>> alignment = Phones(("ah", "sil"), np.array([0.0, 0.06]), np.array([0.06, 0.09]))
     >>> exact_targets(alignment, states, 9, shift=0.01, length=0.01).tolist()
     [3, 3, 4, 4, 5, 5, 0, 1, 2]
     """
     middle = np.arange(frames) * shift + length / 2
-    start = np.array([phone.start for phone in phones])
-    end = np.array([phone.end for phone in phones])
-    first = np.array([states.first(phone.name) for phone in phones])
+    start, end = phones.starts, phones.ends
+    first = np.array([states.first(name) for name in phones.names])
     # Phone k is the last that has begun.  The nanosecond keeps decimal times, which binary
     # numbers miss by a rounding, from moving a boundary that falls on a frame's middle.
     k = np.searchsorted(start, middle + 1e-9, side="right") - 1

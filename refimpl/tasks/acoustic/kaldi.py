@@ -17,20 +17,27 @@ Several mistakes are told at once, the first three of them and how many more the
 from __future__ import annotations
 
 import math
+from array import array
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from refimpl.support.errors import UserError, require
 from refimpl.tasks.acoustic.text import fields, is_file, read_lines, read_table, shown
 from refimpl.tasks.faults import Faults
 
 
-class Phone(NamedTuple):
-    """A phone of an exact alignment; seconds from the utterance's start."""
+class Phones(NamedTuple):
+    """An exact alignment, in order of its starts; seconds from the utterance's start.
 
-    name: str
-    start: float
-    end: float
+    Arrays, as a large corpus has many phones: an object for each would take ten times the memory.
+    """
+
+    names: tuple[str, ...]  # (phones,)
+    starts: NDArray[np.float64]  # (phones,)
+    ends: NDArray[np.float64]
 
 
 class Utterance(NamedTuple):
@@ -42,7 +49,7 @@ class Utterance(NamedTuple):
     wav: str  # path of the recording
     start: float = 0.0  # seconds in the recording
     end: float | None = None  # None: to its end
-    phones: tuple[Phone, ...] | None = None  # exact alignment, if there is one
+    phones: Phones | None = None  # exact alignment, if there is one
     line: int = 0  # of `text`
 
     @property
@@ -194,9 +201,12 @@ def read_segments(file: Path) -> dict[str, Segment]:
     return segments
 
 
-def read_ctm(file: Path) -> dict[str, tuple[Phone, ...]]:
+def read_ctm(file: Path) -> dict[str, Phones]:
     """Return utterance -> its phones in order of time."""
-    phones: dict[str, list[Phone]] = {}
+    spoken: dict[str, int] = {}  # utterance -> its number
+    named: dict[str, int] = {}  # phone -> its number
+    utterance, phone = array("q"), array("q")
+    starts, durations = array("d"), array("d")
     faults = Faults()
     for line, text in read_lines(file):
         with faults.collected():
@@ -211,6 +221,18 @@ def read_ctm(file: Path) -> dict[str, tuple[Phone, ...]]:
                     f"{file}:{line}: start {start:g} and duration {duration:g} must not be "
                     "negative"
                 )
-            phones.setdefault(parts[0], []).append(Phone(parts[4], start, start + duration))
+            utterance.append(spoken.setdefault(parts[0], len(spoken)))
+            phone.append(named.setdefault(parts[4], len(named)))
+            starts.append(start)
+            durations.append(duration)
     faults.refuse()
-    return {name: tuple(sorted(those, key=lambda p: p.start)) for name, those in phones.items()}
+    order = np.lexsort((starts, utterance))  # those that start together stay in order
+    begin = np.array(starts)[order]
+    end = begin + np.array(durations)[order]
+    names, those = list(named), np.array(phone)[order]
+    counts = np.bincount(utterance)
+    last = np.cumsum(counts)
+    return {
+        name: Phones(tuple(names[n] for n in those[a:b]), begin[a:b], end[a:b])
+        for name, a, b in zip(spoken, last - counts, last, strict=True)
+    }

@@ -69,12 +69,12 @@ def check_phones(utterances: list[Utterance], directory: Path, lexicon: Lexicon)
     """Raise `UserError` if the lexicon lacks a phone of an exact alignment."""
     phones, faults = set(lexicon.phones), Faults()
     for one in utterances:
-        for phone in one.phones or ():
-            if phone.name in phones:
+        for phone in one.phones.names if one.phones else ():
+            if phone in phones:
                 continue
             with faults.collected():
                 raise UserError(
-                    f"phone {shown(phone.name)} of utterance {shown(one.name)} in "
+                    f"phone {shown(phone)} of utterance {shown(one.name)} in "
                     f"{directory / 'ctm'} is in no word of the lexicon: it knows "
                     f"{shown(listed(phones), 1000)}"
                 )
@@ -112,17 +112,16 @@ def exact_alignment(
     states: States,
     shift: float,
     length: float,
-) -> NDArray[np.int64] | None:
-    """Return all frames' states by the `ctm`, or None if any utterance is not in one.
+    out: NDArray[np.int64],
+) -> None:
+    """Set out (offsets[-1],) to all frames' states by the utterances' phones, which all have.
 
     shift, length: seconds from frame to frame and of a frame, as the front end truly has them.
     """
-    parts = []
-    for one, frames in zip(utterances, np.diff(offsets).tolist(), strict=True):
-        if one.phones is None:
-            return None
-        parts.append(exact_targets(one.phones, states, frames, shift, length))
-    return np.concatenate(parts)
+    for u, one in enumerate(utterances):
+        assert one.phones is not None
+        some = out[offsets[u] : offsets[u + 1]]
+        some[:] = exact_targets(one.phones, states, len(some), shift, length)
 
 
 def flat_alignment(

@@ -125,7 +125,7 @@ class AcousticTask:
         self._align_dev(outputs, comm)
         targets = self.recogniser.forced_alignment(self.splits["train"], outputs, comm)
         changed = np.count_nonzero(targets != self.train.labels) / self.train.count
-        self.train.labels[:] = targets
+        self.train.labels = targets
         self._count()
         return changed
 
@@ -195,7 +195,8 @@ class AcousticTask:
             f"{dev.frames.count}: continue with the data that it began with",
         )
         set_trained(self.recogniser, one)
-        self.train.labels[:] = one.targets
+        if not np.array_equal(self.train.labels, one.targets):  # exact ones are equal, and shared
+            self.train.labels = one.targets.copy()
         dev.aligned = one.dev_targets.copy() if one.dev_targets.size else None
 
     def saved(self) -> dict:

@@ -8,6 +8,7 @@ Windows adds, a byte order mark in front and \r before \n, is passed over.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from refimpl.support.errors import UserError, require
@@ -48,27 +49,33 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def read_lines(file: Path) -> list[tuple[int, str]]:
-    """Return (line number, text) of every line that is not blank; one at least."""
+def read_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text) of every line that is not blank; one at least.
+
+    One after the other: a large file is never in memory as a whole.
+    """
+    empty = True
     try:
-        raw = file.read_bytes()
+        with file.open("rb") as content:
+            for i, raw in enumerate(content, 1):
+                if part := _line(f"{file}:{i}", raw, "utf-8-sig" if i == 1 else "utf-8"):
+                    empty = False
+                    yield i, part
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
+    require(not empty, f"{file} is empty: it needs one line per utterance")
+
+
+def _line(where: str, raw: bytes, encoding: str) -> str:
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{file}:{line}: this is not UTF-8: save the file as UTF-8") from None
-    lines = [(i, part.strip(BLANK)) for i, part in enumerate(text.split("\n"), 1)]
-    lines = [(i, part) for i, part in lines if part]
-    for i, part in lines:
-        require(
-            len(part) <= LONGEST,
-            f"{file}:{i}: a line of {len(part)} characters ({shown(part)}): "
-            f"at most {LONGEST} are read",
-        )
-    require(bool(lines), f"{file} is empty: it needs one line per utterance")
-    return lines
+        line = raw.decode(encoding).strip(BLANK + "\n")
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: this is not UTF-8: save the file as UTF-8") from None
+    require(
+        len(line) <= LONGEST,
+        f"{where}: a line of {len(line)} characters ({shown(line)}): at most {LONGEST} are read",
+    )
+    return line
 
 
 def read_table(file: Path, what: str) -> dict[str, tuple[int, str]]:
