@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from alone import Alone
 
+from refimpl.numerics.rng import stream
 from refimpl.support.errors import UserError
 from refimpl.tasks.batches import Batches
 from refimpl.tasks.images import idx, toy
@@ -32,6 +33,14 @@ def test_an_epoch_sees_an_example_at_most_once_and_leaves_out_less_than_a_step()
     seen = epoch(batches, 0)
     assert len(set(seen.tolist())) == seen.size > 103 - 5 * 4
     assert (np.sort(seen) != np.sort(epoch(batches, 1))).any(), "another epoch, another rest"
+
+
+def test_the_order_of_an_epoch_is_a_permutation_that_takes_four_bytes_an_example():
+    batches = Batches(1000, 10, 2, seed=3)
+    first = [batches.index(50, m) for m in (0, 1)]  # of the second epoch
+    expected = stream(3, "order", 1).permutation(1000)[:20]
+    assert np.concatenate(first).tolist() == expected.tolist()
+    assert first[0].dtype == np.int64 and batches._order.nbytes == 4000
 
 
 def test_micro_batches_depend_on_their_product_not_on_who_computes_them():

@@ -17,6 +17,7 @@ Several mistakes are told at once, the first three of them and how many more the
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from pathlib import Path
 from typing import NamedTuple
@@ -127,8 +128,8 @@ def read_data_directory(directory: str | Path) -> list[Utterance]:
         utterances.append(
             Utterance(
                 name=name,
-                speaker=speakers[name][1],
-                words=tuple(fields(said)),
+                speaker=sys.intern(speakers[name][1]),  # in memory once, not once a line
+                words=tuple(map(sys.intern, fields(said))),
                 wav=str(folder / recordings[cut.recording][1]),
                 start=cut.start,
                 end=cut.end,
