@@ -62,6 +62,12 @@ def trained(folder, ranks, kills, *words):
     return out, ran([*MPIEXEC, *how, *REFIMPL, *train, "--on-failure", "continue"])
 
 
+def said(run):
+    """Return our lines on stderr: a launcher may add its own on a connection that has broken."""
+    assert "Traceback" not in run.stderr, run.stderr
+    return [line for line in run.stderr.splitlines() if line.startswith("refimpl:")]
+
+
 @needs_ulfm
 def test_two_ranks_die_one_after_the_other_and_the_first_is_rank_0(tmp_path):
     how = ["--strategy", "mics", "--partition", "2", "--microsteps", "2", "--reduction", "exact"]
@@ -71,7 +77,7 @@ def test_two_ranks_die_one_after_the_other_and_the_first_is_rank_0(tmp_path):
     first, second = (line for line in run.stdout.splitlines() if "died" in line)
     assert first == f"rank 0 died: going on after step 2 with {grid}; 1 more waits"
     assert second == f"rank 4 died: going on after step 6 with {grid}"
-    assert sorted(line.split(" on ")[0] for line in run.stderr.splitlines()) == [
+    assert sorted(line.split(" on ")[0] for line in said(run)) == [
         "refimpl: rank 0",
         "refimpl: rank 4",
     ]
@@ -89,7 +95,7 @@ def test_two_ranks_die_one_after_the_other_and_the_first_is_rank_0(tmp_path):
 def test_what_cannot_go_on_ends_in_one_line_with_a_code_of_its_own(tmp_path):
     out, run = trained(tmp_path, 3, "0:5", "--strategy", "zero3")
     assert run.returncode == 5, run.stderr
-    *_, line = run.stderr.splitlines()
+    *_, line = said(run)
     assert line == (
         "refimpl: error: rank 0 died: nobody else holds shard 0 of replica/partition/parameters, "
         "and there is no checkpoint: start again, with --checkpoint-every"
