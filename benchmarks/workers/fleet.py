@@ -99,8 +99,8 @@ class Fleet:
             assert self.gtc == Threshold(self.gtc.tau, warmup=self.gtc.warmup), self.gtc
             assert groups == 1 or not self.gtc.warmup, "a warm start is one of all workers here"
             self.tau = threshold.rounded(self.gtc.tau, DTYPE)
-            self._words = np.empty(n, np.uint32)
-            self._counts = threshold.Counts(n, grid.gradient)
+            self._plus, self._minus = np.empty((2, n), np.bool_)
+            self._count, self._sent = np.zeros(n, np.int16), np.empty(n, DTYPE)
         if self.block:
             self.eta = self.block.momentum(groups)
             self.model, self.update = self.models[0].copy(), np.zeros(n, DTYPE)
@@ -160,16 +160,29 @@ class Fleet:
                 raise Diverged(f"the loss is {loss} in step {self.step + 1}")
             self.network.backward(self.loss.backward())
             if gtc:
-                residual = self.residuals[worker]
-                words = threshold.encode(residual, self.gradient, self.tau, self._words)
-                self._counts.add(words)
+                self._send(self.residuals[worker])
             elif len(workers) > 1:
                 self._rows[place] = self.gradient
             yield loss
         if gtc:
-            self._counts.total(self.tau, self.gradient)
+            np.multiply(self._count, self.tau, out=self.gradient, dtype=DTYPE)
+            self._count[:] = 0
         elif len(workers) > 1:
             self._sum(self._rows[: len(workers)], self.gradient)
+
+    def _send(self, residual: np.ndarray) -> None:
+        """Add the gradient to a residual (n,), take out what GTC sends of it, and count that.
+
+        What `refimpl.methods.gradient.gtc.threshold` does, without words in between.
+        """
+        residual += self.gradient
+        np.greater(residual, self.tau, out=self._plus)
+        np.less(residual, -self.tau, out=self._minus)
+        signs = self._plus.view(np.int8)
+        signs -= self._minus.view(np.int8)
+        self._count += signs
+        np.multiply(signs, self.tau, out=self._sent, dtype=DTYPE)
+        residual -= self._sent
 
     def _sum(self, rows: np.ndarray, out: np.ndarray) -> None:
         """Set out (n,) to the sum of rows (p, n) as the run's all-reduce adds it."""
