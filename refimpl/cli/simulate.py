@@ -9,7 +9,7 @@ from typing import Any
 from refimpl.cli.arguments import filename, positive_number, ranks
 from refimpl.cli.base import on_first_rank, say
 from refimpl.cli.plan import comma, links_of, size
-from refimpl.cli.run_options import add_options, run_of
+from refimpl.cli.run_options import add_options, methods_of, run_of
 from refimpl.support.errors import require
 
 LINK_HELP = "s/message, s/byte (default: those of --links, or assumed)"
@@ -22,7 +22,9 @@ def add(commands: Any) -> None:
         "simulate", help="take a step on a cluster that is not here, in virtual time (no MPI)"
     )
     add_options(command)
-    command.add_argument("--strategy", metavar="NAME", help="default: the simplest")
+    command.add_argument(
+        "--strategy", metavar="NAME", help="default: the simplest with the lengths that are given"
+    )
     command.add_argument("-n", type=ranks, required=True, metavar="RANKS", help="world size")
     cluster = command.add_argument_group("the cluster")
     cluster.add_argument(
@@ -72,7 +74,7 @@ def _run(args: Any) -> int:
     path = find(args.model)
     model = ModelFile.parse(path.stem, read_text(path), str(path))
     cluster = Cluster(args.n, args.ranks_per_node or args.n, args.flops, links)
-    told = run_of(args, model, args.strategy or simplest(args.n))
+    told = run_of(args, model, args.strategy or simplest(args.n, methods_of(args)))
     found = simulate.simulate(told, model, cluster, args.scale, drawn=bool(args.trace))
     if args.trace:
         simulate.draw(found, Path(args.trace), Nodes.of(args.n, cluster.ranks_per_node).node)

@@ -14,7 +14,7 @@ from refimpl.cli import tracing
 from refimpl.cli.arguments import filename, period, positive, positive_number, whole
 from refimpl.cli.base import add_quiet, say, show, teller, world
 from refimpl.cli.endings import UNHEARD, depart, hung, refuse
-from refimpl.cli.run_options import add_options, given, measured, run_of
+from refimpl.cli.run_options import add_options, given, measured, methods_of, run_of
 from refimpl.support.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def add(commands: Any) -> None:
     command = commands.add_parser("train", help="train a model on all ranks")
     add_options(command, resumes=True)
     command.add_argument(
-        "--strategy", metavar="NAME", help="a row of the table (default: the simplest)"
+        "--strategy",
+        metavar="NAME",
+        help="a row of the table (default: the simplest with the lengths that are given)",
     )
     command.add_argument(
         "--out", type=filename, metavar="DIR", help="run folder (default: runs/NAME-TIME)"
@@ -102,7 +104,7 @@ def run(args: Any) -> int:
     else:
         model = ModelFile.open(args.model, comm)
         with together(comm):
-            run = run_of(args, model, args.strategy or simplest(comm.size))
+            run = run_of(args, model, args.strategy or simplest(comm.size, methods_of(args)))
         with together(comm):
             path = claim.claim(out, model.name) if comm.rank == 0 else path
         path = Path(comm.bcast_object(str(path), root=0))

@@ -153,6 +153,22 @@ def test_the_command_writes_the_same_trace_each_time(tmp_path, capsys):
     assert "an addition: bytes / 1.07 GB/s" in text and "assumed" not in text
     assert main([*words.split(), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert (
+        main(
+            [
+                "simulate",
+                str(tmp_path / "tiny.py"),
+                "-n",
+                "4",
+                "--flops",
+                "1e9",
+                "--partition",
+                "2",
+            ]
+        )
+        == 0
+    )
+    assert "2 members x 2 shards on 1 node (mics)" in capsys.readouterr().out
     assert told["ranks"] == 4 and np.isclose(told["seconds"], told["planned"]["step"], rtol=1e-2)
 
 
