@@ -11,9 +11,10 @@ to the last rank of U (which then gets two messages at this level) and gets noth
     p = 3    level 0  L = {0, 1}, U = {2}     0 <-> 2,  1 --> 2
              level 1  {0}, {1}                0 <-> 1
 
-So every rank still sends exactly the chunks that are not its own, once: nothing is sent twice
-to make p a power of two, as it is when the surplus ranks are folded into others first (as
-MPICH does; Thakur, Rabenseifner and Gropp 2005).
+So in a reduce-scatter every rank still sends exactly the chunks that are not its own, once;
+in an all-gather every rank still gets exactly these, and who serves two ranks sends more.  Nothing
+is folded into other ranks first to make p a power of two (as MPICH does; Thakur, Rabenseifner and
+Gropp 2005).
 """
 
 from __future__ import annotations
