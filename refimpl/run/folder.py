@@ -29,7 +29,7 @@ import numpy as np
 
 from refimpl.run.claim import JOB, SUMMARY, check_free
 from refimpl.state.digest import Digest
-from refimpl.support.errors import Diverged, Stopped, UserError, refused, require
+from refimpl.support.errors import Diverged, Stopped, UserError, brief, refused, require
 from refimpl.support.files import (
     append_line,
     load_arrays,
@@ -126,19 +126,32 @@ class RunFolder:
         return folder
 
     def go_on(self, config: dict[str, Any], epochs: int, step: int) -> None:
-        """Make it a running run's again, as it was after so many epochs and steps."""
+        """Make it a running run's again, as it was after so many epochs and steps.
+
+        What cannot be read is refused before anything is written.
+        """
+        kept = {METRICS: self._text(METRICS).splitlines(True)[:epochs]}
+        if (self.path / STEPS).exists():
+            whole = [one for one in self._text(STEPS).splitlines(True) if one.endswith("\n")]
+            kept[STEPS] = [one for one in whole if self._step(one) <= step]
+        resumed = self.told().get("resumed", [])
+        where = f"cannot read {self.path / STATE}: resumed is {brief(resumed)}"
+        require(isinstance(resumed, list), f"{where}: give a list, or remove it")
         try:
-            (self.path / SUMMARY).unlink(missing_ok=True)
-            self._running(resumed=[*self.told().get("resumed", []), step])
+            self._running(resumed=[*resumed, step])
+            (self.path / SUMMARY).unlink(missing_ok=True)  # before what it tells of is cut
             write_json(self.path / CONFIG, config)
-            lines = self._text(METRICS).splitlines(keepends=True)
-            write_whole(self.path / METRICS, "".join(lines[:epochs]).encode())
-            if (self.path / STEPS).exists():
-                whole = [one for one in self._text(STEPS).splitlines(True) if one.endswith("\n")]
-                kept = [one for one in whole if self._parsed(STEPS, one)["step"] <= step]
-                write_whole(self.path / STEPS, "".join(kept).encode())
+            for name, lines in kept.items():
+                write_whole(self.path / name, "".join(lines).encode())
         except OSError as error:
             raise refused(error, f"cannot write run folder {self.path}") from error
+
+    def _step(self, line: str) -> int:
+        step = self._parsed(STEPS, line).get("step")
+        if not isinstance(step, int):
+            where = f"cannot read {self.path / STEPS}: step is {brief(step)}"
+            raise UserError(f"{where} in {brief(line)}: remove that line")
+        return step
 
     def _running(self, **more: Any) -> None:
         here = {"host": os.uname().nodename, "process": os.getpid()}

@@ -59,6 +59,12 @@ class Trainer(Ready):
         """How many epochs are over."""
         return -(-self.epoch.first // self.batches.steps_per_epoch)
 
+    @property
+    def total(self) -> int:
+        """After how many steps the run ends, if its schedule does not end it before."""
+        total = self.recipe.epochs * self.batches.steps_per_epoch
+        return min(total, self.run.steps or total)
+
     def _next_epoch(self) -> Epoch:
         """Return an epoch that begins after the steps so far."""
         goes_back = isinstance(self.schedule, Newbob)
@@ -72,16 +78,13 @@ class Trainer(Ready):
         watcher: Watcher | None = None,
     ) -> dict[str, Any]:
         """Run all epochs that are left and return the summary; rank 0 writes it to a folder."""
-        per_epoch = self.batches.steps_per_epoch
-        total = self.recipe.epochs * per_epoch
-        total = min(total, self.run.steps or total)
+        per_epoch, total = self.batches.steps_per_epoch, self.total
         done = f", {self.step:,} of them taken" if self.step else ""
         self.say(
             f"{self.model.name}: {self.network.size:,} parameters, {self.batches.examples:,} "
             f"training {self.task.words.examples}, "
             f"{total:,} steps in {-(-total // per_epoch)} epochs{done}"
         )
-        self._refuse_divided_epoch(total)
         # A run that diverges is told so in one line, not by a warning for every product.
         with (
             folder or nullcontext(),
@@ -109,10 +112,10 @@ class Trainer(Ready):
                     folder.finish(summary, self.task.saved())
         return summary
 
-    def _refuse_divided_epoch(self, total: int) -> None:
+    def _refuse_divided_epoch(self) -> None:
         """Refuse to go on where an epoch was ended before its time, by ``--steps``."""
         within = self.step % self.batches.steps_per_epoch
-        if self.step < total and self.epoch.first == self.step and within:
+        if self.step < self.total and self.epoch.first == self.step and within:
             raise UserError(
                 f"the run was ended after {self.step} steps, inside an epoch of "
                 f"{self.batches.steps_per_epoch}, and evaluated there: it cannot be made longer"
@@ -266,13 +269,14 @@ class Trainer(Ready):
     def go_on(self, saved: Saved) -> None:
         """Take a state that was saved, of whatever grid.  Collective.
 
-        Raises `UserError` if it is damaged, or cannot be meant for this grid.
+        Raises `UserError` if it is damaged, cannot be meant for this grid, or made longer.
         """
         comm, layout = self.comm, self.replica.context.layout
         with together(comm):
             saved.verify(comm.rank, comm.size)
             state = reshard.fitted(saved, self.state(), self.grid, comm.rank, layout)
         self.load(state)
+        self._refuse_divided_epoch()
 
     def load(self, state: Tree) -> None:
         """Set what `state` returned.  Collective."""

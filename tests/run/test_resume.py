@@ -325,6 +325,31 @@ def test_a_finished_run_can_be_made_longer(tmp_path):
     assert resumed(tmp_path / "run", case.world, **longer) == want
 
 
+def edited(file, **values):
+    """Set values in a file that holds an object; return the bytes that it had."""
+    had = file.read_bytes()
+    file.write_text(json.dumps(json.loads(had) | values) + "\n")
+    return had
+
+
+def test_a_finished_run_stays_as_it_is_where_it_cannot_go_on(tmp_path):
+    path = tmp_path / "run"
+    whole(path, run_of(CASES["serial"], steps=2), 1)
+    for name, values, given, said in (
+        ("state.json", {}, {"steps": 4}, "ended after 2 steps, inside an epoch of 6"),
+        ("steps.jsonl", {"step": "2"}, {}, r"steps.jsonl: step is '2' in .*: remove that line"),
+        ("state.json", {"resumed": 3}, {}, r"state.json: resumed is 3: give a list"),
+    ):
+        had = edited(path / name, **values)
+        before = {file: file.read_bytes() for file in path.iterdir() if file.is_file()}
+        with pytest.raises(UserError, match=said):
+            resumed(path, 1, **given)
+        after = {file: file.read_bytes() for file in path.iterdir() if file.is_file()}
+        assert after == before and path / "summary.json" in after
+        (path / name).write_bytes(had)
+    assert resumed(path, 1)[0]["steps"] == 2
+
+
 def test_numpy_alone_reads_a_checkpoint_as_the_chapter_does(tmp_path, capsys, monkeypatch):
     path, case = tmp_path / "run", CASES["mics"]
     want = whole(path, run_of(case), case.world)[0]
