@@ -148,7 +148,7 @@ class Checkpoints:
         Stopped
             After a signal, once a checkpoint is complete.
         UserError
-            If a checkpoint cannot be written and that is to end the run.
+            If a checkpoint cannot be written and that is to end the run, or a signal does.
         """
         habits, stop = self.habits, 0
         due = habits.steps is not None and step % habits.steps == 0
@@ -164,10 +164,13 @@ class Checkpoints:
             self.save(step, state)
         if stop:
             self.settle()
-            raise Stopped(
-                f"stopped by {signal.Signals(stop).name} after step {step}; go on with: refimpl "
-                f"train --resume {self.run}"
-            )
+            said = f"stopped by {signal.Signals(stop).name} after step {step}"
+            go_on = f"refimpl train --resume {self.run}"
+            if self.saved == step:
+                raise Stopped(f"{said}; go on with: {go_on}")
+            newest = self.comm.bcast_object(checkpoint.steps(self.folder)[-1:], root=0)
+            back = f"goes back to step {newest[0][0]}" if newest else "begins anew"
+            raise UserError(f"{said}, which is not saved: see to the disk; {go_on} {back}")
 
     def save(self, step: int, state: Callable[[], Tree]) -> None:
         """Begin a checkpoint, unless there is one of this step; the one before is settled first.

@@ -292,6 +292,30 @@ def test_a_signal_to_one_rank_ends_the_run_with_a_checkpoint(monkeypatch, tmp_pa
     assert resumed(path, case.world) == want
 
 
+@pytest.mark.parametrize("at, said", [(5, "goes back to step 4"), (3, "begins anew")])
+def test_a_signal_where_nothing_can_be_saved_is_told_so(at, said, monkeypatch, tmp_path):
+    monkeypatch.setattr(saving, "PAUSE", 0)
+    real = checkpoint.save_arrays
+
+    def full(path, arrays, durable=False):
+        if f"step-{at:06d}" in str(path):
+            raise OSError(28, "No space left on device", str(path))
+        real(path, arrays, durable)
+
+    class Signalled(saving.Checkpoints):
+        def between(self, step, state):
+            if step == at:
+                self.watch._note(15, None)
+            super().between(step, state)
+
+    monkeypatch.setattr(checkpoint, "save_arrays", full)
+    with pytest.raises(UserError, match=rf"SIGTERM after step {at}, .*not saved.*{said}") as told:
+        jobs.trained(
+            lambda comm: jobs.job(comm, tmp_path / "run", run_of(CASES["ddp"])), 4, Signalled
+        )
+    assert told.value.code == 2 and jobs.told(tmp_path / "run")["state"] == "failed"
+
+
 def test_a_checkpoint_is_due_when_the_first_ranks_clock_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(saving, "PAUSE", 0)
     case = CASES["ddp"]
