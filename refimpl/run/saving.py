@@ -219,16 +219,22 @@ class Checkpoints:
         self.say(f"warning: {text}; the run goes on, older checkpoints stay")
 
     def _complete(self, step: int, parts: list[Any]) -> str | None:
-        """Let rank 0 write the manifest and remove old checkpoints; return what went wrong."""
+        """Let rank 0 write the manifest and remove old checkpoints; return what went wrong.
+
+        An old one that cannot be removed is said, and takes nothing from the new one.
+        """
         if self.comm.rank != 0:
             return None
         head = {"step": step, **self.head}
         try:
             checkpoint.complete(checkpoint.folder_of(self.folder, step), head, self.layout, parts)
-            for _, old in checkpoint.steps(self.folder)[: -self.habits.keep]:
-                checkpoint.remove(old)
         except (UserError, OSError) as error:
             return failure(error)
+        for _, old in checkpoint.steps(self.folder)[: -self.habits.keep]:
+            try:
+                checkpoint.remove(old)
+            except OSError as error:
+                self.say(f"warning: old checkpoint {old} cannot be removed: {failure(error)}")
         return None
 
 

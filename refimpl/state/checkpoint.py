@@ -26,7 +26,14 @@ from refimpl import __version__
 from refimpl.nn.flat import Layout
 from refimpl.state.tree import Leaf, Tree
 from refimpl.support.errors import UserError, require, require_types
-from refimpl.support.files import mapped_arrays, read_json, read_text, save_arrays, write_json
+from refimpl.support.files import (
+    mapped_arrays,
+    read_json,
+    read_text,
+    save_arrays,
+    sync,
+    write_json,
+)
 from refimpl.world.topology import Grid, Place
 
 FORMAT, MANIFEST = 1, "manifest.json"
@@ -89,10 +96,12 @@ def described(part: Tree, place: Place) -> Part:
 def complete(folder: Path, head: dict[str, Any], layout: Layout, parts: Iterable[Part]) -> None:
     """Write the manifest, once all parts are on their disks: the checkpoint is there.
 
+    Also after a loss of power, so that older ones may go.
     ``head``: ``step``, ``config`` and ``grid``, plain data.
     """
     told = manifest(head, layout, parts)
     write_json(folder / MANIFEST, {**told, "sha256": _digest(told)}, durable=True)
+    sync(folder.parent)
 
 
 def manifest(head: dict[str, Any], layout: Layout, parts: Iterable[Part]) -> dict[str, Any]:

@@ -66,11 +66,11 @@ def writing(path: Path, durable: bool = False) -> Iterator[Path]:
     try:
         yield partial
         if durable:
-            _sync(partial)
+            sync(partial)
         if partial != path:
             os.replace(partial, path)
         if durable:
-            _sync(path.parent)
+            sync(path.parent)
     except OSError as error:
         raise refused(error, f"cannot write {path}") from error
     finally:
@@ -79,7 +79,7 @@ def writing(path: Path, durable: bool = False) -> Iterator[Path]:
                 partial.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file or folder is on its disk."""
     opened = os.open(path, os.O_RDONLY)
     try:

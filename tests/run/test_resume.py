@@ -131,6 +131,8 @@ def test_content_is_on_the_disk_before_its_name_and_the_manifest_is_last(monkeyp
     assert kinds == ["sync", "name"] * (len(parts) // 2) and len(parts) >= 4
     named = [name for kind, name in parts if kind == "name"]
     assert named == ["rank-00000.npz", "manifest.json"] * (len(named) // 2)
+    after = order[order.index(("name", "manifest.json")) :][1:3]
+    assert after == [("sync", "step-000004"), ("sync", "checkpoints")]
 
 
 def test_a_thread_writes_the_same_bytes(tmp_path):
@@ -328,6 +330,24 @@ def test_a_checkpoint_is_due_when_the_first_ranks_clock_says_so(monkeypatch, tmp
 def test_old_checkpoints_leave(tmp_path):
     whole(tmp_path / "run", run_of(CASES["serial"]), 1, steps=2, keep=3)
     assert [step for step, _ in checkpoint.steps(tmp_path / "run/checkpoints")] == [8, 10, 12]
+
+
+def test_an_old_checkpoint_that_cannot_leave_takes_nothing_from_the_new_one(tmp_path):
+    path, said = tmp_path / "run", []
+
+    def body(comm):
+        jobs.job(comm, path, run_of(CASES["serial"]), keep=1, end=True).train(said.append, Blocked)
+
+    class Blocked(saving.Checkpoints):
+        def between(self, step, state):
+            super().between(step, state)
+            if step == 4:
+                (self.folder / "step-000004" / "mine").mkdir()
+
+    spawn((0,), body)
+    (line,) = [line for line in said if line.startswith("warning")]
+    assert "step-000004 cannot be removed" in line
+    assert newest(path) == 12 and jobs.told(path)["state"] == "finished"
 
 
 def test_how_many_ranks_could_go_on_is_told(tmp_path, capsys):
