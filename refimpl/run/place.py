@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from refimpl.world.events import Fields, Listener
@@ -36,8 +37,9 @@ class Place(Listener):
             self._write()
 
     def _write(self) -> None:
-        # Steps only grow, so that the first line is always whole.
-        os.pwrite(self.descriptor, f"at step {self.step} {self.run}\n".encode(), 0)
+        # Steps only grow, so that the first line is always whole.  A full disk ends no run for it.
+        with suppress(OSError):
+            os.pwrite(self.descriptor, f"at step {self.step} {self.run}\n".encode(), 0)
 
 
 def place(step: int, folder: Path, saves: bool = False) -> Listener:

@@ -61,3 +61,13 @@ def test_a_descriptor_that_is_another_file_is_not_written_to(tmp_path):
                 patch.setenv("REFIMPL_PLACE", told)
                 assert type(place.place(0, tmp_path)) is Listener
     assert (tmp_path / "other").read_text() == ""
+
+
+def test_a_place_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch):
+    (tmp_path / "other").touch()
+    with (tmp_path / "other").open() as other:  # not for writing
+        (tmp_path / "other").unlink()
+        monkeypatch.setenv("REFIMPL_PLACE", str(other.fileno()))
+        told = place.place(0, tmp_path)
+        told.count(("phase", "step"))
+        assert isinstance(told, place.Place) and told.step == 1
