@@ -45,11 +45,11 @@ class Finished:
         with together(comm):
             folder = RunFolder.finished(path)
             config, state = folder.config(), folder.task_state()
-            with _reading(path / CONFIG):
+            with reading(path / CONFIG):
                 run = Run.from_dict(config)
                 kind = tasks.kind(run.recipe.task)
                 typed(kind.Settings, run.recipe.settings, f"{run.recipe.task} setting")
-            with _reading(path / TASK):
+            with reading(path / TASK):
                 task = kind.restore(state)
             parameters = folder.parameters()
             source = str(path / MODEL_FILE)
@@ -98,7 +98,7 @@ class Finished:
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[None]:
+def reading(file: Path) -> Iterator[None]:
     """Name the file in which something is missing or not what this refimpl writes."""
     try:
         yield

@@ -16,14 +16,15 @@ from refimpl.methods import strategies
 from refimpl.run import alike, claim
 from refimpl.run.care import Care, Watcher
 from refimpl.run.config import Run, override
-from refimpl.run.folder import RunFolder
+from refimpl.run.folder import STATE, RunFolder
 from refimpl.run.modelfile import ModelFile
 from refimpl.run.ready import Carried
+from refimpl.run.reopen import reading
 from refimpl.run.saving import CHECKPOINTS, Checkpoints, Habits, clear
 from refimpl.run.trainer import Trainer
 from refimpl.state import checkpoint
 from refimpl.state.checkpoint import Checkpoint, Saved
-from refimpl.support.errors import UserError, listed, require, typed
+from refimpl.support.errors import UserError, brief, listed, require, typed
 from refimpl.tasks.protocol import Say
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
@@ -62,8 +63,12 @@ class Job:
         with together(comm):
             folder = RunFolder.begun(path)
             told = folder.told()
-            habits = typed(Habits, told.get("habits", {}), "checkpoint habit")
-            care = typed(Care, told.get("care", {}), "kind of care")
+            with reading(path / STATE):
+                habits = typed(Habits, told.get("habits", {}), "checkpoint habit")
+                care = typed(Care, told.get("care", {}), "kind of care")
+                log_every = told.get("log_every", 0)
+                logs = type(log_every) is int and log_every >= 0
+                require(logs, f"log_every is {brief(log_every)}: give 0 or more")
             if comm.rank == 0:
                 clear(path)
             complete = checkpoint.steps(path / CHECKPOINTS)
@@ -71,7 +76,6 @@ class Job:
             run = Run.from_dict(folder.config() if saved is None else saved.config)
             name, file = Path(run.model).stem, str(path / "model.py")
             model = ModelFile.parse(name, folder.model_text(), file)
-        log_every = int(told.get("log_every", 0))
         return cls(comm, path, run, model, habits, log_every, True, saved, care)
 
     def changed(self, given: dict[str, Any]) -> Job:

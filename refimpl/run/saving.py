@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from refimpl.nn.flat import Layout
 from refimpl.state import checkpoint, tree
 from refimpl.state.tree import Tree
-from refimpl.support.errors import Stopped, UserError, failure
+from refimpl.support.errors import Stopped, UserError, failure, require, require_types
 from refimpl.tasks.protocol import Say
 from refimpl.world.communicator import Communicator
 from refimpl.world.topology import Grid
@@ -48,6 +48,16 @@ class Habits:
     keep: int = 2
     background: bool = True
     end: bool = False
+
+    def __post_init__(self) -> None:
+        require_types(self, "checkpoints'")
+        require(
+            self.steps is None or self.steps > 0,
+            f"checkpoints' steps is {self.steps}: give 1 or more",
+        )
+        late = self.seconds is None or self.seconds > 0
+        require(late, f"checkpoints' seconds is {self.seconds}: give more than 0")
+        require(self.keep > 0, f"checkpoints' keep is {self.keep}: give 1 or more")
 
     @property
     def any(self) -> bool:

@@ -137,6 +137,7 @@ def typed(kind: type[T], plain: dict[str, Any], what: str) -> T:
     The dataclass sees to types and values itself, by `require_types`; here it is no field too
     many and none too few.
     """
+    require(isinstance(plain, dict), f"no {what} in {brief(plain)}: a JSON object is needed")
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
     for name in plain:
         require(name in known, f"no {what} {name!r}: there are {listed(known) or 'none'}")

@@ -383,6 +383,12 @@ def test_a_finished_run_stays_as_it_is_where_it_cannot_go_on(tmp_path):
         ("state.json", {}, {"steps": 4}, "ended after 2 steps, inside an epoch of 6"),
         ("steps.jsonl", {"step": "2"}, {}, r"steps.jsonl: step is '2' in .*: remove that line"),
         ("state.json", {"resumed": 3}, {}, r"state.json: resumed is 3: give a list"),
+        ("state.json", {"habits": [4]}, {}, r"state.json: no checkpoint habit in \[4\]: a JSON"),
+        ("state.json", {"habits": {"steps": "5"}}, {}, "checkpoints' steps is '5': its type"),
+        ("state.json", {"habits": {"steps": 0}}, {}, "checkpoints' steps is 0: give 1 or more"),
+        ("state.json", {"habits": {"seconds": -1}}, {}, "seconds is -1: give more than 0"),
+        ("state.json", {"habits": {"keep": 0}}, {}, "checkpoints' keep is 0: give 1"),
+        ("state.json", {"log_every": "x"}, {}, "state.json: log_every is 'x': give 0 or more"),
     ):
         had = edited(path / name, **values)
         before = {file: file.read_bytes() for file in path.iterdir() if file.is_file()}
