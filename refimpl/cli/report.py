@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.cli.arguments import filename
-from refimpl.cli.base import first_rank, say
+from refimpl.cli.base import on_first_rank, say
 
 
 def add(commands: Any) -> None:
@@ -30,19 +30,19 @@ def add(commands: Any) -> None:
 
 def run(args: Any) -> int:
     """Write the picture, on the first rank only."""
+    return on_first_rank(lambda: draw(args))
+
+
+def draw(args: Any) -> int:
+    """Write the picture."""
     from refimpl.run import picture, timeline
     from refimpl.run.folder import RunFolder
-    from refimpl.support.errors import UserError
     from refimpl.support.files import check_file
 
     check_file("--out", args.out, ".png", ".svg")
     picture.require_matplotlib()
     folders = [RunFolder.finished(Path(path)) for path in args.run_folders]
     traces = [timeline.read(Path(path)) for path in args.trace or ()]
-    if first_rank():
-        try:
-            picture.runs(folders, Path(args.out), traces)
-        except OSError as error:
-            raise UserError(f"cannot write {args.out}: {error.strerror}") from error
+    picture.runs(folders, Path(args.out), traces)
     say(f"wrote {args.out}")
     return 0

@@ -14,6 +14,7 @@ from refimpl.run.folder import CONFIG, METRICS, STEPS, RunFolder
 from refimpl.run.timeline import DOING, Timeline
 from refimpl.support import svg
 from refimpl.support.errors import UserError, told
+from refimpl.support.files import writing
 from refimpl.tasks import table as tasks
 from refimpl.tasks.protocol import Words
 
@@ -185,13 +186,13 @@ def _shares(panel: Any, trace: Timeline) -> None:
 
 
 def save(figure: Any, out: Path) -> None:
-    """Write a figure as its file's name says, an SVG without the date."""
+    """Write a figure as its file's name says, whole or not at all, an SVG without the date."""
     import matplotlib
 
     kind = out.suffix[1:]
-    with matplotlib.rc_context({"svg.hashsalt": "refimpl"}):
-        metadata = {"Date": None} if kind == "svg" else None
-        figure.savefig(out, dpi=120, format=kind, metadata=metadata)
+    metadata = {"Date": None} if kind == "svg" else None
+    with matplotlib.rc_context({"svg.hashsalt": "refimpl"}), writing(out) as partial:
+        figure.savefig(partial, dpi=120, format=kind, metadata=metadata)
 
 
 def comparison(result: dict[str, Any], words: Words, out: Path) -> None:

@@ -8,6 +8,7 @@ from refimpl.run import picture
 from refimpl.run.folder import METRICS, STEPS, RunFolder
 from refimpl.run.picture import Curves, Series
 from refimpl.run.timeline import Piece, Timeline
+from refimpl.support.errors import UserError
 
 
 def count(nbytes):
@@ -61,3 +62,14 @@ def test_a_report_is_what_its_name_says_and_the_same_every_time(folder, tmp_path
         picture.runs([folder, folder], tmp_path / name, [trace])
         contents.append((tmp_path / name).read_bytes())
     assert contents[0].startswith(begins) and contents[0] == contents[1]
+    before = contents[0]
+
+    class Full:
+        def savefig(self, file, **given):
+            file.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match=f"cannot write .*{name}: No space left on device"):
+        picture.save(Full(), tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
+    assert {file.name for file in tmp_path.iterdir()} == {"run", name}
