@@ -51,7 +51,7 @@ def _links(comm: Any, args: Any) -> Any:
 def _measured(comm: Any, args: Any) -> tuple[Any, str]:
     from refimpl.run.bench import links
 
-    found = _links(comm, args)
+    found = links.measure(comm, **_given(repeats=args.repeats))
     return found.plain(), links.table(found)
 
 

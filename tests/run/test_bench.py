@@ -1,6 +1,9 @@
 """What `bench` prints, from figures that were not measured."""
 
-from refimpl.run.bench import collectives, gtc, step
+from refimpl import cli
+from refimpl.cli import bench
+from refimpl.collectives.auto import ASSUMED
+from refimpl.run.bench import collectives, gtc, links, step
 
 
 def row(operation, nbytes, **ratio):
@@ -44,3 +47,11 @@ def test_traffic_is_compared_with_ddps():
     text = gtc.traffic_table(result | {"bytes_per_step": dict(zip(names, sent, strict=True))})
     assert text.splitlines()[2].split() == ["gtc", "6", "intra", "4", "inter", "1/80", "of", "ddp"]
     assert text.endswith("gtc-bmuf / gtc, between nodes = 0.50")
+
+
+def test_links_are_measured_in_as_many_rounds_as_were_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(links, "measure", lambda comm, **more: asked.append(more) or ASSUMED)
+    for words in ([], ["--repeats", "3"]):
+        bench.KINDS["links"](None, cli.parser().parse_args(["bench", "links", *words]))
+    assert asked == [{}, {"repeats": 3}]
