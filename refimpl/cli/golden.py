@@ -25,6 +25,11 @@ ulps = between(1, 1_000_000)  # as in a manifest
 TEMPLATES = {"c": "golden.c", "python": "golden.py", "rust": "golden.rs"}
 
 
+def folder(text: str) -> Path:
+    """Return the path of a folder that has a name."""
+    return Path(filename(text))
+
+
 def add(commands: Any) -> None:
     """Declare the command."""
     command = commands.add_parser("golden", help="write or check golden values (needs no MPI)")
@@ -33,7 +38,7 @@ def add(commands: Any) -> None:
     )
 
     write = verbs.add_parser("write", help="write the ladder of cases into a folder")
-    write.add_argument("folder", type=Path, metavar="DIR", help="one sub-folder for each bundle")
+    write.add_argument("folder", type=folder, metavar="DIR", help="one sub-folder for each bundle")
     write.add_argument(
         "--container",
         choices=("npz", "safetensors"),
@@ -51,7 +56,7 @@ def add(commands: Any) -> None:
 
     template = verbs.add_parser("template", help="write a backend's first file")
     template.add_argument("language", choices=TEMPLATES)
-    template.add_argument("folder", type=Path, metavar="DIR", help="where it is written")
+    template.add_argument("folder", type=folder, metavar="DIR", help="where it is written")
     template.set_defaults(run=run, work=run_template)
 
     told = verbs.add_parser("editions", help="print the editions, and which cases came with each")
@@ -62,8 +67,8 @@ def add(commands: Any) -> None:
     pack.set_defaults(run=run, work=run_pack)
 
     check = verbs.add_parser("check", help="compare somebody's arrays with the ladder")
-    check.add_argument("folder", type=Path, metavar="THEIRS", help="holds BUNDLE/arrays.npz")
-    check.add_argument("--against", type=Path, metavar="DIR", help="default: computed now")
+    check.add_argument("folder", type=folder, metavar="THEIRS", help="holds BUNDLE/arrays.npz")
+    check.add_argument("--against", type=folder, metavar="DIR", help="default: computed now")
     check.add_argument("--quiet", action="store_true", help="only what is wrong")
     check.add_argument("--first", action="store_true", help="stop at the first case that is wrong")
     check.add_argument(

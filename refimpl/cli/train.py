@@ -19,6 +19,7 @@ from refimpl.support.errors import UserError, require
 
 if TYPE_CHECKING:
     from refimpl.run.resume import Job
+    from refimpl.run.saving import Habits
 
 
 def add(commands: Any) -> None:
@@ -109,12 +110,12 @@ def run(args: Any) -> int:
             path = claim.claim(out, model.name) if comm.rank == 0 else path
         path = Path(comm.bcast_object(str(path), root=0))
         job = Job(comm, path, run, model)
-    with together(comm):
-        habits = replace(job.habits, **_habits(args))
-        log_every = job.log_every if args.log_every is None else args.log_every
-        told = {"check_every": args.check_every, "patience": args.patience}
-        care = replace(job.care, **{k: v for k, v in told.items() if v is not None})
     try:
+        with together(comm):
+            habits = habits_of(args, job.habits)
+            log_every = job.log_every if args.log_every is None else args.log_every
+            told = {"check_every": args.check_every, "patience": args.patience}
+            care = replace(job.care, **{k: v for k, v in told.items() if v is not None})
         telling = (lambda text: None) if args.json else teller(args.quiet)
         job = replace(job, habits=habits, care=care, log_every=log_every, trace=trace)
         require(
@@ -168,11 +169,16 @@ def _survive(job: Job, args: Any) -> int:
     return 0
 
 
-def _habits(args: Any) -> dict[str, Any]:
-    """Return what was said of checkpoints, as fields of `Habits`."""
-    steps, seconds = args.checkpoint_every or (None, None)
+def habits_of(args: Any, habits: Habits) -> Habits:
+    """Return habits with what was said of checkpoints; a `UserError` if there are to be none."""
+    steps, seconds = args.checkpoint_every or (habits.steps, habits.seconds)
     found = {"keep": args.keep, "background": args.checkpoint_async}
     if args.checkpoint_failure is not None:
         found["end"] = args.checkpoint_failure == "end"
     found = {name: value for name, value in found.items() if value is not None}
-    return found | ({"steps": steps, "seconds": seconds} if args.checkpoint_every else {})
+    habits = replace(habits, steps=steps, seconds=seconds, **found)
+    require(
+        habits.any or not found,
+        "--keep, --checkpoint-async and --checkpoint-failure need --checkpoint-every N",
+    )
+    return habits

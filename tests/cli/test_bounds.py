@@ -5,6 +5,9 @@ import re
 import pytest
 
 from refimpl import cli
+from refimpl.cli import train
+from refimpl.run.saving import Habits
+from refimpl.support.errors import UserError
 
 PLAN = ["plan", "--flops", "1e14", "-n", "4"]
 
@@ -66,11 +69,28 @@ def test_a_number_beyond_its_bound_is_refused_by_name(capsys, arguments, said):
         (["bench", "--json", ""], "--json"),
         (["data", "synth", ""], "DIR"),
         (["report", ""], "RUN"),
+        (["golden", "template", "c", ""], "DIR"),
+        (["golden", "check", "x", "--against", ""], "--against"),
     ],
 )
 def test_an_empty_name_is_a_variable_that_was_never_set(capsys, arguments, name):
     assert cli.main(arguments) == 2
     assert f"argument {name}: the name is empty: name a file or" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--keep", "5"], ["--checkpoint-failure", "end"], ["--no-checkpoint-async"]]
+)
+def test_options_of_checkpoints_need_checkpoints(words):
+    def habits(before, *more):
+        args = cli.parser().parse_args(["train", "mlp", *words, *more])
+        return train.habits_of(args, before)
+
+    with pytest.raises(UserError, match="--keep, .* need --checkpoint-every N"):
+        habits(Habits())
+    assert habits(Habits(steps=3)).steps == 3
+    changed = habits(Habits(steps=3), "--checkpoint-every", "9s")
+    assert (changed.steps, changed.seconds) == (None, 9)
 
 
 def test_only_the_first_rank_tells_the_version(capsys, monkeypatch):
