@@ -53,7 +53,7 @@ def found(where: str) -> list[Path]:
 
     path = Path(where)
     require(path.is_dir(), f"no folder {path}: give a run's folder, or one of its checkpoints")
-    if path.name.startswith("step-"):
+    if path.name.startswith("step-") and not (path / CHECKPOINTS).is_dir():
         return [path]
     there = [folder for _, folder in steps(path / CHECKPOINTS)]
     require(bool(there), f"{path} has no complete checkpoint: train with --checkpoint-every")

@@ -91,6 +91,7 @@ class Job:
         recipe = override(run.recipe, changes.pop("recipe"))
         if changes.get("strategy", run.strategy) == run.strategy:
             changes["methods"] = run.methods | changes["methods"]
+        changes["options"] = run.options | changes.get("options", {})
         if changes.get("collectives", run.collectives) != run.collectives:
             changes = {"links": None} | changes  # the old ones' go with them
         new = replace(run, recipe=recipe, **changes)

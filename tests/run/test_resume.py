@@ -187,6 +187,18 @@ def test_what_cannot_be_meant_is_refused_in_words(tmp_path):
             resumed(where, ranks, **given)
 
 
+def test_some_of_what_a_model_was_set_to_can_be_given_again(tmp_path):
+    run = replace(run_of(CASES["serial"]), options={"depth": "1", "hidden": "8"})
+
+    def given(comm, **options):
+        changes = {"recipe": {}, "methods": {}, "options": options}
+        return jobs.job(comm, tmp_path, run).changed(changes).run
+
+    assert spawn((0,), lambda comm: given(comm, hidden="8")) == [run]
+    with pytest.raises(UserError, match="--set hidden was 8 and is given as 9"):
+        spawn((0,), lambda comm: given(comm, hidden="9"))
+
+
 def test_blocks_that_were_averaged_can_become_others(tmp_path):
     path, case = tmp_path / "run", CASES["bmuf"]
     run = run_of(case, recipe={"methods": {"block_steps": 3}})
@@ -428,7 +440,7 @@ def test_numpy_alone_reads_a_checkpoint_as_the_chapter_does(tmp_path, capsys, mo
 
 
 def test_what_checkpoints_a_run_has_and_whether_they_are_whole(tmp_path, capsys):
-    path, case = tmp_path / "run", CASES["gtc"]
+    path, case = tmp_path / "step-run", CASES["gtc"]
     whole(path, run_of(case), case.world)
     assert cli.main(["checkpoint", "show", str(path)]) == 0
     rows = capsys.readouterr().out.splitlines()
