@@ -156,7 +156,7 @@ class RunFolder:
     def _running(self, **more: Any) -> None:
         here = {"host": os.uname().nodename, "process": os.getpid()}
         self._told = {**self._told, **more}
-        self._set("running", **here)
+        self._set("running", **here, since=since(os.getpid()))
 
     def told(self) -> dict[str, Any]:
         """Return state.json; empty if the run was killed before it was written."""
@@ -198,7 +198,9 @@ class RunFolder:
             return None
         except PermissionError:
             pass  # another user's
-        return f"it still runs (process {process})"
+        began, now = told.get("since"), since(process)
+        another = None not in (began, now) and began != now  # has its number now
+        return None if another else f"it still runs (process {process})"
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl; say, too, if one of steps.jsonl failed."""
@@ -271,6 +273,14 @@ class RunFolder:
         if not isinstance(plain, dict):
             raise UserError(f"cannot read {self.path / name}: a JSON object is needed")
         return plain
+
+
+def since(process: int) -> str | None:
+    """Return when a process began, in ticks since the machine did; None where nothing tells."""
+    with suppress(OSError, IndexError):
+        stat = Path(f"/proc/{process}/stat").read_bytes()
+        return stat.rpartition(b")")[2].split()[19].decode()
+    return None
 
 
 def save(folder: RunFolder | None, parameters: Iterable[tuple[str, np.ndarray]]) -> str:

@@ -124,8 +124,12 @@ def test_who_goes_on_waits_a_moment_for_a_rank_that_its_launcher_has_left(tmp_pa
     runs.RunFolder.create(tmp_path / "run", {}, "")
     waits = [sys.executable, "-c", "input()"]
     with subprocess.Popen(waits, stdin=subprocess.PIPE) as other:
-        told = state_of(tmp_path / "run") | {"process": other.pid}
-        (tmp_path / "run" / runs.STATE).write_text(json.dumps(told))
+        told = state_of(tmp_path / "run") | {"process": other.pid, "since": None}
+        if runs.since(other.pid):
+            runs.write_json(tmp_path / "run" / runs.STATE, told | {"since": "before it"})
+            runs.RunFolder.begun(tmp_path / "run", patience=0)
+            told["since"] = runs.since(other.pid)
+        runs.write_json(tmp_path / "run" / runs.STATE, told)
         with pytest.raises(UserError, match=rf"run still runs \(process {other.pid}\): wait"):
             runs.RunFolder.begun(tmp_path / "run", patience=0.1)
         reaper = threading.Thread(target=lambda: (other.stdin.write(b"\n"), other.communicate()))
