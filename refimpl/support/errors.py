@@ -78,8 +78,14 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-def failure(error: UserError | OSError) -> str:
-    """Return in one line what went wrong: a mistake, or what the system refuses."""
+def failure(error: UserError | OSError | MemoryError) -> str:
+    """Return in one line what went wrong: a mistake, or what the system refuses.
+
+    >>> failure(MemoryError())
+    'not enough memory: give less data, or a smaller model'
+    """
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {str(error) or 'give less data, or a smaller model'}"
     return str(error if isinstance(error, UserError) else refused(error))
 
 

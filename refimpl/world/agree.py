@@ -36,10 +36,8 @@ def together(comm: Communicator) -> Iterator[None]:
     mine: str | None = None
     try:
         yield
-    except (UserError, OSError) as error:
+    except (UserError, OSError, MemoryError) as error:
         mine = failure(error)
-    except MemoryError as error:
-        mine = f"not enough memory: {error or 'give less data, or a smaller model'}"
     messages = comm.allgather_object(mine)
     for message in messages:
         if message is not None:
@@ -87,8 +85,8 @@ def named(ranks: list[int], nodes: tuple[int, ...] = ()) -> str:
 def on_first_rank(comm: MPI.Comm, work: Callable[[], T]) -> T:
     """Have rank 0 of an MPI communicator do it; return what comes of it on all ranks.
 
-    A `UserError` of it (or the end of who reads our output) is raised on all, too.  The others
-    wait asleep, so that they take no time from it.  Collective.
+    A `UserError` of it, what the system refuses it, or the end of who reads our output is raised
+    on all, too.  The others wait asleep, so that they take no time from it.  Collective.
     """
     outcome: Any = None
     if comm.rank == 0:
@@ -96,6 +94,8 @@ def on_first_rank(comm: MPI.Comm, work: Callable[[], T]) -> T:
             outcome = work()
         except (UserError, BrokenPipeError) as error:
             outcome = error
+        except (OSError, MemoryError) as error:
+            outcome = UserError(failure(error))
     meet(comm)
     common: T = comm.bcast(outcome)
     if isinstance(common, Exception):

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import idx_files
 import numpy as np
@@ -18,7 +19,7 @@ from refimpl.run.modelfile import ModelFile
 from refimpl.run.trainer import Trainer
 from refimpl.support.errors import UserError
 from refimpl.tasks.images import toy
-from refimpl.world.agree import same
+from refimpl.world.agree import on_first_rank, same
 
 RECIPE = Recipe(task="images", epochs=1, lr=0.1, batch=32)
 RUN = Run("mlp", RECIPE, {"hidden": "8"}, steps=2)
@@ -195,6 +196,30 @@ def test_strategies_and_seeds_of_a_comparison_are_the_same_on_all_ranks():
         compare(comm, model, {"ddp": RUN}, 1 + (comm.rank == 1), lambda text: None)
 
     refused_on_all("^ranks differ: --seeds is 1 on rank 0 but 2 on rank 1", body, ranks=2)
+
+
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        (UserError("mine"), UserError("mine")),
+        (OSError(36, "File name too long", "aaa"), UserError("'aaa': File name too long: give")),
+        (MemoryError(), UserError("not enough memory: give less")),
+        (BrokenPipeError("gone"), BrokenPipeError("gone")),
+    ],
+)
+def test_what_stops_the_first_rank_is_told_to_those_that_wait_for_it(error, told):
+    def work():
+        raise error
+
+    others = []
+    mpi = SimpleNamespace(
+        rank=0,
+        Ibarrier=lambda: SimpleNamespace(Test=lambda: True),
+        bcast=lambda outcome: others.append(outcome) or outcome,
+    )
+    with pytest.raises(type(told), match=str(told)):
+        on_first_rank(mpi, work)
+    assert [type(one) for one in others] == [type(told)]
 
 
 def test_a_state_has_one_digest_whatever_its_order_and_another_for_another_value():
