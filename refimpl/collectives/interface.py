@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from refimpl.collectives.chunks import Array, Call, Offsets
 from refimpl.collectives.cost import Cost, Step, at_once
 from refimpl.collectives.order import Orders
@@ -112,13 +114,22 @@ class Collectives(Protocol):
     ) -> Cost:
         """Return the cost of one call with n elements, on ranks that lie on these nodes.
 
-        Raises `UserError` if the family `refuses`, or does not state what it sends (``native``).
+        Raises `UserError` if the family `refuses`, or does not state what it sends (``native``),
+        or states a message of a rank that is not there.
         """
         call = Call.of(n, nodes, root, offsets)
         steps = self._known(operation, call, itemsize).steps
         if steps is None:
             raise UserError(f"collectives {self.name} state no cost for {operation}")
-        return Cost(steps(call), nodes, itemsize)
+        cost = Cost(steps(call), nodes, itemsize)
+        for number, step in enumerate(cost.steps):
+            ends = np.concatenate(step[:2])
+            for rank in ends[(ends < 0) | (ends >= call.p)]:
+                raise UserError(
+                    f"collectives {self.name}: step {number} of {operation} names rank {rank}: "
+                    f"there are 0 to {call.p - 1}"
+                )
+        return cost
 
     def cost_of_groups(
         self,

@@ -174,13 +174,15 @@ def moves(family: Family, operation: str, nodes: Sequence[int]) -> Moves:
     the start.  Blocks that were received in scratch are copied to their places in x by a stage of
     its own, before they are needed there; not those of an all-to-all, whose result stands there.
 
-    Raises `UserError` if the family refuses, or its messages cannot be heard (``native``).
+    Raises `UserError` if the family refuses, its messages cannot be heard (``native``), or they
+    are not those of its schedule.
     """
     p, nodes = len(nodes), tuple(nodes)
     refusal = family.refuses(operation, nodes)
     if refusal is not None:
         raise UserError(refusal)
     steps = family.cost(operation, p, nodes, itemsize=8).steps
+    about = f"collectives {family.name}: the schedule of {operation} has"
     heard = spawn(nodes, lambda comm: _program(family, operation, comm))
     slots = [one.slots() for one in heard]
     has: list[Holding] = [
@@ -194,11 +196,15 @@ def moves(family: Family, operation: str, nodes: Sequence[int]) -> Moves:
     for step in (each for each in steps for _ in range(each.times)):
         stage = Stage()
         for source, dest, size, adds in zip(*map(np.ndarray.tolist, step[:4]), strict=True):
-            values, sent_from = heard[source].sent[dest].popleft()
-            places = heard[dest].places[source].popleft()
-            assert len(values) == size, (source, dest, values, size)
+            sent, places = heard[source].sent[dest], heard[dest].places[source]
+            arrives = len(sent[0][0]) if sent and places else "none"
+            require(
+                arrives == size,
+                f"{about} a message {source}->{dest} of {size} elements, but {arrives} arrive",
+            )
+            (values, sent_from), there = sent.popleft(), places.popleft()
             link = "intra" if nodes[source] == nodes[dest] else "inter"
-            for at, to, block in zip(sent_from, places, map(_block, values), strict=True):
+            for at, to, block in zip(sent_from, there, map(_block, values), strict=True):
                 from_slot = to_slot = block.chunk
                 if adds:
                     whole = has[source][from_slot]
@@ -216,6 +222,9 @@ def moves(family: Family, operation: str, nodes: Sequence[int]) -> Moves:
             _reorder(found.stages, has, p)
         _apply(stage, has)
         found.stages.append(stage)
+    for source, one in enumerate(heard):
+        for dest, sent in one.sent.items():
+            require(not sent, f"{about} no message {source}->{dest} where one more is sent")
     if any(slot >= p and block.chunk not in one for one in has for slot, block in one.items()):
         _reorder(found.stages, has, p)
     return found

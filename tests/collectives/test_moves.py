@@ -5,8 +5,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from refimpl.collectives import explain
+from refimpl.collectives import explain, tree
+from refimpl.collectives.cost import Step
 from refimpl.collectives.families import EXPLICIT
+from refimpl.collectives.interface import Algorithm, Family
 from refimpl.collectives.moves import heard, moves
 from refimpl.support.errors import UserError
 
@@ -81,3 +83,21 @@ def test_what_both_ends_add_is_there_until_the_sum_is():
 def test_a_rank_by_itself_has_no_picture():
     with pytest.raises(UserError, match="nothing to draw: give -p 2"):
         explain.picture("ring", 1)
+
+
+# Of a broadcast to ranks 1 and 2: a schedule that is wrong, and what is said of it.
+WRONG = {
+    "step 1 of broadcast names rank 3: there are 0 to 2": [([1, 2], 3), (3, 3)],
+    "step 0 of broadcast names rank -1: there are 0 to 2": [(-1, 3)],
+    "has a message 0->1 of 2 elements, but 3 arrive": [([1, 2], 2)],
+    "has a message 0->1 of 3 elements, but none arrive": [([1, 2], 3), (1, 3)],
+    "has no message 0->1 where one more is sent": [(2, 3)],
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_schedule_that_is_not_what_is_sent_is_told(message):
+    steps = [Step.of(0, dest, size) for dest, size in WRONG[message]]
+    wrong = Family("wrong", {"broadcast": Algorithm(tree.broadcast, lambda call: steps)})
+    with pytest.raises(UserError, match=f"^collectives wrong: .*{message}$"):
+        moves(wrong, "broadcast", (0, 0, 0))
