@@ -17,6 +17,8 @@ import importlib.util
 import inspect
 import os
 import resource
+import sys
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -93,12 +95,19 @@ class ModelFile:
 
     @classmethod
     def parse(cls, name: str, text: str, where: str) -> ModelFile:
-        """Run the source of a model file and check that it defines what a model needs."""
+        """Run the source of a model file and check that it defines what a model needs.
+
+        As long as the model is there, its module stands in `sys.modules`, where `dataclasses`
+        looks for it, under a name of its own: ranks may be threads, and files have equal names.
+        """
         spec = importlib.util.spec_from_loader(f"refimpl_model_{name}", loader=None, origin=where)
         assert spec is not None
-        module = importlib.util.module_from_spec(spec)
+        spec.name += f"_{id(spec):x}"
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        opened = cls(name, text, module)
+        weakref.finalize(opened, sys.modules.pop, spec.name, None)
         try:
-            exec(compile(text, where, "exec"), module.__dict__)
+            exec(compile(text, where, "exec", dont_inherit=True), module.__dict__)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the end of Python, too: only we say when a run is over
@@ -111,7 +120,7 @@ class ModelFile:
                     f"model file {where} defines no function {function}(): a model file needs "
                     "build(seed, inputs, classes) and recipe()"
                 )
-        return cls(name, text, module)
+        return opened
 
     def recipe(self) -> Recipe:
         """Return the hyper-parameters that go with the model."""

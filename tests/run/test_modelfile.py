@@ -1,5 +1,7 @@
 """Model files: shipped or the user's own, and what is said about a bad one."""
 
+from typing import get_type_hints
+
 import pytest
 from loopback import spawn
 
@@ -132,6 +134,16 @@ def test_what_fails_below_a_model_file_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("refimpl.nn.layers.Initial", broken)
     with pytest.raises(ValueError, match="ours"):
         parse(GOOD).build(0, 4, 3, {})
+
+
+@pytest.mark.parametrize("later", ["", "from __future__ import annotations"])
+def test_a_model_file_has_dataclasses_and_their_types_whatever_its_name(later):
+    """Its annotations are what the file says they are, not what is said in ours."""
+    text = "from dataclasses import dataclass\n@dataclass\nclass Shape: width: {}"
+    one, other = (parse(f"{later}\n{text.format(kind)}\n{GOOD}") for kind in ("int", "float"))
+    assert get_type_hints(one.module.Shape) == {"width": int}
+    assert get_type_hints(other.module.Shape) == {"width": float}
+    assert one.module.Shape.__annotations__ == {"width": "int" if later else int}
 
 
 def test_a_byte_order_mark_is_passed_over_as_python_does(tmp_path):
