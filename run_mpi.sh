@@ -116,6 +116,13 @@ await_job() {
     done
 }
 
+# Have $job end as asked; set code to its exit code, or leave with $1 where none runs.
+# shellcheck disable=SC2329 # called in traps
+end_job() {
+    if [ -z "$job" ] || ! kill -TERM "$job" 2>/dev/null; then exit "$1"; fi
+    await_job
+}
+
 # Run this script again with the same words, and after a failure with --resume.  What a person has
 # to see to (2), or has asked for (75, 130, 143), is no failure.
 run=$(run_folder "$@")
@@ -125,8 +132,10 @@ case "$* " in
 esac
 if [ "$restarts" -gt 0 ]; then
     [ "$command" = train ] && [ -n "$run" ] || refuse "--restarts goes on with a training in its folder: give train ... --out DIR --checkpoint-every N"
-    trap 'kill -TERM $job; wait $job; exit $?' TERM
-    trap 'kill -USR1 $job' USR1
+    job=
+    trap 'end_job 143; exit $code' TERM
+    trap 'end_job 130; exit 130' INT # which the job does not hear: it runs in the background
+    trap '[ -z "$job" ] || kill -USR1 $job 2>/dev/null || :' USR1
     while :; do
         before=$(newest)
         "$here/run_mpi.sh" ${ranks:+"-n$ranks"} ${hostfile:+"--hostfile=$hostfile"} "$@" &
@@ -546,8 +555,9 @@ set -- $words "$@"
 
 # Where every rank has died this launcher has seen no failure.
 [ -n "$run" ] || refuse "--on-failure continue: give the run a folder, --out DIR, which tells whether it was finished"
-trap 'kill -TERM $job' INT TERM
-trap 'kill -USR1 $job' USR1
+job=
+trap 'kill -TERM $job 2>/dev/null || exit 143' INT TERM
+trap 'kill -USR1 $job 2>/dev/null || :' USR1
 "$launcher" "$@" </dev/null &
 job=$!
 await_job

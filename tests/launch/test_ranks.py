@@ -122,6 +122,20 @@ def test_a_training_that_fails_goes_on_as_often_as_it_may(
     assert said.format(run=folder) in ended.stderr
 
 
+def test_ctrl_c_ends_a_training_that_is_to_be_restarted_and_its_launcher(fake, tmp_path):
+    """The launcher's parent is the script; the launcher itself does not hear of it."""
+    place, run = fake
+    late = tmp_path / "late"
+    launcher = place.command(
+        "deaf",
+        "case $1 in --version) echo 1; exit 0 ;; esac\n"
+        "kill -INT $PPID\n"
+        f"sleep 5 >/dev/null 2>&1; touch '{late}'",
+    )
+    ended = run("--restarts", "2", "train", "mlp", "--out", "x", MPIEXEC=str(launcher))
+    assert ended.returncode == 130 and not late.exists()
+
+
 def test_restarts_need_a_training_with_a_folder(fake):
     _, run = fake
     for words in (["train", "mlp"], ["bench"], ["evaluate", "--out", "x"]):
