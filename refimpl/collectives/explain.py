@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from refimpl.collectives import halving_doubling, pictures, ring, tree
+from refimpl.collectives.chunks import Call
 from refimpl.collectives.explain_hierarchical import (
     hierarchical_allgather,
     hierarchical_allreduce,
@@ -179,7 +180,28 @@ _ON_NODES: dict[str, Callable[[int, int], str]] = {
     "hierarchical-broadcast": hierarchical_broadcast,
     "hierarchical-reduce": hierarchical_reduce,
 }
-NAMES = (*_FLAT, *_ON_NODES)
+# Whose call a name is for, and which: without an operation, the first that the family has.
+_CALLS = {
+    name: (family.name, operation)
+    for family in EXPLICIT
+    for operation in reversed(family.algorithms)
+    for name in (family.name, f"{family.name}-{operation.replace('_', '-')}")
+}
+_OURS = {_CALLS[name][0] for name in (*_FLAT, *_ON_NODES)}  # families with tables of their own
+NAMES = (*_FLAT, *_ON_NODES, *(name for name, call in _CALLS.items() if call[0] not in _OURS))
+
+
+def arrows(family: str, operation: str, p: int, k: int | None) -> str:
+    """Return what can be told of any algorithm: who sends to whom, and how it adds."""
+    found = heard(family, operation, p, k)
+    parts = [pictures.title(found), found.arrows()]
+    stated = next(one for one in EXPLICIT if one.name == family).algorithms[operation].orders
+    if stated is not None:
+        each = {
+            c: order for part, order in stated(Call.of(p, found.nodes)) for c in range(p)[part]
+        }
+        parts.append(orders(each.__getitem__, p))
+    return section(*parts)
 
 
 def check(name: str, p: int, k: int | None) -> None:
@@ -189,7 +211,7 @@ def check(name: str, p: int, k: int | None) -> None:
         raise UserError(f"nothing to explain under {name!r}: choose one of {listed(NAMES)}")
     if name in _FLAT:
         require(k is None, f"{name} does not depend on nodes: leave -k {k} out")
-    else:
+    elif name in _ON_NODES:
         require(k is not None or p == 1, f"{name} needs -k, the ranks of a node")
 
 
@@ -197,7 +219,8 @@ def explain(name: str, p: int, k: int | None = None) -> str:
     """Return the schedule of an algorithm on p ranks as text.
 
     ``name``: one of `NAMES`: a family, or a family and an operation.  ``p``: ranks, 1 to 16.
-    ``k``: ranks per node, which divides p; for the hierarchical ones, which need it.
+    ``k``: ranks per node, which divides p; for the hierarchical ones, which need it.  A family
+    that has no tables here is told by `arrows`.
 
     Raises `UserError` if the name is unknown, or p or k do not fit.
 
@@ -214,14 +237,14 @@ def explain(name: str, p: int, k: int | None = None) -> str:
         return f"{name}, p = 1: one rank has everything, and nothing is sent"
     if name in _FLAT:
         return _FLAT[name](p)
-    assert k is not None
-    return _ON_NODES[name](p, k)
+    if name in _ON_NODES:
+        assert k is not None
+        return _ON_NODES[name](p, k)
+    return arrows(*_CALLS[name], p, k)
 
 
 def picture(name: str, p: int, k: int | None = None) -> str:
     """Return the same as a picture that moves, SVG; see `explain`."""
     check(name, p, k)
     require(p > 1, f"{name} on one rank sends nothing, and there is nothing to draw: give -p 2")
-    family = max((one for one in EXPLICIT if name.startswith(one.name)), key=lambda f: len(f.name))
-    operation = name.removeprefix(family.name).strip("-").replace("-", "_")
-    return pictures.draw(heard(family.name, operation or next(iter(family.algorithms)), p, k))
+    return pictures.draw(heard(*_CALLS[name], p, k))

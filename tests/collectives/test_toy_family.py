@@ -120,8 +120,8 @@ def made(module):
 
 
 @pytest.fixture(scope="module")
-def verdicts(tmp_path_factory):
-    """Run test_families.py with all stars registered: star -> test -> whether it passed."""
+def copy(tmp_path_factory):
+    """A copy of the package and of test_families.py in which all stars are registered."""
     top = tmp_path_factory.mktemp("copy")
     for part in "refimpl", "tests/helpers":
         shutil.copytree(TOP / part, top / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -133,19 +133,24 @@ def verdicts(tmp_path_factory):
         for module in ["star", *WRONG]:
             (folder / f"{module}.py").write_text(made(module), encoding="utf-8")
             families.write(ENTRY.format(module=module))
+    return top
 
+
+@pytest.fixture(scope="module")
+def verdicts(copy):
+    """Run its test_families.py: star -> test -> whether it passed."""
     chosen = "star- or star] or (star_ and 3)"  # the wrong ones on 3 ranks only
     pytest_here = [sys.executable, "-m", "pytest", "-q", "--tb=no", "--junit-xml=found.xml"]
     run = subprocess.run(
         [*pytest_here, "-k", chosen, "tests/collectives/test_families.py"],
-        cwd=top,
+        cwd=copy,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert run.returncode == 1, run.stdout[-3000:] + run.stderr[-2000:]
     found = {}
-    for case in ElementTree.parse(top / "found.xml").iter("testcase"):
+    for case in ElementTree.parse(copy / "found.xml").iter("testcase"):
         test, _, parameters = case.get("name").partition("[")
         [family] = [word for word in parameters.rstrip("]").split("-") if word.startswith("star")]
         passed = case.find("failure") is None and case.find("error") is None
@@ -167,3 +172,24 @@ def test_every_test_of_families_runs_on_a_new_one_and_a_right_one_passes(verdict
 def test_a_wrong_one_fails_where_it_is_wrong(verdicts, module):
     failed = {test for test, passed in verdicts[module].items() if not passed}
     assert WRONG[module][-1] in failed
+
+
+EXPLAINED = """\
+star reduce, 3 ranks
+====================
+
+step
+   0  1->0  2->0
+
+order of summation
+  chunk 0: 0 + 1 + 2
+  chunk 1: 0 + 1 + 2
+  chunk 2: 0 + 1 + 2
+"""
+
+
+def test_explain_knows_a_new_one(copy):
+    name = "'star-reduce', 3"
+    code = f"from refimpl.collectives.explain import *; picture({name}); print(explain({name}))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True)
+    assert run.stdout == EXPLAINED, run.stderr
