@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from refimpl.nn import Sequential
-from refimpl.support.errors import UserError, listed, require, told
+from refimpl.support.errors import UserError, brief, listed, require, told
 from refimpl.support.files import read_text
 from refimpl.support.text import size
 from refimpl.world.agree import together
@@ -185,6 +185,11 @@ class ModelFile:
                 f"model {self.name} has no option {name!r}: it has {listed(known) or 'none'}"
             )
         kind, option = type(known[name]), f"option {name}={text} of model {self.name}"
+        require(
+            issubclass(kind, (int, float, str)),
+            f"{option} has the default {brief(known[name])}: --set changes what is a number, a "
+            "text, True or False; change this one in the model file",
+        )
         try:
             value = {"True": True, "False": False}[text] if kind is bool else kind(text)
         except (KeyError, ValueError, TypeError):

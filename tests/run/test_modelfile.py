@@ -11,7 +11,7 @@ from refimpl.support.errors import UserError
 GOOD = """
 from refimpl.run.config import Recipe
 from refimpl import nn
-def build(seed, inputs=4, classes=3, hidden=5, slope=0.5, wide=False, norm=None):
+def build(seed, inputs=4, classes=3, hidden=5, slope=0.5, wide=False, norm=None, sizes=(8, 8)):
     return nn.Sequential(nn.Affine("a", inputs, hidden, seed), nn.Relu(),
                          nn.Affine("b", hidden, classes, seed))
 def recipe():
@@ -34,7 +34,8 @@ def test_every_shipped_model_builds_and_has_a_recipe():
 
 def test_a_models_own_options_can_be_set_and_keep_their_type():
     model = parse(GOOD)
-    assert model.options() == {"hidden": 5, "slope": 0.5, "wide": False, "norm": None}
+    default = {"hidden": 5, "slope": 0.5, "wide": False, "norm": None, "sizes": (8, 8)}
+    assert model.options() == default
     assert model._chosen("wide", "False") is False and model._chosen("wide", "True") is True
     network = model.build(0, 4, 3, {"hidden": "9"})
     assert [layer.size for layer in network.units] == [4 * 9 + 9, 9 * 3 + 3]
@@ -43,7 +44,7 @@ def test_a_models_own_options_can_be_set_and_keep_their_type():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"width": "9"}, "has no option 'width': it has hidden, norm, slope, wide"),
+        ({"width": "9"}, "has no option 'width': it has hidden, norm, sizes, slope, wide"),
         ({"hidden": "big"}, "hidden=big of model net is not of type int"),
         ({"hidden": "9" * 5000}, "of model net is not of type int"),
         ({"hidden": "1000000000000"}, "^option hidden=1000000000000 .* to 100,000$"),
@@ -52,7 +53,8 @@ def test_a_models_own_options_can_be_set_and_keep_their_type():
         ({"slope": "nan"}, "option slope=nan of model net: give a number from -100,000 to"),
         ({"slope": "-inf"}, "option slope=-inf of model net: give a number from"),
         ({"wide": "no"}, "wide=no of model net is not of type bool .its default is False"),
-        ({"norm": "x"}, "norm=x of model net is not of type NoneType"),
+        ({"norm": "x"}, "norm=x of model net has the default None: --set changes what is a"),
+        ({"sizes": "64,32"}, "sizes=64,32 of model net has the default .8, 8.: --set"),
     ],
 )
 def test_an_unknown_or_ill_typed_option_is_refused(options, message):
