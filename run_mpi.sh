@@ -47,7 +47,7 @@ refuse() {
 
 ranks=unsaid
 restarts=0
-min_ranks=
+unset min_ranks
 hostfile=${HOSTFILE:-}
 while [ $# -gt 0 ]; do
     case $1 in
@@ -74,7 +74,7 @@ while [ $# -gt 0 ]; do
 done
 case $ranks in
     unsaid) ranks= ;;
-    '' | *[!0-9]* | 0*) refuse "-n ${ranks:-''} is not a number of ranks: give 1 or more, e.g. -n 4" ;;
+    '' | *[!0-9]* | 0* | ??????????*) refuse "-n ${ranks:-''} is not a number of ranks: give 1 or more, e.g. -n 4" ;;
 esac
 [ -z "$hostfile" ] || { [ -r "$hostfile" ] && [ -f "$hostfile" ]; } || refuse "cannot read the host file $hostfile: give a file with one machine per line"
 case ${PYTHON:-} in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
@@ -83,9 +83,12 @@ case ${REFIMPL_MPI:-} in
     *) refuse "unknown REFIMPL_MPI=$REFIMPL_MPI: give mpich or openmpi, or unset it" ;;
 esac
 
-case $restarts$min_ranks in
-    *[!0-9]*) refuse "--restarts $restarts${min_ranks:+ --min-ranks $min_ranks}: give whole numbers, e.g. --restarts 3 --min-ranks 2" ;;
-esac
+for number in "$restarts" "${min_ranks-0}"; do
+    case $number in
+        '' | *[!0-9]* | 0?* | ??????????*) refuse "--restarts or --min-ranks ${number:-''}: give whole numbers below a billion, e.g. --restarts 3 --min-ranks 2" ;;
+    esac
+done
+min_ranks=${min_ranks-}
 
 [ $# -gt 0 ] || set -- train acoustic_mlp --strategy ddp
 command=$1
@@ -105,7 +108,10 @@ run_folder() {
     printf '%s\n' "$folder"
 }
 
-newest() { find "$run/checkpoints" -name manifest.json 2>/dev/null | sort | tail -n 1; }
+newest() {
+    find "$run/checkpoints" -name manifest.json 2>/dev/null |
+        sed -n 's|.*/step-\([0-9]*\)/[^/]*$|\1 &|p' | sort -n | tail -n 1 | cut -d ' ' -f 2-
+}
 
 # Wait for $job, whatever signals are passed on to it; set code to its exit code.
 await_job() {

@@ -88,8 +88,9 @@ FAILING = """#!/bin/sh
 case "${1:-}" in --version) echo 1; exit 0 ;; esac
 printf '%%s\\n' "$*" >>'%(log)s'
 step=$(wc -l <'%(log)s')
-mkdir -p '%(run)s/checkpoints/step-00000'$step
-touch '%(run)s/config.json' '%(run)s/checkpoints/step-00000'$step/manifest.json
+folder='%(run)s/checkpoints/step-'$((999998 + step))
+mkdir -p "$folder"
+touch '%(run)s/config.json' "$folder/manifest.json"
 [ $step -ge %(times)d ] || exit %(code)d
 """
 
@@ -97,7 +98,7 @@ touch '%(run)s/config.json' '%(run)s/checkpoints/step-00000'$step/manifest.json
 @pytest.mark.parametrize(
     "times, code, ends, calls, said",
     [
-        (3, 9, 0, 3, "going on from {run}/checkpoints/step-000002 on 4 ranks, 0 more"),
+        (3, 9, 0, 3, "going on from {run}/checkpoints/step-1000000 on 4 ranks, 0 more"),
         (9, 9, 9, 3, "exit code 9, and no restart is left"),
         (9, 2, 2, 1, ""),  # a mistake
         (9, 75, 75, 1, ""),  # stopped as asked
