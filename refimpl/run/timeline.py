@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from refimpl.support import perfetto, svg
 from refimpl.support.errors import UserError, refused, require
+from refimpl.support.files import check_is_file
 from refimpl.support.text import plural, size, table
 
 LANES = {"compute": svg.GREEN, "send": svg.BLUE, "receive": svg.SKY, "wait": svg.ORANGE}
@@ -100,6 +101,7 @@ def read(path: Path, steps: tuple[int, int] | None = None) -> Timeline:
     The end of a block belongs to the step after which it comes.  Raises `UserError` if the file is
     no trace, or has no such steps.
     """
+    check_is_file(path)
     try:
         tracks = perfetto.read(path.read_bytes())
     except OSError as error:
@@ -116,8 +118,9 @@ def read(path: Path, steps: tuple[int, int] | None = None) -> Timeline:
     spans: dict[int, list[tuple[int, int]]] = {}
     for rank in ranks:
         for lane, edge, end in slices[rank]:
-            if lane == "steps" and edge.name in ("step", "end of block"):
-                spans.setdefault(int(edge.arguments["step"]), []).append((edge.at, end))
+            step = edge.arguments.get("step")
+            if lane == "steps" and edge.name in ("step", "end of block") and isinstance(step, int):
+                spans.setdefault(step, []).append((edge.at, end))
     whole = sorted(spans)
     require(bool(whole), f"{path} has no step: trace some with --trace-steps A:B")
     first, last = steps or (whole[len(whole) // 2],) * 2

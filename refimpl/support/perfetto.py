@@ -169,13 +169,14 @@ def read(content: bytes) -> dict[int, Track]:
                 name = dict(fields(about[3]))[6] if 3 in about else about[2]
                 tracks[about[1]] = Track(about.get(5), _bytes(name).decode(), [])
             else:
+                assert isinstance(told[8], int)
                 event = list(fields(told[11]))
                 first: dict[int, Any] = dict(event)
                 arrows = ([int(v) for n, v in event if n == kind] for kind in (47, 48))
                 said = dict(_argument(_bytes(v)) for n, v in event if n == 4)
                 name = first.get(23, b"").decode()
                 tracks[first[11]].edges.append(Edge(told[8], first[9], name, said, *arrows))
-    except (AssertionError, KeyError, UnicodeDecodeError) as error:
+    except (AssertionError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError("not a trace that refimpl has written") from error
     return tracks
 

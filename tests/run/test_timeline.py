@@ -1,5 +1,6 @@
 """A step of a trace is told and drawn as it was."""
 
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -92,6 +93,16 @@ def test_the_end_of_a_block_belongs_to_the_step_before_it(tmp_path):
     [
         (b"", None, "has no step"),
         (b"no trace", None, "is no trace of train --trace"),
+        (
+            b"\x0a\x03\xe0\x03\x05",
+            None,
+            "is no trace of train --trace",
+        ),  # no bytes in a field of some
+        (
+            b"".join(packets([[doing("phase", 0, 1, "step", step="3")]], ["x"])),
+            None,
+            "has no step",
+        ),
         (None, (3, 7), "has steps 3 to 3: 7 is none of them"),
     ],
 )
@@ -100,13 +111,16 @@ def test_what_cannot_be_drawn_is_refused(trace, content, steps, words):
         trace.write_bytes(content)
     with pytest.raises(UserError, match=words):
         timeline.read(trace, steps)
-    with pytest.raises(UserError, match="cannot read"):
-        timeline.read(Path("nowhere"))
+    os.mkfifo(trace.with_name("pipe"))
+    for path in Path("nowhere"), trace.with_name("pipe"):
+        with pytest.raises(UserError, match="cannot read"):
+            timeline.read(path)
 
 
-def test_every_beginning_of_a_trace_is_refused_or_read(trace):
+def test_every_beginning_of_a_trace_and_one_with_a_wrong_bit_is_refused_or_read(trace):
     whole = trace.read_bytes()
-    for size in range(0, len(whole), 7):
-        trace.write_bytes(whole[:size])
-        with suppress(UserError):
-            timeline.read(trace)
+    for at in range(0, len(whole), 7):
+        for content in whole[:at], bytes([*whole[:at], whole[at] ^ 2, *whole[at + 1 :]]):
+            trace.write_bytes(content)
+            with suppress(UserError):
+                timeline.read(trace)
