@@ -222,7 +222,7 @@ def launcher(environ: Mapping[str, str], beside: Path | None = None) -> Launcher
     path = environ.get("PATH", "")
     if environ.get("MPIEXEC"):
         whole = environ["MPIEXEC"]
-        words = [whole] if shutil.which(whole, path=path) else whole.split()
+        words = [whole] if shutil.which(whole, path=path) else whole.split() or [whole]
         there = shutil.which(words[0], path=path)
         if there is None:
             return Launcher(wrong=f"MPIEXEC={whole}: there is no command {words[0]}: correct it")

@@ -176,6 +176,7 @@ def test_the_launcher_is_the_one_that_run_mpi_sh_would_take(tmp_path):
     assert found(beside, MPIEXEC=str(mine / "mpi exec")) == ("Intel MPI", "named by MPIEXEC")
     assert found(beside, MPIEXEC="srun --mpi=pmix", SLURM_JOB_ID="7")[1] == "named by MPIEXEC"
     assert "no command gone" in machine.launcher({"MPIEXEC": "gone -x"}, beside).wrong
+    assert "there is no command" in machine.launcher({"MPIEXEC": " "}, beside).wrong
     assert "pip install mpich" in machine.launcher({"PATH": str(empty)}, empty).wrong
 
 
