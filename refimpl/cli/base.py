@@ -166,9 +166,12 @@ def say(text: str) -> None:
 
 
 def show(text: str) -> None:
-    """Print on this rank."""
+    """Print on this rank; escaped, where standard output has no letters for it: a file's name."""
     try:
         print(text, flush=True)
+    except UnicodeEncodeError:
+        letters = sys.stdout.encoding
+        show(text.encode(letters, "backslashreplace").decode(letters))
     except BrokenPipeError:
         raise
     except OSError as error:

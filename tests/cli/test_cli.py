@@ -15,6 +15,7 @@ from launch import CHECKOUT, MPIEXEC, SURROUNDINGS, launched, needs_mpiexec
 from loopback import spawn
 
 from refimpl import cli
+from refimpl.cli import base
 from refimpl.run import reopen
 from refimpl.run.folder import RunFolder
 from refimpl.run.reopen import Finished
@@ -389,3 +390,10 @@ def test_a_mistake_after_mpi_has_started_is_one_line_and_nothing_of_mpis_own(tmp
     run = launched(ranks, "train", "net.py", cwd=tmp_path, timeout=60)
     said = "refimpl: error: model file net.py, line 1: ValueError: one two three\n"
     assert (run.returncode, run.stdout, run.stderr) == (2, "", said)
+
+
+@pytest.mark.parametrize("letters", ["utf-8", "ascii", "cp1252"])
+def test_what_standard_output_has_no_letters_for_is_escaped(monkeypatch, letters):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), letters))
+    base.show("wrote \udcff.svg")
+    assert sys.stdout.buffer.getvalue() == b"wrote \\udcff.svg\n"
