@@ -21,6 +21,7 @@ from itertools import chain
 
 from refimpl.collectives import Auto, norm
 from refimpl.methods.calls import Call, Setting, Statistics
+from refimpl.methods.gradient.compressed import dense_calls
 from refimpl.methods.strategies import Methods
 from refimpl.support.errors import UserError
 from refimpl.world.ledger import LINKS, Count
@@ -66,7 +67,9 @@ def warm_calls(methods: Methods, setting: Setting) -> Iterator[Call]:
 def every_call(methods: Methods, setting: Setting) -> Iterator[Call]:
     """Yield what all ranks send in a step of each kind, and when a block ends."""
     yield from warm_calls(methods, setting)
-    yield from step_calls(methods, setting)
+    if methods.gradient.sometimes_dense:
+        yield from dense_calls(setting)
+    yield from step_calls(methods, setting, methods.gradient.typical(setting, density=0.01))
     yield from sync_calls(methods, setting)
 
 

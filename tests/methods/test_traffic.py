@@ -1,5 +1,8 @@
 """What cannot run is refused on all ranks before any message; `auto` says what it chose."""
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import pytest
 import tiny
 from loopback import spawn
@@ -9,7 +12,7 @@ from refimpl.methods import traffic
 from refimpl.methods.block.bmuf import Bmuf
 from refimpl.methods.partition.stages import Sharded, Whole
 from refimpl.methods.protocol import Setting
-from refimpl.methods.strategies import Methods
+from refimpl.methods.strategies import Methods, strategy
 from refimpl.nn import Layout
 from refimpl.nn.flat import one_unit
 from refimpl.run.config import Recipe, Run
@@ -67,6 +70,28 @@ def test_collectives_without_an_operation_that_an_axis_needs_are_refused():
     check(Grid(1, 4, 1), nodes, "tree", stage=0)
     with pytest.raises(UserError, match="bruck have no allreduce, which the gradient axis needs"):
         check(Grid(1, 4, 1), nodes, "bruck", stage=0)
+
+
+@pytest.mark.parametrize(
+    "name, n, per_node, lengths",
+    [
+        *((name, 3, 2, {}) for name in ("gtc", "topk", "onebit")),
+        ("mics-gtc", 6, 4, {"partition": 2}),
+        ("mics-topk", 8, 5, {"partition": 2}),  # uneven for the even ranks only
+    ],
+)
+def test_dense_sums_of_a_method_with_messages_are_looked_at_if_there_are_any(
+    name, n, per_node, lengths
+):
+    row = strategy(name)
+    for warmup, dense in (0, False), (5, True):
+        methods, grid = row.choose({"gtc_warmup": warmup}), row.grid(n, lengths)
+        nodes, layout = Nodes.of(n, per_node), Layout(tiny.network().units, grid.partition)
+        setting = Setting(grid, nodes, layout, collectives.get("hierarchical"))
+        with pytest.raises(UserError, match="gradient group") if dense else nullcontext():
+            traffic.check(methods, setting)
+        lines = traffic.choices(methods, replace(setting, collectives=collectives.get("auto")))
+        assert any("gradient allreduce" in line for line in lines) == dense
 
 
 @pytest.mark.parametrize(
