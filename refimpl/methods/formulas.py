@@ -7,6 +7,7 @@ the bytes of one gathered (or reduced) vector, padding included; every number is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
@@ -72,10 +73,7 @@ def _gather(setting: Setting) -> Iterator[str]:
     if not spanning:
         yield "  nothing: every partition group is inside one node"
         return
-    held = {
-        nodes.nodes_of(group).count(node) for group in spanning for node in nodes.nodes_of(group)
-    }
-    k = held.pop() if len(held) == 1 else None
+    k = min(held for g in spanning for held in Counter(nodes.nodes_of(g)).values())
     for name, family, part, own in (
         ("flat ring", RING, "V (p-1)/p", 1),
         ("hierarchical", HIERARCHICAL, "V (p-k)/p", k),
@@ -85,9 +83,9 @@ def _gather(setting: Setting) -> Iterator[str]:
             continue
         enters = max(entering(g, nodes, family, n, setting.itemsize) for g in spanning)
         share = Fraction(enters, n * setting.itemsize)
-        note = f" = {share} V" + (f", k = {k}" if k and "k" in part else "")
-        assert k is None or own is None or share == Fraction(p - own, p)
-        yield _row(name, part, enters, note)
+        if share != Fraction(p - own, p):  # a ring that enters a node more than once
+            part = "counted"
+        yield _row(name, part, enters, f" = {share} V" + (f", k = {k}" if "k" in part else ""))
 
 
 def entering(

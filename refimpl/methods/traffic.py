@@ -5,7 +5,7 @@ what a collective sends is `refimpl.collectives`' to say.  Here the calls of all
 by purpose and class of link, and looked through for those that cannot run.
 
 The volumes by which MiCS is explained, for V bytes of parameters (or gradients), a partition group
-of p ranks on nodes of k, and a gradient group of g:
+of p ranks, neighbours on nodes of k, and a gradient group of g:
 
     enters a node per gather       flat ring  V (p - 1) / p        hierarchical  V (p - k) / p
     sent by a rank per gather      V (p - 1) / p

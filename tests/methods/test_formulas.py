@@ -107,6 +107,13 @@ def test_two_nodes_of_two_receive_a_half_instead_of_three_quarters():
     assert re.search(r"hierarchical .* 2,000 bytes = 1/2 V, k = 2\n", text)
 
 
+@pytest.mark.parametrize("grid", [Grid(1, 1, 4), Grid(1, 2, 4)])
+def test_what_a_ring_brings_into_a_node_that_it_enters_more_than_once_is_counted(grid):
+    text = table(grid, Nodes.dealt(grid.world, grid.world // 2), 1000, 3)
+    assert re.search(r"flat ring +counted +6,000 bytes = 3/2 V\n", text)
+    assert re.search(r"hierarchical +V \(p-k\)/p +2,000 bytes = 1/2 V, k = 2\n", text)
+
+
 def test_micro_steps_do_not_multiply_the_second_hop_unless_asked_to():
     def hop2(**options):
         text = table(Grid(1, 2, 2), Nodes.of(4), 1000, 3, **options)
