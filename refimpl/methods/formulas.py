@@ -17,6 +17,7 @@ from refimpl.methods import traffic
 from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.partition import memory
 from refimpl.methods.strategies import Methods
+from refimpl.support.errors import require
 from refimpl.world.ledger import Count
 from refimpl.world.topology import Nodes
 
@@ -32,9 +33,16 @@ def table(methods: Methods, setting: Setting, states: int, density: float = 0.00
     Raises
     ------
     UserError
-        If the collectives do not run on a group of this grid, or state no cost.
+        If the collectives do not run on a group of this grid, or state no cost; if a sync is about
+        some units.
     """
     traffic.check(methods, setting)
+    fragments = 1 if methods.block is None else methods.block.fragments
+    require(
+        fragments == 1,
+        f"--fragments {fragments}: --parameters takes all as one unit, and a fragment has one at "
+        "least: leave it out",
+    )
     typical = methods.gradient.typical(setting, density)
     parts = [
         _symbols(methods, setting),

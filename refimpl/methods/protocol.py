@@ -70,8 +70,7 @@ class Method(Options):
     def traffic(self, setting: Setting, statistics: Sequence[Statistics] = ()) -> Iterator[Call]:
         """Yield what all ranks send in one step (on the block axis: at one sync).
 
-        ``statistics`` are those of that step, by rank: messages that depend on the data are
-        given by the formula in what was sent.
+        ``statistics``: that step's, by rank; messages that depend on data are a formula in these.
         """
         yield from ()
 
@@ -286,9 +285,10 @@ class GradientMethod(Method):
 
 @dataclass(frozen=True)
 class BlockMethod(Method):
-    """A method of the block axis; ``warm``: steps of a warm start."""
+    """A method of the block axis; ``warm``: steps of a warm start; ``fragments``: of the model."""
 
     warm = 0
+    fragments = 1
 
     @property
     def together(self) -> bool:

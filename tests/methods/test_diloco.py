@@ -272,6 +272,13 @@ def test_options_that_cannot_be_meant_are_refused(wrong, match):
         DiLoCo(**wrong)
 
 
+def test_more_fragments_than_units_are_refused():
+    comm = Alone()
+    DiLoCo(fragments=3).build(layers(2, 3, comm))
+    with pytest.raises(UserError, match="--fragments 4: .*has 3: give at most 3"):
+        DiLoCo(fragments=4).build(layers(2, 3, comm))
+
+
 def test_strips_change_nothing(monkeypatch):
     def model():
         outer = DiLoCo().build(context(50, block=Alone()))

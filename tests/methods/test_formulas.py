@@ -157,6 +157,7 @@ def test_what_is_gathered_is_padded_and_said_to_be():
             "1, 2",
         ),
         ("-n 4 --parameters 9 --collectives native", "native state no cost"),
+        ("-n 4 --strategy diloco --fragments 2 --parameters 9", "--fragments 2: --parameters"),
         ("-n 4 --parameters 9 --collectives rign", "rign"),
         ("-n 4 --parameters 9 --optimizer rign", "rign"),
     ],

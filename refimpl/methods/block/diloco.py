@@ -117,7 +117,13 @@ class DiLoCo(BlockMethod):
         return chunks.between([ends[unit] for unit in cut])
 
     def build(self, context: Context) -> OuterOptimizer:
-        """Return the outer optimizer of one rank."""
+        """Return the outer optimizer of one rank.  More fragments than units are refused."""
+        units = len(context.layout.units)
+        require(
+            self.fragments <= units,
+            f"--fragments {self.fragments}: a fragment is one unit of the model at least, and it "
+            f"has {units}: give at most {units}",
+        )
         return OuterOptimizer(self, context)
 
     @classmethod
