@@ -114,9 +114,9 @@ class Axis:
         """Return the numbers of an epoch, from what each rank `told`."""
         return self.statistics()
 
-    def warning(self) -> str | None:
+    def warnings(self) -> list[str]:
         """Return what is set so that training cannot go well, in words."""
-        return None
+        return []
 
 
 class PartitionAxis(Axis):

@@ -219,7 +219,7 @@ class Trainer(Ready):
         """Return what the gradient and block axes have to say of an epoch; warn if need be."""
         block = self.replica.block
         found = {"compression": compression, "blocks": block.statistics() if block else {}}
-        for warning in (self.replica.faults.noticed, self.replica.gradient.warning()):
+        for warning in (self.replica.faults.noticed, *self.replica.gradient.warnings()):
             kind = re.sub(r"[0-9.]\S*", "", warning or "")  # each once, whatever its numbers
             if warning and kind not in self.warned:
                 self.say(f"warning: {warning}")

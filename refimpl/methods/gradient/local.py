@@ -90,7 +90,7 @@ class Local:
             return None
         return (
             "--momentum-correction is the momentum, and the optimizer has a memory of its own, "
-            "too: give --momentum 0 unless both are meant"
+            "too: give --optimizer sgd unless both are meant"
         )
 
     def state(self) -> Tree:

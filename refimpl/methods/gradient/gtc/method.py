@@ -239,8 +239,8 @@ class ThresholdCompression(Compressed):
         self._largest = means["residual"]
         return self.statistics() | (means if "density" in means else {})
 
-    def warning(self) -> str | None:
-        """Return what is wrong with tau or the residuals, if anything is.
+    def warnings(self) -> list[str]:
+        """Return what is wrong with the residuals, momentum or tau, if anything is.
 
         Call it when these are over (`Guard.watching` turns false), or at the end of a shorter
         run.  The same verdict on all ranks with this shard; the residual in it is this rank's.
@@ -248,11 +248,10 @@ class ThresholdCompression(Compressed):
         """
         largest = threshold.peak(self.residual)
         lost = guard.lost(max(self._largest, largest / self.tau), self.residual.dtype)
-        return (
-            lost
-            or self.local.warning()
-            or self.guard.verdict(self.tau / self.scale, self.options.units, largest / self.scale)
+        verdict = self.guard.verdict(
+            self.tau / self.scale, self.options.units, largest / self.scale
         )
+        return [text for text in (lost, self.local.warning(), verdict) if text]
 
     def settle(self, memory: np.ndarray) -> np.ndarray | None:
         """Deal with the residuals before models are averaged, as ``--residuals`` says.
