@@ -7,6 +7,7 @@ mean.  (One representative of each group would send all of it, g times as much, 
 
 A part has a share of every piece of the vector that is added in an order of its own, so that every
 value is added in the same order as in an all-reduce of the whole: the bits do not depend on g.
+Float sums by ``auto`` are another matter, as it picks for a part's own length, and by ``native``.
 """
 
 from __future__ import annotations
