@@ -113,8 +113,9 @@ class Strategy:
         """Return the options that are a user's to give, by key."""
         found = {}
         for one in self.methods():
+            alone = self.serial and one is self.gradient  # nothing is combined
             for key, known in one.options().items():
-                needless = known.axis and getattr(self, known.axis) is None
+                needless = alone or (known.axis and getattr(self, known.axis) is None)
                 settled = one is Lengths and LETTERS[key] not in self.given
                 if not (needless or settled or key in self.preset):
                     found[key] = known

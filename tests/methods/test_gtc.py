@@ -8,6 +8,7 @@ from axes import context
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refimpl import collectives
 from refimpl.methods.gradient.gtc import guard, threshold
 from refimpl.methods.gradient.gtc.bits import DENSE, pack, set_bits
 from refimpl.methods.gradient.gtc.method import Threshold
@@ -344,6 +345,15 @@ def test_clipping_goes_on_where_the_state_was_taken():
 def test_options_that_cannot_be_meant_are_refused(wrong, match):
     with pytest.raises(UserError, match=match):
         Threshold(**{"tau": 1.0} | wrong)
+
+
+def test_a_clip_of_residuals_that_is_never_made_is_refused():
+    never, made, default = (
+        Threshold(**given).refusal(collectives.get("ring"))
+        for given in ({"clip_at": 3.0}, {"clip_at": 3.0, "clip_every": 2}, {})
+    )
+    assert made is None and default is None
+    assert never == "--residual-clip 3: needs --residual-clip-every N"
 
 
 def test_more_values_than_31_bits_can_index_are_refused():

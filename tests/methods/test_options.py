@@ -25,11 +25,11 @@ def fields(row, given, recipe=None):
 
 @pytest.mark.parametrize("row, key", PAIRS, ids=lambda x: getattr(x, "name", x))
 def test_a_row_has_the_options_of_its_methods_that_are_not_settled(row, key):
-    """By the name, by a length that it does not have, or for want of an axis."""
+    """By the name, by a length that it does not have, or for want of an axis or of other ranks."""
     methods = [one for one in (row.partition, row.gradient, row.block) if one is not None]
     mine = [one.options()[key] for one in methods if key in one.options()]
     has = any(not one.axis or getattr(row, one.axis) is not None for one in mine)
-    has = has and key not in row.preset
+    has = has and key not in row.preset and not (row.serial and key in row.gradient.options())
     if key in Lengths.options():
         has = EVERY[key].metavar in row.lengths.split()
     assert (key in row.options()) == has

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from refimpl.collectives import small
+from refimpl.collectives import Collectives, small
 from refimpl.methods.calls import Call, Setting, Statistics
 from refimpl.methods.gradient import local
 from refimpl.methods.gradient.compressed import Compressed, dense_calls, warmup_option
@@ -80,6 +80,11 @@ class Threshold(GradientMethod):
         choices=("keep", "zero", "fold"),
         axis="block",
     )
+
+    def refusal(self, collectives: Collectives) -> str | None:
+        """Refuse a clip of residuals that is never made."""
+        idle = not self.clip_every and self.clip_at != Threshold.clip_at
+        return f"--residual-clip {self.clip_at:g}: needs --residual-clip-every N" if idle else None
 
     def build(self, context: Context) -> ThresholdCompression:
         """Return the compression of one rank."""
@@ -185,7 +190,7 @@ class ThresholdCompression(Compressed):
     def _conclude(self, sent: Exchanged) -> None:
         """Count, steer the threshold, clip the residual."""
         self.compressed += 1
-        tau, options = self.tau, self.options
+        tau, options, dtype = self.tau, self.options, self.residual.dtype
         entries = sum(sent.entries)
         if options.target is not None:
             entries = self._over_shards(entries)
@@ -201,9 +206,7 @@ class ThresholdCompression(Compressed):
         for name, number in self._told.items():
             self._told[name] = number + self._last.get(name, 1)
         if options.target is not None:
-            self.tau = threshold.adapted(
-                tau, entries, self.values, options.target, self.residual.dtype
-            )
+            self.tau = threshold.adapted(tau, entries, self.values, options.target, dtype)
         if options.clip_every and self.compressed % options.clip_every == 0:
             threshold.clip(self.residual, options.clip_at * tau)
 
@@ -242,15 +245,13 @@ class ThresholdCompression(Compressed):
     def warnings(self) -> list[str]:
         """Return what is wrong with the residuals, momentum or tau, if anything is.
 
-        Call it when these are over (`Guard.watching` turns false), or at the end of a shorter
-        run.  The same verdict on all ranks with this shard; the residual in it is this rank's.
-        And whether any rank's residual, at the last `epoch` or this rank's now, was `guard.lost`.
+        Of tau once `Guard.watching` turns false, or at the end of a shorter run: the same on all
+        ranks with this shard, but for this rank's residual.  Of any rank's at the last `epoch`.
         """
         largest = threshold.peak(self.residual)
         lost = guard.lost(max(self._largest, largest / self.tau), self.residual.dtype)
-        verdict = self.guard.verdict(
-            self.tau / self.scale, self.options.units, largest / self.scale
-        )
+        units, scale = self.options.units, self.scale
+        verdict = self.guard.verdict(self.tau / scale, units, largest / scale)
         return [text for text in (lost, self.local.warning(), verdict) if text]
 
     def settle(self, memory: np.ndarray) -> np.ndarray | None:
