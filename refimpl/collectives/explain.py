@@ -213,6 +213,7 @@ def check(name: str, p: int, k: int | None) -> None:
         require(k is None, f"{name} does not depend on nodes: leave -k {k} out")
     elif name in _ON_NODES:
         require(k is not None or p == 1, f"{name} needs -k, the ranks of a node")
+        require(k is None or k <= p, f"{name}: {p} ranks fill no node of -k {k}: give at most {p}")
 
 
 def explain(name: str, p: int, k: int | None = None) -> str:

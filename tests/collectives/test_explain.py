@@ -225,6 +225,7 @@ def test_every_name_explains_itself_at_every_size():
         (("ring", 17), "cannot draw 17 ranks"),
         (("ring", 4, 2), "ring does not depend on nodes: leave -k 2 out"),
         (("hierarchical-allgather", 4), "needs -k, the ranks of a node"),
+        (("hierarchical-allgather", 4, 8), "4 ranks fill no node of -k 8: give at most 4"),
         (("hierarchical-allgather", 5, 2), "the nodes hold 2, 2, 1"),
         (("hierarchical-allreduce", 4, 0), "a node holds at least one"),
     ],
