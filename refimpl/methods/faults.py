@@ -28,7 +28,10 @@ class Fault(NamedTuple):
 
 
 class Faults:
-    """The first fault of one rank; ``step``: the one that is taken, from 1."""
+    """The first fault of one rank.
+
+    ``step``: the one that is taken, from 1; it counts on where a replica is taken back.
+    """
 
     def __init__(self, rank: int = 0) -> None:
         self.rank, self.step = rank, 0

@@ -123,7 +123,7 @@ class Replica:
         have together: one division, no mean of means.  After the last step of a block all
         blocks' ranks hold the same.  Returns the sum of this rank's losses.  Collective.
         """
-        self.faults.step = self.steps + 1
+        self.faults.step += 1
         with self.events.during("phase", "step"):
             partition, combining, loss = self.partition, self.combining, Loss()
             at_once = combining.every_microstep

@@ -286,6 +286,7 @@ class Trainer(Ready):
         self.task.load_state(tree.plain(tree.branch(state, "task")))
         for name in ("step", "stopped", "warned", "seconds", "loss"):
             setattr(self, name, state[name].value)
+        self.replica.faults.step = self.step
         self.steplog.load(state["steplog"])
         self.epoch.restore(tree.branch(state, "epoch"))
         self.traffic = {link: Count(**count) for link, count in state["traffic"].value.items()}

@@ -14,11 +14,13 @@ from launch import CHECKOUT, MPIEXEC, SURROUNDINGS, launched, needs_mpiexec
 from loopback import spawn
 
 from refimpl import cli, nn
+from refimpl.optim.schedule import Decision, Newbob
 from refimpl.run import meeting
 from refimpl.run.config import Recipe, Run
 from refimpl.run.folder import RunFolder
 from refimpl.run.modelfile import ModelFile
 from refimpl.run.trainer import Trainer
+from refimpl.state.tree import Leaf
 from refimpl.support.errors import Diverged, UserError
 from refimpl.tasks import table as tasks
 from refimpl.tasks.images.task import ImageTask
@@ -119,6 +121,22 @@ def test_serial_and_every_microstep_find_it_too(small):
     assert [text.split(";")[0] for text in told] == [
         "training diverged in step 2: the gradient of unit b is not finite on rank 1"
     ] * 2
+
+
+def test_steps_count_on_after_newbob_has_gone_back_an_epoch_and_after_a_checkpoint(
+    small, monkeypatch
+):
+    monkeypatch.setattr(Newbob, "decide", lambda self, loss: Decision(accept=False, stop=False))
+    run = run_of("serial", steps=None, recipe={"schedule": "newbob"})
+    (told,) = trained(run, 1, bad=np.nan, where=0, when=26)
+    assert "in step 26: " in told
+
+    def body(comm):
+        with Trainer(comm, run, model(0), lambda text: None) as trainer:
+            trainer.load(trainer.state() | {"step": Leaf(30)})
+            return trainer.replica.faults.step
+
+    assert spawn((0,), body) == [30]
 
 
 def test_what_exact_sums_have_no_room_for_ends_the_run_on_all_ranks(small):
