@@ -23,6 +23,7 @@ beyond these digits is lost:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -67,31 +68,39 @@ class FixedPoint:
         self._scaled = np.empty(PIECE)
         self._integer = np.empty(PIECE, np.int64)
 
-    def _turn(self, x: np.ndarray, of: str = "") -> NDArray[np.int64]:
-        """Return round(x * 2**FRACTION_BITS), half to even, in scratch of this object."""
-        scaled, integer = self._scaled[: x.size], self._integer[: x.size]
-        np.multiply(x, 2.0**FRACTION_BITS, out=scaled)
-        # min and max are NaN if any element is, and a comparison with NaN is false.
-        largest = max(scaled.max(), -scaled.min()) if x.size else 0.0
-        if 0 < largest <= 0.5 and self.faults is not None:
+    def _turned(self, x: np.ndarray, of: str = "") -> Iterator[tuple[slice, NDArray[np.int64]]]:
+        """Yield pieces of x: where, and round(x * 2**FRACTION_BITS), half to even, in scratch."""
+        most = 0.0
+        for start in range(0, x.size, PIECE):
+            piece = slice(start, start + PIECE)
+            scaled, integer = self._scaled[: x[piece].size], self._integer[: x[piece].size]
+            np.multiply(x[piece], 2.0**FRACTION_BITS, out=scaled)
+            # min and max are NaN if any element is, and a comparison with NaN is false.
+            largest = max(scaled.max(), -scaled.min())
+            if not largest <= self.limit:
+                self._refuse(x[piece], of)
+                scaled.fill(0)
+            most = max(most, largest)
+            np.rint(scaled, out=scaled)
+            np.copyto(integer, scaled, casting="unsafe")
+            yield piece, integer
+        if 0 < most <= 0.5 and self.faults is not None:
             self.faults.notice(
                 f"{self.what}{of} was below 2^-41 everywhere, which --reduction exact adds as "
                 "zero: an optimizer that divides by its size needs --reduction float"
             )
-        if not largest <= self.limit:
-            worst = np.nanmax(np.abs(x)) if np.isfinite(x).all() else "not finite"
-            most = self.limit / 2.0**FRACTION_BITS
-            why = (
-                f"{self.what}{of} is out of the range of --reduction exact (it is {worst}; at "
-                f"most {most:.6g} can be added without overflow)"
-            )
-            if self.faults is None:
-                raise Diverged(f"{why}: training diverges, or needs --reduction float")
-            self.faults.tell(why)
-            scaled.fill(0)
-        np.rint(scaled, out=scaled)
-        np.copyto(integer, scaled, casting="unsafe")
-        return integer
+
+    def _refuse(self, x: np.ndarray, of: str) -> None:
+        """Tell of a piece that cannot be added, or raise `Diverged`."""
+        worst = np.nanmax(np.abs(x)) if np.isfinite(x).all() else "not finite"
+        most = self.limit / 2.0**FRACTION_BITS
+        why = (
+            f"{self.what}{of} is out of the range of --reduction exact (it is {worst}; at "
+            f"most {most:.6g} can be added without overflow)"
+        )
+        if self.faults is None:
+            raise Diverged(f"{why}: training diverges, or needs --reduction float")
+        self.faults.tell(why)
 
     def encode(self, x: np.ndarray, out: NDArray[np.int64], of: str = "") -> None:
         """Set ``out`` to x in fixed point; x (n,) float, out (n,) int64.
@@ -99,15 +108,13 @@ class FixedPoint:
         Raises `Diverged` if an element is NaN, infinite, or so large that the sum could overflow;
         with ``faults`` that is told, with ``of``, and zeros stand for the piece.
         """
-        for start in range(0, x.size, PIECE):
-            piece = slice(start, start + PIECE)
-            out[piece] = self._turn(x[piece], of)
+        for piece, integer in self._turned(x, of):
+            out[piece] = integer
 
     def add(self, x: np.ndarray, total: NDArray[np.int64]) -> None:
         """Add x in fixed point to ``total``, in place.  Errors as `encode`."""
-        for start in range(0, x.size, PIECE):
-            piece = slice(start, start + PIECE)
-            total[piece] += self._turn(x[piece])
+        for piece, integer in self._turned(x):
+            total[piece] += integer
 
     def decode(self, q: NDArray[np.int64], out: np.ndarray) -> None:
         """Set ``out`` to q / 2**FRACTION_BITS, rounded to out's dtype from float64."""

@@ -82,6 +82,13 @@ def test_what_is_added_as_nothing_is_noticed_and_true_zeros_are_not(size, notice
     assert (out == 0).all() == (size < 2.0**-40)
 
 
+def test_what_is_added_as_nothing_in_a_part_only_is_not_noticed():
+    heard, x = Heard(), np.full(2 * PIECE, 1e-14)
+    x[-1] = 1
+    FixedPoint(1, faults=heard).encode(x, np.zeros(x.size, np.int64))
+    assert heard.noticed == []
+
+
 @pytest.mark.parametrize("bad", [np.nan, -np.inf, 1e30])
 def test_zeros_stand_for_a_piece_that_cannot_be_added(bad):
     heard, out = Heard(), np.ones(PIECE + 2, np.int64)
