@@ -234,10 +234,20 @@ class Sequential:
         self.units = tuple(layer for layer in layers if layer.parameters)
         require(bool(self.units), "a network needs at least one layer with parameters")
         names: set[str] = set()
+        tensors: set[str] = set()
         for layer in (one for one in layers if one.parameters or one.draws):
+            for what in ("name", "inputs", "outputs")[: 3 if layer.parameters else 1]:
+                given, kind = hasattr(layer, what), type(layer).__name__
+                require(given, f"a layer of class {kind} has no {what}: give it one")
             name = layer.name
             require(name not in names, f"two layers are named {name!r}: names are unique")
             names.add(name)
+            for parameter in layer.parameters:
+                name = f"{layer.name}.{parameter.name}"
+                require(
+                    name not in tensors, f"two parameters are named {name!r}: names are unique"
+                )
+                tensors.add(name)
         self.inputs, self.outputs = self.units[0].inputs, self.units[-1].outputs
         for before, after in zip(self.units, self.units[1:], strict=False):
             require(

@@ -318,6 +318,17 @@ def test_widths_that_do_not_fit_are_refused():
         nn.Sequential(nn.Relu())
 
 
+def test_a_layer_of_ones_own_has_widths_and_parameters_of_different_names():
+    layer = nn.Layer()
+    layer.parameters = (nn.Parameter("w", (3, 2), nn.Initial("zeros")),) * 2
+    for what, value in {"name": "a", "inputs": 3, "outputs": 2}.items():
+        with pytest.raises(UserError, match=f"a layer of class Layer has no {what}"):
+            nn.Sequential(layer)
+        setattr(layer, what, value)
+    with pytest.raises(UserError, match="two parameters are named 'a.w'"):
+        nn.Sequential(layer)
+
+
 def test_argument_that_blas_would_copy_is_refused():
     network, _ = small_network(np.float32)
     own_memory(network, np.float32)
