@@ -17,7 +17,7 @@ from refimpl import __version__
 from refimpl.cli import endings
 from refimpl.cli.base import Parser, launched
 from refimpl.cli.listing import EXAMPLES, Listing
-from refimpl.support.errors import UserError, refused
+from refimpl.support.errors import UserError, failure
 from refimpl.world.agree import same, together
 
 COMMANDS = tuple(EXAMPLES)
@@ -54,15 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0 if args is None else args.run(args)
     except UserError as error:
         return endings.refuse(str(error), error.code)
-    except MemoryError as error:
-        return endings.refuse(f"not enough memory: {error or 'give less, or use more ranks'}")
     except KeyboardInterrupt:
         return endings.interrupted()
     except BrokenPipeError:
         # Whoever read our output has had enough (`| head`): nothing is left to say.
         return endings.UNHEARD
-    except OSError as error:
-        return endings.refuse(str(refused(error)))
+    except (MemoryError, OSError) as error:
+        return endings.refuse(failure(error))
     except BaseException:
         return endings.abort()
 
