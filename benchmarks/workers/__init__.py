@@ -2,6 +2,7 @@
 
     python benchmarks/workers --out DIR             the whole experiment; some hours of one core
     python benchmarks/workers --out DIR --report    the tables and the picture of what is there
+    python benchmarks/workers --report              of the runs kept here: docs/workers.md's
     python benchmarks/workers --quick               everything in small, in seconds
 
 Every worker has its own mini-batches of the same size, so a step's frames grow with the workers.
@@ -16,4 +17,5 @@ any moment and goes on where it was.
     work.py      everything there is to do, in its order; what may be the cause
     table.py     intervals, the tables
     picture.py   the picture
+    kept.py      the runs that docs/workers.md tells of, in one file
 """

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workers import picture, table, ways
+from benchmarks.workers import kept, picture, table, ways
 from benchmarks.workers.desk import Desk
 from benchmarks.workers.jobs import FULL, QUICK, Job, NotYet, Size
 from benchmarks.workers.work import Book, everything, frames_planned
@@ -25,16 +25,26 @@ def main(words: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", metavar="DIR", help="where runs are kept, outside the checkout")
     parser.add_argument("--quick", action="store_true", help="all of it in small, in seconds")
-    parser.add_argument("--report", action="store_true", help="of what is there already")
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="of what is there already; without --out, of the runs that docs/workers.md tells of",
+    )
+    parser.add_argument("--svg", metavar="FILE", help="draw the report's picture here, too")
+    parser.add_argument("--pack", metavar="FILE", help="write the report's runs as one file")
     parser.add_argument("--ways", action="store_true", help="measure ranks as threads beside it")
     args = parser.parse_args(words)
     size = QUICK if args.quick else FULL
-    if not args.out and not args.quick:
+    if not args.out and not args.quick and not args.report:
         parser.error("give --out DIR, a folder with 2 GB of room")
+    if not args.report and (args.svg or args.pack):
+        parser.error("--svg and --pack go with --report")
     try:
         with contextlib.ExitStack() as stack:
-            folder = args.out or stack.enter_context(tempfile.TemporaryDirectory())
-            return work(Path(folder), size, args)
+            folder = Path(args.out or stack.enter_context(tempfile.TemporaryDirectory()))
+            if args.report and not args.out:
+                kept.unpack(kept.FILE, size, folder)
+            return work(folder, size, args)
     except UserError as error:
         print(error, file=sys.stderr)
         return error.code
@@ -46,6 +56,10 @@ def work(folder: Path, size: Size, args: argparse.Namespace) -> int:
     if args.report:
         book = everything(size, lambda job, test: known(desk, job, test), lambda book: None)
         say(write(desk, book) + remains(desk))
+        if args.svg:
+            write_whole(Path(args.svg), picture.draw(size, book).encode())
+        if args.pack:
+            kept.pack(Path(args.pack), size, desk.all())
         return 0
     with desk:
         if args.ways:

@@ -9,13 +9,18 @@ from pathlib import Path
 from refimpl import cli
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))  # where benchmarks are
+
+from benchmarks.workers import command as workers  # noqa: E402
+
+PROGRAMS = {"refimpl": cli.main, "benchmarks/workers": workers.main}
 
 
 def commands():
     """Return the words of every picture's commands, by the picture's name."""
     text = (HERE / "README.md").read_text(encoding="utf-8")
     return {
-        name: [words.split() for words in re.findall("`refimpl ([^`]*)`", row)]
+        name: [words.split() for words in re.findall("`(?:python )?([^`]*)`", row)]
         for name, row in re.findall(r"^\| \[(.*)\]\(\1\) \| (.*) \|$", text, re.M)
     }
 
@@ -27,8 +32,8 @@ def draw(folder):
         os.chdir(scratch)
         try:
             for name, (*before, last) in commands().items():
-                for words in (*before, [*last, "--svg", str(folder / name)]):
-                    if cli.main(words):
+                for program, *words in (*before, [*last, "--svg", str(folder / name)]):
+                    if PROGRAMS[program](words):
                         sys.exit(f"cannot draw {name}")
         finally:
             os.chdir(here)

@@ -2,15 +2,17 @@
 
 import doctest
 import json
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from benchmarks.workers import command, table
+from benchmarks.workers import command, kept, table
 from benchmarks.workers import fleet as fleet_module
 from benchmarks.workers import search as searching
 from benchmarks.workers.desk import Desk
@@ -22,6 +24,12 @@ from refimpl import nn
 from refimpl.nn.flat import Layout
 from refimpl.numerics.rng import stream
 from refimpl.run.config import Recipe, Run
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+def read(path):
+    return json.loads(path.read_text())
 
 
 class Points:
@@ -110,6 +118,16 @@ def test_a_quick_table_is_stopped_goes_on_and_is_read_again(tmp_path, monkeypatc
     rows = [line for line in table.splitlines() if line.startswith("| 4 | `")]
     assert len(rows) == 4 + 4 + 21 and "| +" in rows[0]
     ElementTree.parse(tmp_path / "a" / "workers.svg")
+    files = {path.name: path for path in (tmp_path / "a" / "runs").iterdir()}
+
+    packed, svg = str(tmp_path / "runs.json.gz"), tmp_path / "again.svg"
+    assert command.main([*words, "--report", "--pack", packed, "--svg", str(svg)]) == 0
+    assert svg.read_bytes() == (tmp_path / "a" / "workers.svg").read_bytes()
+    (tmp_path / "c").mkdir()
+    kept.unpack(Path(packed), QUICK, tmp_path / "c")
+    again = {path.name: path for path in (tmp_path / "c" / "runs").iterdir()}
+    assert again.keys() == files.keys()
+    assert all(read(again[name]) == read(files[name]) for name in files)
 
     runs = [json.loads(path.read_text()) for path in (tmp_path / "a" / "runs").glob("*.json")]
     finals = [run for run in runs if run["job"]["workers"] == 2 and "test" in run]
@@ -122,6 +140,24 @@ def test_a_quick_table_is_stopped_goes_on_and_is_read_again(tmp_path, monkeypatc
     with desk:
         again = desk.trained(Job(**stopped["job"]), "test" in stopped)
     assert again["dev"] == stopped["dev"]
+
+
+def test_the_tables_of_the_book_are_those_of_the_runs_that_are_kept(capsys):
+    assert command.main(["--report"]) == 0
+    said = capsys.readouterr().out
+    book = (TOP / "docs" / "workers.md").read_text(encoding="utf-8")
+    rows = [line for line in said.splitlines() if line.startswith("|")]
+    assert len(rows) > 20 and not set(rows) - set(book.splitlines())
+    (hours,) = re.findall("took (.*) hours of one core", said)
+    assert f"{hours} hours of one core" in book
+
+
+def test_what_does_not_go_together_is_refused(capsys):
+    assert command.main(["--report", "--quick"]) == 2  # the kept runs are not these
+    assert "of another size: give --out DIR" in capsys.readouterr().err
+    for words in ([], ["--out", "a", "--svg", "a.svg"], ["--quick", "--pack", "a"]):
+        with pytest.raises(SystemExit, match="2"):
+            command.main(words)
 
 
 def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path):
