@@ -1,6 +1,7 @@
 """run_mpi.sh: what ranks find when they start, and how often they do."""
 
 import os
+import signal
 import subprocess
 
 import pytest
@@ -126,6 +127,7 @@ def test_a_training_that_fails_goes_on_as_often_as_it_may(
 def test_ctrl_c_ends_a_training_that_is_to_be_restarted_and_its_launcher(fake, tmp_path):
     """The launcher's parent is the script; the launcher itself does not hear of it."""
     place, run = fake
+    hearing = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may be without
     late = tmp_path / "late"
     launcher = place.command(
         "deaf",
@@ -133,7 +135,10 @@ def test_ctrl_c_ends_a_training_that_is_to_be_restarted_and_its_launcher(fake, t
         "kill -INT $PPID\n"
         f"sleep 5 >/dev/null 2>&1; touch '{late}'",
     )
-    ended = run("--restarts", "2", "train", "mlp", "--out", "x", MPIEXEC=str(launcher))
+    try:
+        ended = run("--restarts", "2", "train", "mlp", "--out", "x", MPIEXEC=str(launcher))
+    finally:
+        signal.signal(signal.SIGINT, hearing)
     assert ended.returncode == 130 and not late.exists()
 
 

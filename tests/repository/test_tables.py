@@ -93,8 +93,9 @@ def trees():
 def some_states():
     return [
         states("zero3", 2, "adam", "newbob"),
-        states("gtc-bmuf", 2, "momentum", gtc_group=1),
-        states("onebit", 2, "sgd"),
+        states("gtc-bmuf", 2, "momentum", gtc_group=1, block_mean="frames"),
+        states("gtc", 2, "sgd", momentum_correction=0.5),
+        states("onebit", 2, "sgd", onebit_mask=True, gtc_warmup=1),
         states("diloco", 2, "adamw", fragment_delay=1),
     ]
 
