@@ -63,6 +63,11 @@ def calls(operation, p, first):
             yield n, dtype, 0, uneven(n, p)
 
 
+@cache
+def cost_of(name, operation, *call):
+    return FAMILIES[name].cost(operation, *call)
+
+
 class Outcome(NamedTuple):
     """One call: what was asked, what every rank had, and what it has and has sent afterwards."""
 
@@ -77,10 +82,9 @@ class Outcome(NamedTuple):
 
     def cost(self, name, operation):
         """Ask the family what it sends."""
-        x = self.before[0]
-        return FAMILIES[name].cost(
-            operation, x.size, self.nodes, x.itemsize, self.root, self.offsets
-        )
+        x, cut = self.before[0], self.offsets
+        cut = cut if cut is None else tuple(map(int, cut))
+        return cost_of(name, operation, x.size, self.nodes, x.itemsize, self.root, cut)
 
     def orders(self, name, operation):
         """Ask the family how it adds."""

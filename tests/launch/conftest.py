@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from place import CHECKOUT, EXISTING_PYTHON, FAKE_PYTHON, Place, needs_mpi4py
+from place import CHECKOUT, EXISTING_PYTHON, FAKE_PYTHON, FITTING_PYTHON, Place, needs_mpi4py
 
 
 @pytest.fixture
@@ -16,8 +16,9 @@ def place(tmp_path):
 
 @pytest.fixture
 def fake(place):
-    """A place whose MPIEXEC is a fake, so that the interpreter at hand is used as it is."""
+    """A place whose MPIEXEC is a fake; the interpreter at hand is used, without being asked."""
     needs_mpi4py(place)
+    place.command("python3", FITTING_PYTHON % sys.executable)
     launcher = place.launcher("my launcher")
 
     def run(*words, **variables):

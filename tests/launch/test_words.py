@@ -3,6 +3,7 @@
 import os
 import random
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,7 @@ def test_exit_code_is_passed_on(fake):
 
 def test_files_of_the_folder_one_works_in_shadow_no_module_of_python(fake, tmp_path):
     place, run = fake
+    place.command("python3", f'exec "{sys.executable}" "$@"')  # which is asked if it fits
     place.package("import random\nprint(random.__file__)\n")
     work = tmp_path / "work"
     work.mkdir()
