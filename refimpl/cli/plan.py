@@ -96,7 +96,7 @@ def add(commands: Any) -> None:
         help="for the backward pass, whose gathers they keep inside a node (default: none)",
     )
     how.add_argument(
-        "--overlap", type=fraction, metavar="W", help="part of compute that hides messages"
+        "--overlap", type=fraction, metavar="W", help="part of compute that --prefetch uses"
     )
 
     cluster = command.add_argument_group("your cluster")
@@ -216,11 +216,12 @@ def read(args: Any) -> tuple[Any, list[str]]:
         where = "--links" if getattr(args, name) is None else f"--{name}"
         require(link.beta > 0, f"{where} has a beta of 0: give the seconds that a byte takes")
     secondary, stage = args.secondary_shards == "node", args.zero_stage or 3
-    require(
-        stage == 3 or not secondary,
-        f"--secondary-shards node does not go with --zero-stage {stage}: parameters must be "
-        "sharded (stage 3)",
-    )
+    for option, goes in ((f"zero-stage {stage}", stage == 3), ("overlap", not args.overlap)):
+        require(
+            goes or not secondary,
+            f"--secondary-shards node does not go with --{option}: parameters must be sharded "
+            "(stage 3) and gathered when they are needed",
+        )
     activations = given("activations", 0.0, "no memory for activations")
     if args.activations is not None:
         require(

@@ -2,7 +2,7 @@
 
 The rule is that of MiCS: the smallest p whose memory fits.  Small groups keep the messages of
 every micro-step near; only memory asks for large ones.  For each p the collectives are the
-family with the shortest predicted step.
+family with the shortest predicted step, in which only that is hidden which ``--prefetch`` hides.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from refimpl import collectives
 from refimpl.collectives.families import EXPLICIT
 from refimpl.methods.partition.memory import Memory
+from refimpl.methods.partition.stages import Sharded
 from refimpl.plan.model import Cluster, Method, Model, Split, memory, near_groups, predict
 from refimpl.world.topology import Grid, divisors
 
@@ -39,8 +41,9 @@ class Choice(NamedTuple):
     """One partition group size.
 
     ``times``: the predicted step of each family that can run, in seconds; ``family`` has the
-    shortest, and ``split`` says where it goes.  ``memory``: by stage; p = 1 shards nothing.
-    ``needed``: bytes of the asked stage, activations included.
+    shortest, and ``split`` says where it goes.  ``prefetch``: whether it hides gathers.
+    ``memory``: by stage; p = 1 shards nothing.  ``needed``: bytes of the asked stage, activations
+    included.
     """
 
     partition: int
@@ -48,6 +51,7 @@ class Choice(NamedTuple):
     family: str
     split: Split
     times: dict[str, float]
+    prefetch: bool
     memory: dict[int, Memory]
     needed: float
     fits: bool
@@ -83,14 +87,15 @@ def advise(question: Question, partition: int | None = None) -> Advice:
 def weigh(question: Question, p: int) -> Choice:
     """Return what groups of p cost."""
     model, cluster, asked = question.model, question.cluster, question.method
-    splits = {}
+    splits, methods = {}, {}
     for family in FAMILIES:
-        split = predict(model, cluster, replace(asked, partition=p, family=family))
+        methods[family] = method = _hiding(replace(asked, partition=p, family=family))
+        split = predict(model, cluster, method)
         if split is not None:
             splits[family] = split
     best = min(splits, key=lambda family: splits[family].step)
     fewest = min(map(len, near_groups(cluster, p))) if asked.secondary else 1
-    kept = {s: memory(model, replace(asked, partition=p, stage=s), fewest) for s in STAGES}
+    kept = {s: memory(model, replace(methods[best], stage=s), fewest) for s in STAGES}
     needed = kept[asked.stage].total + question.activations
     return Choice(
         partition=p,
@@ -98,7 +103,15 @@ def weigh(question: Question, p: int) -> Choice:
         family=best,
         split=splits[best],
         times={family: split.step for family, split in splits.items()},
+        prefetch=methods[best].overlap > 0,
         memory=kept,
         needed=needed,
         fits=question.memory is None or needed <= question.memory,
     )
+
+
+def _hiding(method: Method) -> Method:
+    """Return the method, which hides gathers where ``--prefetch`` does, and else nothing."""
+    ahead = Sharded(method.stage, prefetch=True, secondary=method.secondary)
+    refused = method.partition == 1 or ahead.refusal(collectives.get(method.family))
+    return replace(method, gathers_only=True, overlap=0.0 if refused else method.overlap)

@@ -79,6 +79,8 @@ def _table(advice: Advice) -> str:
             ]
         )
     note = "memory: model states and work space of the three ZeRO stages, without activations"
+    if advice.question.method.overlap:
+        note += "\nhidden: gathers of stage 3 by ring collectives, with --prefetch; nothing else"
     return table(head, rows, left=0) + "\n" + note
 
 
@@ -152,7 +154,7 @@ def command(advice: Advice, choice: Choice) -> str:
             words.append("--secondary-shards node")
     if method.microsteps > 1:
         words.append(f"--microsteps {method.microsteps}")
-    words.append(f"--collectives {choice.family}")
+    words.append(f"--collectives {choice.family}" + " --prefetch" * choice.prefetch)
     return " ".join(words)
 
 
@@ -181,6 +183,7 @@ def advice_data(advice: Advice, partition: int | None, assumed: list[str]) -> di
             "seconds": choice.split.plain(),
             "bytes_between_nodes": choice.split.between,
             "step_by_collectives": choice.times,
+            "prefetch": choice.prefetch,
             "memory": {
                 f"stage{s}": {"total": m.total, **m._asdict()} for s, m in choice.memory.items()
             },

@@ -217,6 +217,12 @@ def question(**changes):
     return replace(base, **changes)
 
 
+def busy(**method):
+    """Ask about ranks that compute long, over links without latency: rings hide their gathers."""
+    links = Links(Link(0, 2e-10), Link(0, 1e-9))
+    return question(cluster=replace(CLUSTER, flops=1e9, links=links), method=Method(1, **method))
+
+
 def test_smallest_group_that_fits_is_recommended():
     total = {c.partition: c.needed for c in advise(question()).choices}
     assert list(total) == [1, 2, 4, 8, 16]
@@ -250,17 +256,15 @@ def test_activations_count_against_the_memory():
 
 
 def test_memory_of_a_row_is_that_of_the_partition_methods():
-    asked = question(method=Method(1, microsteps=2, overlap=0.5))
+    asked = busy(microsteps=2, overlap=0.5)
     for choice in advise(asked).choices:
         for stage, memory in choice.memory.items():
-            p, how = choice.partition, {"microsteps": 2, "prefetch": True}
+            p, how = choice.partition, {"microsteps": 2, "prefetch": choice.prefetch}
             assert memory == per_rank(NETWORK.units, p, stage if p > 1 else 0, NETWORK.size, **how)
 
 
 def test_hiding_messages_takes_memory_for_one_more_unit():
-    alone, ahead = (
-        advise(question(method=Method(1, overlap=w))).choice(4).needed for w in (0, 0.1)
-    )
+    alone, ahead = (advise(busy(overlap=w)).choice(4).needed for w in (0, 0.1))
     assert ahead - alone == NETWORK.size.parameter * NETWORK.units[0]
 
 
@@ -400,6 +404,19 @@ def test_a_command_says_what_the_choice_needs_and_no_more():
     assert said(16, secondary=True) == "zero3 --secondary-shards node"
 
 
+@pytest.mark.parametrize("method", [{}, {"overlap": 0.5}, {"overlap": 1, "stage": 2}])
+def test_only_what_prefetch_hides_is_hidden_and_the_command_asks_for_it(method):
+    """Not reduce-scatters, not stage 2, and no collectives for which train refuses it."""
+    advice = advise(busy(**method))
+    for choice in advice.choices:
+        ahead = method == {"overlap": 0.5} and choice.partition > 1 and choice.family == "ring"
+        words = command(advice, choice).split()
+        assert choice.prefetch == ahead == ("--prefetch" in words) == (choice.split.hidden > 0)
+        assert choice.split.hidden <= choice.split.gather
+    assert any(choice.prefetch for choice in advice.choices) == (method == {"overlap": 0.5})
+    assert ("hidden: gathers of stage 3" in advice_text(advice, None, [])) == bool(method)
+
+
 def test_the_recommendation_names_the_next_smaller_group_and_what_it_lacks():
     needed = {c.partition: c.needed for c in advise(question()).choices}
     text = text_of(memory=needed[4])
@@ -460,6 +477,7 @@ SHORT = "plan --parameters 1e6 -n 8 --flops 1e9 "
         (SHORT + "--links measure", "nothing is here to measure", "give a file of `bench links"),
         (SHORT + "--links nowhere", "nowhere", "No such file"),
         (SHORT + "--secondary-shards node --zero-stage 2", "does not go with", "(stage 3)"),
+        (SHORT + "--secondary-shards node --overlap 1", "go with --overlap", "when they are"),
         ("plan --preset p4d-100b --links measure", "--links does not go", "leave it out"),
         (SHORT + "--bytes 2,2", "has 2 values where 3 are needed", "commas"),
         (SHORT + "--overlap 1.5", "'1.5'", "from 0 to 1"),
