@@ -26,14 +26,14 @@ from refimpl.collectives.auto import ASSUMED
 from refimpl.collectives.cost import Links
 from refimpl.methods import traffic
 from refimpl.methods.calls import Setting
-from refimpl.methods.partition.memory import Bytes
+from refimpl.methods.partition.memory import Bytes, per_rank
 from refimpl.methods.step import Replica, StepOptions
 from refimpl.methods.strategies import Methods
 from refimpl.nn import Sequential
 from refimpl.nn.flat import Layout
 from refimpl.numerics.rng import stream
 from refimpl.optim import Optimizer
-from refimpl.plan.model import FORWARD_BACKWARD, Cluster, Method, Model, Split, memory, predict
+from refimpl.plan.model import FORWARD_BACKWARD, Cluster, Method, Model, Split, predict
 from refimpl.plan.rings import at_once
 from refimpl.run.config import Run
 from refimpl.run.modelfile import ModelFile, room
@@ -165,7 +165,7 @@ def simulate(
     for call in traffic.step_calls(methods, setting, methods.gradient.typical(setting, 0.01)):
         call.cost()  # refuses those that state none
         break
-    _require_room(like, n, run.recipe.batch, grid.partition, methods.partition.stage)
+    _require_room(run, setting, like)
 
     program = Program(
         lambda: network_of(run, model),
@@ -241,18 +241,20 @@ def taken(
     return spawn(node, body, network)
 
 
-def _require_room(network: Sequential, n: int, batch: int, p: int, stage: int) -> None:
+def _require_room(run: Run, setting: Setting, network: Sequential) -> None:
     """Refuse ranks that this machine could not hold all at once."""
-    states = memory(
-        Model(tuple(unit.size for unit in network.units), batch), Method(p, stage=stage)
-    )
+    n, each, partition = setting.grid.world, setting.itemsize, run.chosen().partition
+    units, state = [unit.size for unit in network.units], each * len(run.optimizer().states)
+    cut = units, setting.grid.partition, partition.stage, Bytes(each, each, state)
+    ahead = getattr(partition, "prefetch", False)
+    kept = per_rank(*cut, microsteps=setting.microsteps, exact=setting.exact, prefetch=ahead).total
+    kept += sum(nbytes for *_, nbytes in partition.beside(setting))
     widths = sum(layer.inputs + layer.outputs for layer in network.units)
-    needed = n * (states.total + 4 * 3 * batch * widths)
+    needed = n * (kept + 3 * each * run.recipe.batch * widths)
     require(
         needed <= room(),
         f"{n} ranks of {network.size:,} parameters need {size(needed)} here, and there are "
-        f"{size(room())}: give a smaller network (--set hidden=...) and --scale, or a smaller "
-        f"--batch",
+        f"{size(room())}: give a smaller --batch, or network (--set hidden=...) with --scale",
     )
 
 

@@ -12,6 +12,7 @@ from benchmarks import overlap
 from refimpl.cli import main
 from refimpl.collectives.cost import Link, Links
 from refimpl.methods import traffic
+from refimpl.methods.partition.memory import Bytes, per_rank
 from refimpl.nn.flat import Layout
 from refimpl.plan import simulate as module
 from refimpl.plan.model import Cluster
@@ -20,6 +21,7 @@ from refimpl.plan.text import simulated_text
 from refimpl.run.config import Recipe, Run
 from refimpl.run.modelfile import ModelFile
 from refimpl.support.errors import UserError
+from refimpl.support.text import size
 from refimpl.world.topology import Nodes
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "time.md").read_text(encoding="utf-8")
@@ -190,6 +192,29 @@ def test_what_cannot_be_simulated_is_refused(words, said, tmp_path, capsys, monk
     assert main(["simulate", str(tmp_path / "tiny.py"), "--flops", "1e9", *words.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+@pytest.mark.parametrize(
+    "words, p, stage, each, more",
+    [
+        ("--strategy ddp --optimizer sgd --lr 1", 1, 0, Bytes(4, 4, 0), {}),
+        ("--strategy zero2 --optimizer adam --lr 1 --dtype float64", 4, 2, Bytes(8, 8, 16), {}),
+        ("--strategy zero1 --reduction exact", 4, 1, Bytes(), {"exact": True}),
+        ("--strategy zero1 --microsteps 2", 4, 1, Bytes(), {"microsteps": 2}),
+        ("--partition 2 --prefetch", 2, 3, Bytes(), {"prefetch": True}),
+        ("--partition 4 --secondary-shards node", 4, 3, Bytes(), {"near": 2}),
+    ],
+)
+def test_room_is_asked_for_what_ranks_hold(
+    words, p, stage, each, more, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(module, "room", lambda: 0)
+    (tmp_path / "tiny.py").write_text(TEXT)
+    command = f"simulate {tmp_path / 'tiny.py'} -n 4 --ranks-per-node 2 --flops 1e9 {words}"
+    assert main(command.split()) == 2
+    kept = per_rank([64, 144, 136], p, stage, each, **more).total
+    needed = 4 * (kept + each.parameter * 3 * 4 * (7 + 3 * 8 + 2 * 16))
+    assert f"need {size(needed)} here" in capsys.readouterr().err
 
 
 def test_a_model_that_leaves_its_widths_to_the_data_is_refused():
