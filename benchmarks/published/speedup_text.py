@@ -17,6 +17,7 @@ from benchmarks.published.speedups import (
     fit,
     rows,
     shapes,
+    status,
     vary,
 )
 from refimpl.support.text import table
@@ -60,10 +61,9 @@ def _results(preset: Preset, ranks: Sequence[int], c: float) -> str:
         said = PUBLISHED.get(method, {}).get(n)
         times = (one.waiting * c, one.encode, one.exchange, one.decode, one.models)
         total = c + sum(times)
-        status = "fitted" if (method, n) == FITTED_TO else "predicted" if n > 1 else ""
         beside = [f"{said:g}", f"{speed / said - 1:+.0%}"] if said else ["", ""]
         cells = [f"{1e3 * seconds:.2f}" for seconds in (c, *times, total)]
-        lines.append([method, status, str(n), *cells, f"{speed:.1f}", *beside])
+        lines.append([method, status(method, n), str(n), *cells, f"{speed:.1f}", *beside])
     head = "method,,workers,compute,waiting,encode,exchange,decode,models,step,speed-up"
     return "\n".join(
         [

@@ -245,6 +245,11 @@ def rows(preset: Preset, ranks: Sequence[int], c: float) -> list[tuple[str, int,
     return found
 
 
+def status(method: str, n: int) -> str:
+    """Return what a speed-up is; that of one worker is 1, and nothing of it is predicted."""
+    return "fitted" if (method, n) == FITTED_TO else "predicted" if n > 1 else ""
+
+
 def check_ranks(preset: Preset, ranks: Sequence[int]) -> None:
     """Refuse numbers of workers that groups and nodes do not divide; 1 is one worker."""
     unit = max(int(preset.group.value), int(preset.gpus.value))
@@ -257,7 +262,7 @@ def check_ranks(preset: Preset, ranks: Sequence[int]) -> None:
 
 
 def data(preset: Preset, ranks: Sequence[int]) -> dict[str, Any]:
-    """Return everything as plain data."""
+    """Return everything as plain data; times are in seconds."""
     c = fit(preset)
     return {
         "preset": preset.name,
@@ -268,10 +273,10 @@ def data(preset: Preset, ranks: Sequence[int]) -> dict[str, Any]:
             {
                 "method": method,
                 "workers": n,
-                **one._asdict(),
+                **one._replace(waiting=c * one.waiting)._asdict(),
                 "speedup": speed,
                 "published": PUBLISHED.get(method, {}).get(n),
-                "status": "fitted" if (method, n) == FITTED_TO else "predicted",
+                "status": status(method, n),
             }
             for method, n, one, speed in rows(preset, ranks, c)
         ],

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.published import speedups
 from benchmarks.published.interspeech2019 import INTERSPEECH2019 as PAPER
 from benchmarks.published.quantities import KINDS
-from benchmarks.published.speedups import PUBLISHED, fit, rows, shapes, slowest, step, vary
+from benchmarks.published.speedups import PUBLISHED, Step, fit, rows, shapes, slowest, step, vary
 from refimpl.cli import main
 
 
@@ -70,7 +70,13 @@ def test_curves_through_the_ends_meet_the_middle_of_gtc_and_bmuf_and_miss_the_hy
 def test_plain_data_and_refusals(capsys):
     assert main(["plan", "--preset", "interspeech2019", "--ranks", "1,16", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {row["workers"] for row in found["rows"]} == {1, 16}
-    assert [row["status"] for row in found["rows"]].count("fitted") == 0
+    assert {(row["workers"], row["status"]) for row in found["rows"]} == {
+        (1, ""),
+        (16, "predicted"),
+    }
+    c = found["fitted"]["compute_seconds"]
+    for row in found["rows"]:
+        seconds = c + sum(row[name] for name in Step._fields)
+        assert row["speedup"] == pytest.approx(row["workers"] * c / seconds)
     assert main(["plan", "--preset", "interspeech2019", "--ranks", "12"]) == 2
     assert "multiple of 8" in capsys.readouterr().err
