@@ -114,12 +114,13 @@ class Measured:
         job = self._start(args.ranks, self.words)
         first = self._until(lambda: len(lines(out)) >= 2, job, "two steps")
         begun = lines(out)[-1]
+        victim = ranks_of(job.pid)[args.rank]
         last = self._until(lambda: len(lines(out)) >= args.step, job, f"{args.step} steps")
-        done = lines(out)[-1]
-        step = (last - first) / (done - begun)
+        step = (last - first) / (lines(out)[-1] - begun)
         time.sleep(self.moment * step)
-        os.kill(ranks_of(job.pid)[args.rank], signal.SIGKILL)
+        os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
+        done = lines(out)[-1]
         if not self.ulfm:
             job.wait()
             job = self._start(args.then, ["--resume", str(out)])
