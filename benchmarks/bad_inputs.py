@@ -42,7 +42,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks.mistakes import files, models, numbers, places, ranks, speech  # noqa: E402
-from benchmarks.mistakes.case import IMAGES, SPEECH, Case, net  # noqa: E402
+from benchmarks.mistakes.case import IMAGES, REFIMPL, SPEECH, Case, net  # noqa: E402
 from benchmarks.same_bits import launcher, write_beeps, write_images  # noqa: E402
 from refimpl import __main__, cli  # noqa: E402
 
@@ -201,20 +201,17 @@ def run(case: Case, materials: Materials, folder: Path, limit: float) -> tuple[i
     words = shlex.split(case.words)
     if case.ranks == 1:
         return forked(words, folder, *how)
-    refimpl = [sys.executable, "-P", "-m", "mpi4py", "-m", "refimpl"]
-    if sys.version_info < (3, 11):
-        refimpl.remove("-P")
-    command = [launcher(), "-n", str(case.ranks), *refimpl, *words]
+    command = [launcher(), "-n", str(case.ranks), *REFIMPL, *words]
     if case.other is not None:
         other = shlex.split(case.other)
-        command = [launcher(), "-n", "1", *refimpl, *words, ":", "-n", "1", *refimpl, *other]
+        command = [launcher(), "-n", "1", *REFIMPL, *words, ":", "-n", "1", *REFIMPL, *other]
     if case.apart is not None:
         theirs = folder.with_name(folder.name + "-rank1")
         shutil.copytree(folder, theirs)
         case.apart(theirs)
         command = [launcher()]
         for where in (folder, theirs):
-            command += ["-wdir", str(where), "-n", "1", *refimpl, *words, ":"]
+            command += ["-wdir", str(where), "-n", "1", *REFIMPL, *words, ":"]
         command.pop()
     return spawned(command, folder, *how)
 

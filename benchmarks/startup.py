@@ -50,12 +50,12 @@ def job(
 ) -> tuple[float, float]:
     """Run one job and return (CPU seconds, seconds); end with its words if it fails."""
     mpiexec = [str(python.with_name("mpiexec")), "-n", str(ranks)]
-    words = [str(python), "-P", "-m", "mpi4py", "-c", code]
+    words = [str(python), "-m", "mpi4py", "-c", code]
     if checkout is not None:
         words = ["sh", f"{checkout}/refimpl/support/rank.sh", *words]
         words += ["train", model, "--batch", "8"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    env["PYTHONPATH"] = checkout or ""
+    env |= {"PYTHONPATH": checkout or "", "PYTHONSAFEPATH": "1"}  # run_mpi.sh's -P
     with tempfile.TemporaryDirectory() as folder:
         before, since = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         if checkout is not None:

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ SIMULATE = "simulate mlp -n 4 --flops 1e9 --set hidden=4 --batch 4"
 NET = "train net.py --data images --batch 4 --steps 2 --out out"
 DECODE = "decode speechrun x.wav"
 HOST = os.uname().nodename
+SAFELY = ["-P"] * (sys.version_info >= (3, 11))  # no module is taken from where one works
+REFIMPL = [sys.executable, *SAFELY, "-m", "mpi4py", "-m", "refimpl"]
 RUN_MPI = f"{shlex.quote(str(CHECKOUT))}/run_mpi.sh"
 
 

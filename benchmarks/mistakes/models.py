@@ -126,7 +126,13 @@ def models() -> Iterator[Case]:
             RETURNS,
             "return nn.Sequential() or nn.Sequential(nn.Affine('a'", "model net",
         ),
-        ("no name", '"b"', '""', ""),
+        (
+            "no name",
+            'nn.Affine("b", hidden, classes, seed)',
+            '(lambda one: delattr(one, "name") or one)(nn.Affine("b", hidden, classes, seed))',
+            "layer of class Affine has no name",
+        ),
+        ("an empty name", '"b"', '""', None),
         ("a name that is no text", '"b"', "7", "build.* of model net"),
         (
             "no parameters",
@@ -145,8 +151,7 @@ def models() -> Iterator[Case]:
             "seed, classes, hidden=4", "cannot be called",
         ),
     ):
-        if said:
-            yield case(name, said, net((old, new)))
+        yield case(name, said, net((old, new)))
     for name, more, said in (
         ("a dict", None, "returns dict"), ("no task", "epochs=1, lr=0.1", "recipe.. of model net"),
         ("an unknown key", "task='images', epochs=1, lr=0.1, rate=3", "recipe.*rate"),

@@ -14,6 +14,7 @@ from benchmarks.mistakes.case import (
     CHECKOUT,
     IMAGES,
     NET,
+    REFIMPL,
     RUN_MPI,
     SIMULATE,
     SPEECH,
@@ -168,7 +169,7 @@ def full() -> Iterator[Case]:
         "threads", f"{SIMULATE} -n 512", "cannot start a thread for each of 512 ranks",
         limits={resource.RLIMIT_AS: 1 << 31},
     )
-    refimpl = f"{shlex.quote(sys.executable)} -P -m mpi4py -m refimpl"
+    refimpl = shlex.join(REFIMPL)
     for name, words, code, said in (
         (
             "stdout closed: topology", f"{refimpl} topology -n 4 >&-",
@@ -272,7 +273,6 @@ def full() -> Iterator[Case]:
         ("report imagerun --out nowhere/x.png", "no folder nowhere"),
     ):
         yield case(words, words, said)
-    refimpl = f"{shlex.quote(sys.executable)} -P -m mpi4py -m refimpl"
     # A file system of so many KB at `disk`, in a mount of this case's own.
     mounted = "mkdir disk; mount -t tmpfs -o size={}k none disk && {}; code=$?; "
     mounted += "find disk -name '*.partial' | grep -q . && echo leftovers >&2; exit $code"
