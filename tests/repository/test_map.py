@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import benchmarks
 import refimpl
 
 TOP = Path(__file__).resolve().parents[2]
@@ -26,6 +27,12 @@ def test_the_book_lists_every_chapter_once():
     assert sorted(listed) == sorted(CHAPTERS)
     titles = [title.replace(" ", "-") for _, title, _ in CONTENTS if title]
     assert titles == [file[:-3] for file in listed]
+
+
+def test_the_benchmarks_are_listed_each_with_what_it_tells():
+    listed = re.findall(r"^    (\w+)(?:/|\.py)  +\S", benchmarks.__doc__, re.MULTILINE)
+    there = [path for path in (TOP / "benchmarks").iterdir() if path.name[0] not in "._"]
+    assert sorted(listed) == sorted(path.stem for path in there)
 
 
 def test_tests_live_in_the_rooms_of_what_they_test():
