@@ -111,6 +111,13 @@ def files() -> Iterator[Case]:
     }.items():
         edit = all_of(no_summary, put("imagerun/state.json", content))
         yield case(f"state.json: {name}", evaluate, "imagerun", edit)
+    for where, value, said in (
+        ("habits.steps", "5", "checkpoints' steps is '5'"), ("log_every", "x", "log_every is 'x'"),
+    ):
+        yield case(
+            f"state.json: {where} {value}", "train --resume imagerun",
+            f"imagerun/state.json: {said}", setting("imagerun/state.json", where, value),
+        )
     task = "speechrun/task.npz"
     for name, change in {
         "priors zero": entry("priors", with_first(0.0)),

@@ -152,6 +152,8 @@ def models() -> Iterator[Case]:
         ),
     ):
         yield case(name, said, net((old, new)))
+    edit, words = net(("hidden=4", "hidden=4, sizes=(8, 8)")), f"{NET} --set sizes=64,32"
+    yield Case("models", "--set of a tuple", words, "sizes=64,32 .*has the default .8, 8.", edit)
     for name, more, said in (
         ("a dict", None, "returns dict"), ("no task", "epochs=1, lr=0.1", "recipe.. of model net"),
         ("an unknown key", "task='images', epochs=1, lr=0.1, rate=3", "recipe.*rate"),

@@ -42,6 +42,8 @@ def places() -> Iterator[Case]:
         if value != "''2":
             yield case(f"-n {value}", f"{RUN_MPI} -n {value} {IMAGES}", "is not a number of ranks")
     yield case("-n alone", f"{RUN_MPI} -n", "-n needs a value")
+    restarts = f"{RUN_MPI} -n 2 --restarts '' {IMAGES}"
+    yield case("--restarts ''", restarts, "--restarts or --min-ranks ''")
     yield case("an unknown option", f"{RUN_MPI} --ranks 2 train mlp", "unknown option --ranks")
     hosts = f"{RUN_MPI} -n 2 --hostfile hosts {IMAGES}"
     yield case("no host file", hosts, "host file hosts")

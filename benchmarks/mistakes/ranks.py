@@ -183,6 +183,7 @@ def lines() -> Iterator[Case]:
         ("train mlp --strategy mics --partition 3 --out out", "partition groups of 3"),
         ("train mlp --strategy serial --out out", "serial"),
         ("train mlp --out imagerun", "imagerun is not empty"),
+        (f"{IMAGES} --strategy diloco --fragments 99", "--fragments 99: a fragment is one unit"),
         ("train mlp --data images --batch 1000 --out out", "frames|images|batch"),
         ("train mlp --data images --set hidden=4 --batch 4 --lr 1e30 --out out2", "diverged"),
         ("compare mlp --strategies none", "none"), ("evaluate nowhere --data images", "nowhere"),
