@@ -85,7 +85,7 @@ def advise(question: Question, partition: int | None = None) -> Advice:
 
 
 def weigh(question: Question, p: int) -> Choice:
-    """Return what groups of p cost."""
+    """Return what groups of p cost; where one more unit has no room, none is gathered ahead."""
     model, cluster, asked = question.model, question.cluster, question.method
     splits, methods = {}, {}
     for family in FAMILIES:
@@ -97,6 +97,9 @@ def weigh(question: Question, p: int) -> Choice:
     fewest = min(map(len, near_groups(cluster, p))) if asked.secondary else 1
     kept = {s: memory(model, replace(methods[best], stage=s), fewest) for s in STAGES}
     needed = kept[asked.stage].total + question.activations
+    fits = question.memory is None or needed <= question.memory
+    if methods[best].overlap and not fits:
+        return weigh(replace(question, method=replace(asked, overlap=0.0)), p)
     return Choice(
         partition=p,
         replicas=cluster.ranks // p,
@@ -106,7 +109,7 @@ def weigh(question: Question, p: int) -> Choice:
         prefetch=methods[best].overlap > 0,
         memory=kept,
         needed=needed,
-        fits=question.memory is None or needed <= question.memory,
+        fits=fits,
     )
 
 

@@ -266,6 +266,9 @@ def test_memory_of_a_row_is_that_of_the_partition_methods():
 def test_hiding_messages_takes_memory_for_one_more_unit():
     alone, ahead = (advise(busy(overlap=w)).choice(4).needed for w in (0, 0.1))
     assert ahead - alone == NETWORK.size.parameter * NETWORK.units[0]
+    for room, prefetch in ((ahead, True), (alone, False)):
+        best = advise(replace(busy(overlap=0.1), memory=room)).recommended
+        assert (best.partition, best.prefetch, best.needed) == (4, prefetch, room)
 
 
 def test_nothing_is_recommended_if_nothing_fits():
