@@ -132,7 +132,7 @@ def models() -> Iterator[Case]:
             '(lambda one: delattr(one, "name") or one)(nn.Affine("b", hidden, classes, seed))',
             "layer of class Affine has no name",
         ),
-        ("an empty name", '"b"', '""', None),
+        ("an empty name", '"b"', '""', "layer of class Affine has no name"),
         ("a name that is no text", '"b"', "7", "build.* of model net"),
         (
             "no parameters",

@@ -237,7 +237,7 @@ class Sequential:
         tensors: set[str] = set()
         for layer in (one for one in layers if one.parameters or one.draws):
             for what in ("name", "inputs", "outputs")[: 3 if layer.parameters else 1]:
-                given, kind = hasattr(layer, what), type(layer).__name__
+                given, kind = getattr(layer, what, "") != "", type(layer).__name__
                 require(given, f"a layer of class {kind} has no {what}: give it one")
             name = layer.name
             require(name not in names, f"two layers are named {name!r}: names are unique")
