@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alone import Alone
 from scipy import signal
 from scipy.io import wavfile
 
 from refimpl.support.errors import UserError
 from refimpl.support.files import partial_of
-from refimpl.tasks.acoustic import features
+from refimpl.tasks.acoustic import builtin, features
 from refimpl.tasks.acoustic.synth import (
     LEXICON,
     PHONES,
@@ -303,6 +304,25 @@ def test_who_has_no_home_has_a_cache_among_temporary_files(monkeypatch, tmp_path
     monkeypatch.setattr(features.Path, "home", nobody)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert features.default_cache() == tmp_path / f"refimpl-{os.getuid()}"
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_cache_that_cannot_be_written_to_is_enough_where_the_corpus_is_complete(
+    monkeypatch, tmp_path, complete
+):
+    folder = tmp_path / f"synth-{builtin.edition()}"
+    if complete:
+        write_corpus(folder, **ONE)
+
+    def refused(*args, **options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refused)
+    if complete:
+        assert builtin.builtin_corpus(Alone(), tmp_path, print) == folder
+    else:
+        with pytest.raises(UserError, match="cannot write to the cache .*: Read-only file system"):
+            builtin.builtin_corpus(Alone(), tmp_path, print)
 
 
 def test_names_of_what_is_being_written_hold_host_and_process(monkeypatch):

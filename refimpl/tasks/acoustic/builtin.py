@@ -8,6 +8,7 @@ from pathlib import Path
 
 from refimpl.support.errors import UserError
 from refimpl.support.files import partial_of
+from refimpl.tasks.acoustic.text import is_file
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
 
@@ -24,13 +25,13 @@ def builtin_corpus(comm: Communicator, cache: Path, say: Callable[[str], None]) 
     """Return the folder of the built-in corpus, synthesized now if it is not in ``cache``.
 
     Where all ranks see one file system they share the work; otherwise the ranks of each node
-    write their own node's copy.  Collective.
+    write their own node's copy.  A cache that holds it is not written to.  Collective.
     """
     folder = cache / f"synth-{edition()}"
-    with together(comm):
-        shared = _visible_to_all(comm, cache)
-    missing = not (folder / "lexicon.txt").is_file()
+    missing = not is_file(folder / "lexicon.txt")
     if any(comm.allgather_object(missing)):
+        with together(comm):
+            shared = _visible_to_all(comm, cache)
         # Here: filters and windows of SciPy, half a second and 70 MB that other runs do without.
         from refimpl.tasks.acoustic import synth
 
