@@ -195,6 +195,39 @@ def test_words_unknown_in_training_are_refused_together_with_their_lines(corpus)
     assert "train/text:4: word 'toe\\xa0s' of utterance utt03" in text and "\n" not in text
 
 
+# --------------------------------------------------------------------------- alignments
+
+
+def retimed(file, start, duration):
+    """Change the times of a ctm, by functions of the times."""
+    rows = [line.split() for line in file.read_text().splitlines()]
+    lines = [f"{a} {b} {start(float(c)):g} {duration(float(d)):g} {e}\n" for a, b, c, d, e in rows]
+    file.write_text("".join(lines))
+
+
+WRONG_TIMES = {
+    "of the recording": (lambda t: t + 100, lambda t: t, r"utt00 in .*dev/ctm end at 10\d.* long"),
+    "milliseconds": (lambda t: 1000 * t, lambda t: 1000 * t, r"utterance utt00 .* end at \d{3}"),
+    "overlapping": (lambda t: t, lambda t: t + 0.026, r"of utterance utt00 .* before sil ends at"),
+    "rounded": (lambda t: t, lambda t: t + 0.024, None),
+}
+
+
+@pytest.mark.parametrize("times", WRONG_TIMES)
+def test_an_alignment_whose_times_are_not_those_of_its_utterances_is_refused(corpus, times):
+    start, duration, message = WRONG_TIMES[times]
+    retimed(corpus / "dev" / "ctm", start, duration)
+
+    def body(comm):
+        Corpus.read(comm, corpus, AcousticSettings(), None)
+
+    if message:
+        with pytest.raises(UserError, match=message):
+            spawn((0, 0), body)
+    else:
+        spawn((0, 0), body)
+
+
 # -------------------------------------------------------------------------------- segments
 
 

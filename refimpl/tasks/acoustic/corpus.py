@@ -27,6 +27,7 @@ from refimpl.tasks.acoustic.settings import AcousticSettings
 from refimpl.tasks.acoustic.targets import (
     check_lengths,
     check_phones,
+    check_times,
     exact_alignment,
     flat_alignment,
     note_on_words,
@@ -137,7 +138,8 @@ class Corpus:
         `utterances`: the directory's, if rank 0 has read it already.
 
         Raises `UserError` as `read_data_directory` and `log_mel_features`; or if a word to train
-        on is not in the lexicon, or an utterance has fewer frames than its words have states.
+        on is not in the lexicon, an utterance has fewer frames than its words have states, or an
+        exact alignment has phones that the lexicon lacks or times that its utterance has not.
         Collective.
         """
         folder = Path(directory)
@@ -161,7 +163,7 @@ class Corpus:
 
         exact, alignment = None, self.settings.alignment
         if alignment != "flat" or name == "train":
-            exact = self._exact(comm, aligned, frames.offsets)
+            exact = self._exact(comm, folder, aligned, frames.offsets)
         require(
             exact is not None or name != "train" or alignment != "exact",
             f"data directory {directory} has no ctm: exact alignment needs one "
@@ -178,18 +180,24 @@ class Corpus:
         self.splits[name] = Split(utterances, frames, exact, frozenset(unknown))
 
     def _exact(
-        self, comm: Communicator, aligned: list[Utterance], offsets: NDArray[np.int64]
+        self,
+        comm: Communicator,
+        folder: Path,
+        aligned: list[Utterance],
+        offsets: NDArray[np.int64],
     ) -> NDArray[np.int64] | None:
         """Return all frames' states by rank 0's phones, once per node; None if it lacks some."""
         if not comm.bcast_object(all(one.phones is not None for one in aligned)):
             return None
         frames, states = int(offsets[-1]), None
-        if comm.rank == 0:
-            rate = self.settings.sample_rate
-            assert rate is not None  # `frames` has set it
-            length, shift = (samples / rate for samples in self.settings.frame(rate))
-            states = room(comm, (frames,), np.int64)
-            exact_alignment(aligned, offsets, self.states, shift, length, out=states)
+        rate = self.settings.sample_rate
+        assert rate is not None  # `frames` has set it
+        length, shift = (samples / rate for samples in self.settings.frame(rate))
+        with together(comm):
+            if comm.rank == 0:
+                check_times(aligned, folder, offsets, shift, length)
+                states = room(comm, (frames,), np.int64)
+                exact_alignment(aligned, offsets, self.states, shift, length, out=states)
         return sent_once(comm, states, (frames,), np.int64)
 
     def frames(

@@ -2,6 +2,7 @@
 
     which words does the lexicon lack?       unknown_words
     the alignment's phones are in it?        check_phones
+    do they sound in their utterances?       check_times
     each state of the words gets a frame?    check_lengths
     where there is an exact alignment        exact_alignment: the states that truly sound
     where there is none                      flat_alignment: silence, equal division, silence
@@ -77,6 +78,40 @@ def check_phones(utterances: list[Utterance], directory: Path, lexicon: Lexicon)
                     f"phone {shown(phone)} of utterance {shown(one.name)} in "
                     f"{directory / 'ctm'} is in no word of the lexicon: it knows "
                     f"{shown(listed(phones), 1000)}"
+                )
+    faults.refuse()
+
+
+def check_times(
+    utterances: list[Utterance],
+    directory: Path,
+    offsets: NDArray[np.int64],
+    shift: float,
+    length: float,
+) -> None:
+    """Raise `UserError` if exactly aligned phones end behind their utterance, or overlap.
+
+    Less than a frame is none of both: times are rounded.
+
+    shift, length: as in `exact_alignment`.
+    """
+    faults, ctm = Faults(), directory / "ctm"
+    for one, frames in zip(utterances, np.diff(offsets).tolist(), strict=True):
+        assert one.phones is not None
+        names, starts, ends = one.phones
+        end, last = frames * shift + length, ends.max()
+        with faults.collected():
+            require(
+                last <= end + length,
+                f"phones of utterance {shown(one.name)} in {ctm} end at {last:.10g} s but it is "
+                f"{end:.2f} s long: give seconds from the utterance's start",
+            )
+            early = np.flatnonzero(starts[1:] < ends[:-1] - length)
+            for k in early[:1].tolist():
+                raise UserError(
+                    f"phone {shown(names[k + 1])} of utterance {shown(one.name)} in {ctm} starts "
+                    f"at {starts[k + 1]:.10g} s, before {shown(names[k])} ends at "
+                    f"{ends[k]:.10g} s: one phone sounds at a time"
                 )
     faults.refuse()
 
