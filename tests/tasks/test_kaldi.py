@@ -84,6 +84,7 @@ def test_tabs_and_blank_lines_are_fine(tmp_path):
         ({**SEGMENTED, "segments": "a rec 0.5 0.2\nb rec 0 1\n"}, "segments:1: .*0.5 to 0.2"),
         ({**SEGMENTED, "segments": "a rec 0.2 0.2\nb rec 0 1\n"}, "segments:1: .*0.2 to 0.2"),
         ({**SEGMENTED, "segments": "a rec 0 x\nb rec 0 1\n"}, "segments:1: 0 x are not numbers"),
+        ({**SEGMENTED, "segments": "a rec 0 1e305\nb rec 0 1\n"}, "segments:1: .*numbers below 1"),
         ({**SEGMENTED, "segments": "a rec 0\nb rec 0 1\n"}, "segments:1: a needs a recording"),
         ({**SEGMENTED, "segments": "a rec 0 1\n"}, "b is in .*text but not in .*segments"),
         ({"ctm": "a 1 0 1 ah\nb 1 0\n"}, "ctm:2: b 1 0 is not `utterance"),

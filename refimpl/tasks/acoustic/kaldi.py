@@ -29,6 +29,8 @@ from refimpl.support.errors import UserError, require
 from refimpl.tasks.acoustic.text import fields, is_file, read_lines, read_table, shown
 from refimpl.tasks.faults import Faults
 
+LONGEST = 10**9  # seconds: their samples can be counted
+
 
 class Phones(NamedTuple):
     """An exact alignment, in order of its starts; seconds from the utterance's start.
@@ -167,14 +169,15 @@ def same_names(a: dict, a_file: Path, b: dict, b_file: Path) -> None:
 
 
 def numbers(file: Path, line: int, *texts: str) -> list[float]:
-    """Return texts as numbers, or refuse the line."""
+    """Return texts as numbers of less than `LONGEST`, or refuse the line."""
     try:
         found = [float(text) for text in texts]
     except ValueError:
         found = [math.nan]
-    if not all(map(math.isfinite, found)):
+    if not all(abs(number) < LONGEST for number in found):  # no NaN is
         raise UserError(
-            f"{file}:{line}: {shown(' '.join(texts))} are not numbers: times are in seconds"
+            f"{file}:{line}: {shown(' '.join(texts))} are not numbers below {LONGEST:,}: times "
+            "are in seconds"
         )
     return found
 
