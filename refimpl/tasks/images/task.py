@@ -185,8 +185,8 @@ def _mnist(folder: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]
     images, labels = _pair(folder, "train")
     require(
         len(images) >= DEV_SHARE,
-        f"{folder} has {len(images)} training images: {DEV_SHARE} or more are needed, since every "
-        f"{DEV_SHARE}th goes into the dev set",
+        f"{folder} has {len(images)} training images: {DEV_SHARE} or more are needed, since the "
+        f"last 1/{DEV_SHARE} of them is the dev set",
     )
     dev = len(images) - len(images) // DEV_SHARE
     test = _pair(folder, "t10k")
