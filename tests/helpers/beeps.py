@@ -8,6 +8,8 @@ from scipy.io import wavfile
 
 from refimpl.numerics.rng import stream
 from refimpl.tasks.acoustic.hmm import STATES_PER_PHONE
+from refimpl.tasks.acoustic.kaldi import read_data_directory
+from refimpl.tasks.acoustic.targets import exact_alignment
 
 RATE = 8000
 TONES = {"sil": None, "ah": 500, "iy": 1000, "n": 1800, "s": 2800}
@@ -61,8 +63,11 @@ def outputs_of(task, weight):
     return outputs
 
 
-def phone_agreement(task):
-    """The share of training frames whose target lies in the phone it exactly is in."""
-    exact = task.splits["train"].exact
-    same = task.train.labels // STATES_PER_PHONE == exact // STATES_PER_PHONE
+def phone_agreement(task, folder):
+    """The share of training frames whose target lies in the phone that sounds by the ctm."""
+    frames, exact = task.train, np.empty(task.train.count, np.int64)
+    length, shift = (samples / RATE for samples in task.settings.frame(RATE))
+    utterances = read_data_directory(folder / "train")
+    exact_alignment(utterances, frames.offsets, task.corpus.states, shift, length, out=exact)
+    same = frames.labels // STATES_PER_PHONE == exact // STATES_PER_PHONE
     return np.count_nonzero(same) / same.size

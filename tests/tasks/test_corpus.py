@@ -228,6 +228,18 @@ def test_an_alignment_whose_times_are_not_those_of_its_utterances_is_refused(cor
         spawn((0, 0), body)
 
 
+@pytest.mark.parametrize("settings", [FLAT, AcousticSettings()], ids=["flat", "exact"])
+def test_a_phone_that_the_lexicon_lacks_is_refused_where_targets_are_made_of_it(corpus, settings):
+    for name in ("train", "dev"):
+        rewrite(corpus / name / "ctm", ("sil", "zh"))
+    if settings is FLAT:
+        assert not Corpus.read(Alone(), corpus, settings, None).exact
+    else:
+        message = "phone zh of utterance utt00 in .*train/ctm is in no word of the lexicon"
+        with pytest.raises(UserError, match=message):
+            spawn((0, 0), lambda comm: Corpus.read(comm, corpus, settings, None))
+
+
 # -------------------------------------------------------------------------------- segments
 
 

@@ -46,7 +46,7 @@ class Split:
 
     utterances: list[Utterance]
     frames: Frames
-    exact: NDArray[np.int64] | None  # states by the exact alignment, if there is one
+    exact: NDArray[np.int64] | None  # states by the exact alignment, if there is one to be used
     unknown: frozenset[int] = frozenset()  # utterances with a word that the lexicon lacks
     aligned: NDArray[np.int64] | None = None  # what stands in for `exact` between re-alignments
 
@@ -123,7 +123,7 @@ class Corpus:
     @property
     def exact(self) -> bool:
         """Whether training targets are exact, so that there is nothing to re-align."""
-        return self.settings.alignment != "flat" and self.splits["train"].exact is not None
+        return self.splits["train"].exact is not None
 
     def load(
         self,
@@ -146,7 +146,8 @@ class Corpus:
         with together(comm):
             if comm.rank == 0:
                 utterances = utterances or read_data_directory(folder)
-                check_phones(utterances, folder, self.lexicon)
+                if self.settings.alignment != "flat":
+                    check_phones(utterances, folder, self.lexicon)
                 if name == "train":
                     refuse_words(utterances, folder, unknown_words(utterances, self.lexicon))
         aligned = utterances or []  # on rank 0, which alone needs the phones: states say it all
@@ -162,14 +163,14 @@ class Corpus:
             )
 
         exact, alignment = None, self.settings.alignment
-        if alignment != "flat" or name == "train":
+        if alignment != "flat":
             exact = self._exact(comm, folder, aligned, frames.offsets)
         require(
             exact is not None or name != "train" or alignment != "exact",
             f"data directory {directory} has no ctm: exact alignment needs one "
             "(or choose alignment auto or flat)",
         )
-        if exact is None or alignment == "flat":
+        if exact is None:
             check_lengths(utterances, frames.offsets, self.lexicon, but=unknown)
         if unknown:
             self.notes.append(note_on_words(folder, unknown, exact is not None))
