@@ -3,6 +3,7 @@
 import shutil
 import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scipy.io import wavfile
 from refimpl.support.errors import UserError
 from refimpl.tasks.acoustic import fingerprint, settings
 from refimpl.tasks.acoustic.corpus import Corpus
+from refimpl.tasks.acoustic.recogniser import Recogniser
 from refimpl.tasks.acoustic.settings import AcousticSettings
 from refimpl.tasks.acoustic.task import AcousticTask
 
@@ -292,6 +294,18 @@ def test_a_recording_that_cannot_be_read_is_named_once_beside_others(corpus):
 
 
 # ------------------------------------------------------------------------------ dev's losses
+
+
+def test_reading_aligns_dev_once_after_all_passes_over_the_training_data(sound, monkeypatch):
+    seen, work = [], Recogniser.forced_alignment
+
+    def counted(self, split, *args):
+        seen.append(len(split.utterances))
+        return work(self, split, *args)
+
+    monkeypatch.setattr(Recogniser, "forced_alignment", counted)
+    AcousticTask.read(Alone(), sound, replace(FLAT, flat_passes=2), None)
+    assert seen == [SIZES["train"], SIZES["train"], SIZES["dev"]]
 
 
 def cross_entropy(task, outputs, labels):

@@ -77,7 +77,7 @@ class AcousticTask:
         if not corpus.exact:
             for _ in range(settings.flat_passes):
                 first = linear_discriminant(comm, task.train, task.statistics.priors)
-                task.realign(first, comm)
+                task._align_train(first, comm)
         if task.splits["dev"].exact is None:
             last = linear_discriminant(comm, task.train, task.statistics.priors)
             task._align_dev(last, comm)
@@ -123,6 +123,10 @@ class AcousticTask:
         if self.corpus.exact:
             return 0.0
         self._align_dev(outputs, comm)
+        return self._align_train(outputs, comm)
+
+    def _align_train(self, outputs: Outputs, comm: Communicator) -> float:
+        """Re-align the training targets, and count them; return the share that changed."""
         targets = self.recogniser.forced_alignment(self.splits["train"], outputs, comm)
         changed = np.count_nonzero(targets != self.train.labels) / self.train.count
         self.train.labels = targets
