@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import tracemalloc
 import warnings
 from dataclasses import replace
 
@@ -13,8 +14,9 @@ from loopback import spawn
 from scipy.io import wavfile
 
 from refimpl.support.errors import UserError
-from refimpl.tasks.acoustic import fingerprint, settings
+from refimpl.tasks.acoustic import features, fingerprint, settings
 from refimpl.tasks.acoustic.corpus import Corpus
+from refimpl.tasks.acoustic.kaldi import read_data_directory
 from refimpl.tasks.acoustic.recogniser import Recogniser
 from refimpl.tasks.acoustic.settings import AcousticSettings
 from refimpl.tasks.acoustic.task import AcousticTask
@@ -291,6 +293,23 @@ def test_a_recording_that_cannot_be_read_is_named_once_beside_others(corpus):
         AcousticTask.read(Alone(), corpus, FLAT, None)
     assert str(error.value).count("utt02.wav is truncated") == 1
     assert "utt05.wav is truncated" in str(error.value)
+
+
+# -------------------------------------------------------------------------------- features
+
+
+def test_rank_0_has_no_feature_more_than_twice_in_memory(sound, monkeypatch):
+    def some(*args):
+        return np.ones((500, 40), np.float32), 0
+
+    monkeypatch.setattr(features, "features_of", some)
+    utterances = 10 * read_data_directory(sound / "train")
+    tracemalloc.start()
+    found = features.compute(Alone(), utterances, FLAT)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found.features == 1).all() and found.offsets[-1] == len(found.features) == 50_000
+    assert peak < 2.1 * found.features.nbytes
 
 
 # ------------------------------------------------------------------------------ dev's losses

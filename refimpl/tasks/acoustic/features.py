@@ -119,13 +119,14 @@ def compute(
 ) -> Found | None:
     """Compute features, each rank a run of the utterances; only rank 0 returns them.
 
-    Runs differ by one utterance at most.
+    Runs differ by one utterance at most.  Memory: rank 0 holds all features and, before others
+    send theirs, its own once more; another rank its own twice.
     """
     first = [len(utterances) * r // comm.size for r in range(comm.size + 1)]
     with together(comm):
         rate = settings.sample_rate or read_wav(utterances[0].wav)[0]
         logmel = LogMel(settings, rate)
-    parts, overs, faults = [np.empty((0, settings.bands), np.float32)], [], Faults()
+    parts, overs, faults = [], [], Faults()
     read = Recordings(rate)
     share = utterances[first[comm.rank] : first[comm.rank + 1]]
     for number, utterance in enumerate(share):
@@ -135,15 +136,18 @@ def compute(
             overs.append(over)
         comm.events.progress("features", number + 1, len(share))
     faults.refuse(comm)
-    mine = np.concatenate(parts)
-    shares = comm.allgather_object(([len(one) for one in parts[1:]], [o for o in overs if o]))
+    shares = comm.allgather_object(([len(one) for one in parts], [o for o in overs if o]))
     counts = [n for lengths, _ in shares for n in lengths]
     offsets = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
     if comm.rank > 0:
+        mine = np.concatenate([np.empty((0, settings.bands), np.float32), *parts])
+        parts.clear()  # not in memory twice, however long rank 0 takes to come for them
         comm.Send(mine, dest=0)
         return None
     features = room(comm, (int(offsets[-1]), settings.bands), np.float32)
-    features[: len(mine)] = mine
+    while parts:  # the last first: what is freed at the end of memory goes back to the system
+        u = len(parts) - 1
+        features[offsets[u] : offsets[u + 1]] = parts.pop()
     for r in range(1, comm.size):
         comm.Recv(features[offsets[first[r]] : offsets[first[r + 1]]], source=r)
     everyones = [over for _, some in shares for over in some]
