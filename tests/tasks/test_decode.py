@@ -1,6 +1,7 @@
 """The decoder finds the best of all word sequences."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from two_words import LEXICON, STATES, random_case
 from refimpl.tasks.acoustic.align import best_paths, utterance_graph
 from refimpl.tasks.acoustic.decode import WordLoop
 from refimpl.tasks.acoustic.hmm import equal_division
+from refimpl.tasks.acoustic.lexicon import Lexicon
 
 
 def best_of_all(likelihood, statistics, penalty, scale):
@@ -74,3 +76,16 @@ def test_an_utterance_is_decoded_the_same_in_any_company():
     assert loop.best_words(cases, -1.0, 1.0) == alone
     assert loop.decode(cases, -1.0, 1.0) == alone
     assert alone[0] == ()  # nothing fits into two frames
+
+
+def test_memory_does_not_grow_with_frames_times_nodes():
+    many = {f"no{i}": (("n", "ow"),) for i in range(2000)}
+    loop = WordLoop(Lexicon(LEXICON.pronunciations | many, "sil"), STATES, random_case(0, 1)[1])
+    peaks = []
+    for frames in (20, 120):
+        likelihood = random_case(0, frames)[0]
+        tracemalloc.start()
+        loop.decode([likelihood], -1.0, 1.0)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 50 * len(loop.state)

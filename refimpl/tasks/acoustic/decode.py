@@ -17,6 +17,12 @@ l[t, s] the scaled log-likelihood of frame t in state s times the acoustic scale
 
 Silence costs nothing to enter.  Ties go to staying, at the hub to the chain that comes first:
 silence, then the words, sorted.
+
+Between two hubs a path is in one chain, so all that need be known of it is which, and when it left
+the hub.  That frame moves along with the score, and of every frame only the hub's best is kept:
+
+    entered[t, j] = t at the first node of a chain, if score[t, j] comes from the hub
+                    entered[t-1, j-1] or [t-1, j], whichever it comes from, elsewhere
 """
 
 from __future__ import annotations
@@ -26,6 +32,9 @@ import numpy as np
 from refimpl.tasks.acoustic.align import batches
 from refimpl.tasks.acoustic.hmm import States, Statistics
 from refimpl.tasks.acoustic.lexicon import Lexicon
+
+# Bytes that a node takes: three floats (two scores, one for what is added), two frames, a mark.
+NODE = 33
 
 
 class WordLoop:
@@ -40,9 +49,6 @@ class WordLoop:
         ends = np.cumsum([len(row) for _, row in chains])
         self.last = ends - 1  # node of each chain
         self.first = np.concatenate(([0], ends[:-1]))
-        self.chain = np.repeat(np.arange(len(chains)), [len(row) for _, row in chains])
-        self.is_first = np.zeros(len(self.state), dtype=bool)
-        self.is_first[self.first] = True
         self.stay = statistics.log_stay[self.state]
         self.move = statistics.log_move[self.state]
 
@@ -53,11 +59,12 @@ class WordLoop:
 
         ``likelihoods``: scaled log-likelihoods; not modified.
 
-        Cost: about 5 operations per utterance, frame and node, in max(T_u) vectorised steps per
-        batch of utterances of similar length; the result does not depend on the batches.
+        Cost: about 8 operations per utterance, frame and node, in max(T_u) vectorised steps per
+        batch of utterances of similar length; the result does not depend on the batches.  Memory:
+        `NODE` bytes per utterance and node, and a copy of the likelihoods.
         """
         results: list[tuple[str, ...]] = [()] * len(likelihoods)
-        for batch in batches([one.nbytes + len(one) * len(self.state) for one in likelihoods]):
+        for batch in batches([one.nbytes + NODE * len(self.state) for one in likelihoods]):
             some = self.best_words([likelihoods[u] for u in batch], penalty, acoustic_scale)
             for u, words in zip(batch, some, strict=True):
                 results[u] = words
@@ -75,38 +82,41 @@ class WordLoop:
         frames *= acoustic_scale
         enter = np.array([0.0 if word is None else penalty for word in self.words])
 
-        came = np.zeros((T, U, len(self.state)), dtype=bool)  # from the node before, or the hub
         exits = np.zeros((T, U), dtype=np.int64)  # the chain whose end is the hub's best
+        since = np.zeros((T, U), dtype=np.int64)  # the first frame of the best path in that chain
         score = np.full((U, len(self.state)), -np.inf)
         arrive = np.empty_like(score)
+        came = np.empty(score.shape, dtype=bool)  # from the node before, or the hub
+        entered = np.zeros(score.shape, dtype=np.int32)
+        moved = np.empty_like(entered)
         hub = np.zeros(U)
         fits = np.zeros(U, dtype=bool)  # some path ends with the utterance's last frame
         for t in range(T):
             arrive[:, 1:] = score[:, :-1] + self.move[:-1]
             arrive[:, self.first] = hub[:, None] + enter
             score += self.stay
-            np.greater(arrive, score, out=came[t])
+            np.greater(arrive, score, out=came)
             np.maximum(score, arrive, out=score)
+            moved[:, 1:] = entered[:, :-1]
+            moved[:, self.first] = t
+            moved -= entered
+            moved *= came  # in a third of the time that `np.where` takes
+            entered += moved
             score += frames[:, t][:, self.state]
             ends = score[:, self.last] + self.move[self.last]
             exits[t] = ends.argmax(axis=1)
+            since[t] = entered[np.arange(U), self.last[exits[t]]]
             hub = ends.max(axis=1)
             fits |= (lengths == t + 1) & (hub > -np.inf)
 
         return [
-            self.trace(came[:, u], exits[:, u], lengths[u]) if fits[u] else () for u in range(U)
+            self.trace(exits[:, u], since[:, u], lengths[u]) if fits[u] else () for u in range(U)
         ]
 
-    def trace(self, came: np.ndarray, exits: np.ndarray, length: int) -> tuple[str, ...]:
+    def trace(self, exits: np.ndarray, since: np.ndarray, length: int) -> tuple[str, ...]:
         """Read the best path backwards from frame length - 1."""
-        words = []
-        node = self.last[exits[length - 1]]
-        for t in range(length - 1, -1, -1):
-            if came[t, node]:
-                if not self.is_first[node]:
-                    node -= 1
-                    continue
-                words.append(self.words[self.chain[node]])
-                if t > 0:
-                    node = self.last[exits[t - 1]]
+        words, t = [], length - 1
+        while t >= 0:
+            words.append(self.words[exits[t]])
+            t = int(since[t]) - 1
         return tuple(word for word in reversed(words) if word is not None)
