@@ -312,6 +312,15 @@ def test_rank_0_has_no_feature_more_than_twice_in_memory(sound, monkeypatch):
     assert peak < 2.1 * found.features.nbytes
 
 
+def test_targets_that_are_no_exact_ones_are_once_on_a_node_too(sound):
+    def body(comm):
+        task = AcousticTask.read(comm, sound, replace(FLAT, flat_passes=0), None)
+        flat, forced = task.train.labels, task.splits["dev"].aligned
+        return [isinstance(one.base, np.memmap) for one in (flat, forced)]
+
+    assert spawn((0, 0), body) == [[True, True]] * 2
+
+
 # ------------------------------------------------------------------------------ dev's losses
 
 

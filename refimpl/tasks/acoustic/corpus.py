@@ -31,13 +31,13 @@ from refimpl.tasks.acoustic.targets import (
     exact_alignment,
     flat_alignment,
     note_on_words,
+    once_per_node,
     refuse_words,
     unknown_words,
 )
 from refimpl.tasks.faults import Faults
 from refimpl.world.agree import together
 from refimpl.world.communicator import Communicator
-from refimpl.world.pernode import room, sent_once
 
 
 @dataclass
@@ -115,8 +115,9 @@ class Corpus:
             assert train.exact is not None
             train.frames.labels = train.exact
         else:
-            train.frames.labels = flat_alignment(
-                train.utterances, train.frames, corpus.lexicon, corpus.states
+            how = train.utterances, train.frames, corpus.lexicon, corpus.states
+            train.frames.labels = once_per_node(
+                comm, train.frames.count, lambda out: flat_alignment(*how, out=out)
             )
         return corpus
 
@@ -190,16 +191,15 @@ class Corpus:
         """Return all frames' states by rank 0's phones, once per node; None if it lacks some."""
         if not comm.bcast_object(all(one.phones is not None for one in aligned)):
             return None
-        frames, states = int(offsets[-1]), None
         rate = self.settings.sample_rate
         assert rate is not None  # `frames` has set it
         length, shift = (samples / rate for samples in self.settings.frame(rate))
-        with together(comm):
-            if comm.rank == 0:
-                check_times(aligned, folder, offsets, shift, length)
-                states = room(comm, (frames,), np.int64)
-                exact_alignment(aligned, offsets, self.states, shift, length, out=states)
-        return sent_once(comm, states, (frames,), np.int64)
+
+        def fill(out: NDArray[np.int64]) -> None:
+            check_times(aligned, folder, offsets, shift, length)
+            exact_alignment(aligned, offsets, self.states, shift, length, out)
+
+        return once_per_node(comm, int(offsets[-1]), fill)
 
     def frames(
         self, comm: Communicator, utterances: list[Utterance], cache: Path | None

@@ -31,6 +31,7 @@ from refimpl.tasks.acoustic.lexicon import Lexicon
 from refimpl.tasks.acoustic.posteriors import gathered, posteriors
 from refimpl.tasks.acoustic.score import WordErrors, word_errors
 from refimpl.tasks.acoustic.settings import AcousticSettings
+from refimpl.tasks.acoustic.targets import once_per_node
 from refimpl.tasks.protocol import Outputs
 from refimpl.world.communicator import Communicator
 
@@ -63,14 +64,16 @@ class Recogniser:
     ) -> NDArray[np.int64]:
         """Return each frame's state on the best path through its utterance's words.
 
-        It is -1 where a word is unknown.  Collective; the same result on every rank.
+        It is -1 where a word is unknown.  Collective; the same result on every rank, read-only,
+        one copy per node.
         """
         mine: dict[int, NDArray[np.int16]] = {}
         for window in posteriors(split.frames, self.states.count, outputs, comm, "aligning"):
             for (u, log_p), path in zip(window, self._paths(split, window), strict=True):
                 none = np.full(len(log_p), -1)
                 mine[u] = (none if path is None else path).astype(np.int16)
-        return np.concatenate(gathered(comm, mine)).astype(np.int64)
+        paths = gathered(comm, mine)
+        return once_per_node(comm, split.frames.count, lambda out: np.concatenate(paths, out=out))
 
     def _align(self, split: Split, window: Window) -> list[NDArray[np.int64]]:
         """Return the forced alignment of a window's utterances."""

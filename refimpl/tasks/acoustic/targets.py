@@ -7,12 +7,14 @@
     where there is an exact alignment        exact_alignment: the states that truly sound
     where there is none                      flat_alignment: silence, equal division, silence
 
+Whatever they are made by, rank 0 does it and `once_per_node` sends them.
+
 Rows of all utterances stand one behind the other, utterance u in [offsets[u], offsets[u + 1]).
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,9 @@ from refimpl.tasks.acoustic.kaldi import Utterance
 from refimpl.tasks.acoustic.lexicon import Lexicon
 from refimpl.tasks.acoustic.text import shown
 from refimpl.tasks.faults import SHOWN, Faults
+from refimpl.world.agree import together
+from refimpl.world.communicator import Communicator
+from refimpl.world.pernode import room, sent_once
 
 
 def unknown_words(utterances: list[Utterance], lexicon: Lexicon) -> dict[int, list[str]]:
@@ -160,19 +165,33 @@ def exact_alignment(
 
 
 def flat_alignment(
-    utterances: list[Utterance], frames: Frames, lexicon: Lexicon, states: States
-) -> NDArray[np.int64]:
-    """Return all frames' states by `flat_start`, after `check_lengths`.
+    utterances: list[Utterance],
+    frames: Frames,
+    lexicon: Lexicon,
+    states: States,
+    out: NDArray[np.int64],
+) -> None:
+    """Set out (frames.count,) to all frames' states by `flat_start`, after `check_lengths`.
 
     Of several pronunciations each word is given the first, or, in an utterance too short for
     these, its shortest.
     """
-    parts = []
     for u, one in enumerate(utterances):
         spoken = [lexicon.pronunciations[word] for word in one.said]
         first = tuple(phone for some in spoken for phone in some[0])
         shortest = tuple(phone for some in spoken for phone in min(some, key=len))
-        features = frames.features[frames.offsets[u] : frames.offsets[u + 1]]
-        fits = STATES_PER_PHONE * len(first) <= len(features)
-        parts.append(flat_start(states.of(first if fits else shortest), states, features))
-    return np.concatenate(parts)
+        rows = slice(*frames.offsets[u : u + 2])
+        fits = STATES_PER_PHONE * len(first) <= rows.stop - rows.start
+        said = states.of(first if fits else shortest)
+        out[rows] = flat_start(said, states, frames.features[rows])
+
+
+def once_per_node(
+    comm: Communicator, frames: int, fill: Callable[[NDArray[np.int64]], object]
+) -> NDArray[np.int64]:
+    """Return all frames' states, which `fill` sets on rank 0, once per node.  Collective."""
+    states = None
+    with together(comm):
+        if comm.rank == 0:
+            fill(states := room(comm, (frames,), np.int64))
+    return sent_once(comm, states, (frames,), np.int64)
