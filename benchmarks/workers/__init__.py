@@ -11,6 +11,7 @@ for each method and number of workers, by the same number of trials on dev.  It 
 any moment and goes on where it was.
 
     fleet.py     all workers in one process, one after the other: the bits of as many ranks
+    spliced.py   frames beside their neighbours, for less time
     jobs.py      what one training run is; how large the experiment is
     desk.py      runs trained, scored and kept: one JSON file each
     search.py    the trials for one method and number of workers

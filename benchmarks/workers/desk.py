@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks.workers.fleet import DTYPE, Fleet
 from benchmarks.workers.jobs import Job, NotYet, Size
+from benchmarks.workers.spliced import Spliced
 from refimpl import nn
 from refimpl.run.modelfile import ModelFile
 from refimpl.support.errors import Diverged, Stopped, UserError
@@ -119,7 +120,9 @@ class Desk:
     def task(self) -> AcousticTask:
         """The corpus; synthesized at the first call, by the first process."""
         with self._held(0, wait=True):
-            return self._read()
+            task = self._read()
+        task.splits["train"].frames = Spliced(task.train)
+        return task
 
     def _read(self) -> AcousticTask:
         folder, size = self.folder / "corpus", self.size

@@ -18,12 +18,14 @@ from benchmarks.workers import search as searching
 from benchmarks.workers.desk import Desk
 from benchmarks.workers.fleet import Fleet
 from benchmarks.workers.jobs import QUICK, Job, NotYet
+from benchmarks.workers.spliced import Spliced
 from benchmarks.workers.ways import by_ranks
 from benchmarks.workers.work import everything
 from refimpl import nn
 from refimpl.nn.flat import Layout
 from refimpl.numerics.rng import stream
 from refimpl.run.config import Recipe, Run
+from refimpl.tasks.acoustic.examples import Frames
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -150,6 +152,18 @@ def test_the_tables_of_the_book_are_those_of_the_runs_that_are_kept(capsys):
     assert len(rows) > 20 and not set(rows) - set(book.splitlines())
     (hours,) = re.findall("took (.*) hours of one core", said)
     assert f"{hours} hours of one core" in book
+
+
+def test_spliced_frames_are_those_that_are_spliced_when_they_are_taken():
+    features = stream(0, "frame").normal(size=(9, 2)).astype(np.float32)
+    frames = Frames(features, np.array([0, 4, 9]), context=2)
+    frames.labels = np.arange(9) % 3
+    index, found = np.array([8, 0, 3, 4]), []
+    for one in (frames, Spliced(frames)):
+        x, y = np.zeros((4, 10), np.float32), np.zeros(4, np.int64)
+        one.take(index, x, y)
+        found.append((x.tolist(), y.tolist()))
+    assert found[0] == found[1] and found[0][1] == [2, 0, 0, 1]
 
 
 def test_what_does_not_go_together_is_refused(capsys):
