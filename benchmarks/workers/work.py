@@ -137,17 +137,19 @@ def _cause(size: Size, book: Book, what: str, job: Job, searched: bool, trained:
 
 
 def _changes(size: Size, cells: dict[tuple[str, int], Cell]) -> Iterator[tuple[str, Job, bool]]:
-    """Yield what is changed, the changed job, and whether its rate is searched again."""
+    """Yield what is changed, the changed job, and whether its rate is searched again.
+
+    What takes longest comes last: twice the frames, then small batches.
+    """
     n = max(size.workers)
     share = n // min(size.workers)
-    for method in METHODS[1:]:
-        best = cells[method, n].best
-        if not best:
-            continue
-        job = replace(best, workers=n, epochs=size.epochs, seed=0)
-        few = replace(job, batch=job.batch // share, tau=job.tau / share)
-        yield f"sum constant: {few.batch} frames a worker", few, True
-        yield "twice the frames", replace(job, epochs=2 * size.epochs), False
+    found = [(method, cells[method, n].best) for method in METHODS[1:]]
+    jobs = [
+        (method, replace(best, workers=n, epochs=size.epochs, seed=0))
+        for method, best in found
+        if best
+    ]
+    for method, job in jobs:
         if job.clip:
             yield "no clip", replace(job, clip=0.0), False
         else:
@@ -162,3 +164,8 @@ def _changes(size: Size, cells: dict[tuple[str, int], Cell]) -> Iterator[tuple[s
         if "bmuf" in method:
             yield "eta 0: plain means", replace(job, block_momentum=0.0), True
             yield "blocks of a fifth", replace(job, block_steps=job.block_steps // 5), False
+    for _, job in jobs:
+        yield "twice the frames", replace(job, epochs=2 * size.epochs), False
+    for _, job in jobs:
+        few = replace(job, batch=job.batch // share, tau=job.tau / share)
+        yield f"sum constant: {few.batch} frames a worker", few, True
