@@ -122,12 +122,14 @@ class Clock:
         begun = time.monotonic()
         found, now = self.desk.trained(job, test), time.monotonic()
         done = self.done()
-        pace = max(1.0, (done - self.before) / (now - self.begun))
-        left = max(0, self.planned - done) / pace / 3600
+        left = ""
+        if done > self.before:
+            pace = (done - self.before) / (now - self.begun)
+            left = f", at most {max(0, self.planned - done) / pace / 3600:.1f} h left"
         error = f"{found['dev']['frame_error_rate']:.2%}" if "dev" in found else "diverged"
         say(
             f"{time.strftime('%H:%M')} {job.name}: {job.told()}: dev FER {error}, "
-            f"{now - begun:.0f} s; {done / self.planned:.1%} done, at most {left:.1f} h left"
+            f"{now - begun:.0f} s; {done / self.planned:.1%} done{left}"
         )
         return found
 
