@@ -139,7 +139,7 @@ def _cause(size: Size, book: Book, what: str, job: Job, searched: bool, trained:
 def _changes(size: Size, cells: dict[tuple[str, int], Cell]) -> Iterator[tuple[str, Job, bool]]:
     """Yield what is changed, the changed job, and whether its rate is searched again.
 
-    What takes longest comes last: twice the frames, then small batches, with GTC first.
+    What takes longest comes last: twice the frames, then small batches, with `ddp` last.
     """
     n = max(size.workers)
     share = n // min(size.workers)
@@ -166,6 +166,6 @@ def _changes(size: Size, cells: dict[tuple[str, int], Cell]) -> Iterator[tuple[s
             yield "blocks of a fifth", replace(job, block_steps=job.block_steps // 5), False
     for _, job in jobs:
         yield "twice the frames", replace(job, epochs=2 * size.epochs), False
-    for _, job in sorted(jobs, key=lambda pair: "gtc" not in pair[0]):
+    for _, job in sorted(jobs, key=lambda pair: pair[0] == "ddp"):
         few = replace(job, batch=job.batch // share, tau=job.tau / share)
         yield f"sum constant: {few.batch} frames a worker", few, True
