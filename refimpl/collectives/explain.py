@@ -26,6 +26,7 @@ from refimpl.collectives.explain_steps import (
     scatter_allgather,
 )
 from refimpl.collectives.families import EXPLICIT
+from refimpl.collectives.interface import Family
 from refimpl.collectives.moves import Moves, Stage, heard
 from refimpl.collectives.order import formula
 from refimpl.collectives.text import held, orders, ranks, run, section, table, wrapped
@@ -182,20 +183,20 @@ _ON_NODES: dict[str, Callable[[int, int], str]] = {
 }
 # Whose call a name is for, and which: without an operation, the first that the family has.
 _CALLS = {
-    name: (family.name, operation)
+    name: (family, operation)
     for family in EXPLICIT
     for operation in reversed(family.algorithms)
     for name in (family.name, f"{family.name}-{operation.replace('_', '-')}")
 }
-_OURS = {_CALLS[name][0] for name in (*_FLAT, *_ON_NODES)}  # families with tables of their own
-NAMES = (*_FLAT, *_ON_NODES, *(name for name, call in _CALLS.items() if call[0] not in _OURS))
+_OURS = {_CALLS[name][0].name for name in (*_FLAT, *_ON_NODES)}  # have tables of their own
+NAMES = (*_FLAT, *_ON_NODES, *(name for name, call in _CALLS.items() if call[0].name not in _OURS))
 
 
-def arrows(family: str, operation: str, p: int, k: int | None) -> str:
+def arrows(family: Family, operation: str, p: int, k: int | None) -> str:
     """Return what can be told of any algorithm: who sends to whom, and how it adds."""
-    found = heard(family, operation, p, k)
+    found = heard(family.name, operation, p, k)
     parts = [pictures.title(found), found.arrows()]
-    stated = next(one for one in EXPLICIT if one.name == family).algorithms[operation].orders
+    stated = family.algorithms[operation].orders
     if stated is not None:
         each = {
             c: order for part, order in stated(Call.of(p, found.nodes)) for c in range(p)[part]
@@ -248,4 +249,5 @@ def picture(name: str, p: int, k: int | None = None) -> str:
     """Return the same as a picture that moves, SVG; see `explain`."""
     check(name, p, k)
     require(p > 1, f"{name} on one rank sends nothing, and there is nothing to draw: give -p 2")
-    return pictures.draw(heard(*_CALLS[name], p, k))
+    family, operation = _CALLS[name]
+    return pictures.draw(heard(family.name, operation, p, k))
