@@ -17,6 +17,8 @@ from benchmarks.workers.work import Book, everything, frames_planned
 from refimpl.support.errors import UserError
 from refimpl.support.files import write_whole
 
+PICTURE = "workers.svg"
+
 
 def main(words: list[str] | None = None) -> int:
     """Do it, or report."""
@@ -57,7 +59,7 @@ def work(folder: Path, size: Size, args: argparse.Namespace) -> int:
         book = everything(size, lambda job, test: known(desk, job, test), lambda book: None)
         say(write(desk, book) + remains(desk))
         if args.svg:
-            write_whole(Path(args.svg), picture.draw(size, book).encode())
+            write_whole(Path(args.svg), (folder / PICTURE).read_bytes())
         if args.pack:
             kept.pack(Path(args.pack), size, desk.all())
         return 0
@@ -93,7 +95,7 @@ def write(desk: Desk, book: Book) -> str:
     hours = sum(run["cpu_seconds"] for run in desk.all()) / 3600
     text = table.whole(desk.size, book, hours)
     write_whole(desk.folder / "tables.md", text.encode())
-    write_whole(desk.folder / "workers.svg", picture.draw(desk.size, book).encode())
+    write_whole(desk.folder / PICTURE, picture.draw(desk.size, book).encode())
     return text
 
 

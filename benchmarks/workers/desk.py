@@ -12,7 +12,6 @@ same bits.  Several processes may work in one folder: a run is the work of one o
 from __future__ import annotations
 
 import fcntl
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -72,7 +71,7 @@ class Desk:
         except OSError as error:
             raise UserError(f"--out {self.folder}: {error.strerror}") from error
         about = self.folder / "size.json"
-        mine = json.loads(json.dumps(asdict(self.size)))
+        mine = self.size.plain()
         if about.exists() and read_json(read_text(about)) != mine:
             raise UserError(f"--out {self.folder} has an experiment of another size: name another")
         write_json(about, mine)

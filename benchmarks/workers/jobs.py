@@ -115,6 +115,11 @@ class Size:
     penalties: tuple[float, ...] = AcousticSettings.word_penalties
     draws: int = 2000
 
+    def plain(self) -> dict[str, Any]:
+        """Return it as it comes back from a JSON file."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
     def start(self, method: str) -> Job:
         """Return where the search of a method begins, on the fewest workers."""
         lr = {"serial": 0.0625, "ddp": 0.25, "gtc": 0.5, "bmuf": 0.0625, "gtc-bmuf": 0.25}[method]

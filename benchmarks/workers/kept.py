@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ FILE = Path(__file__).with_name("runs.json.gz")
 def pack(file: Path, size: Size, runs: list[dict[str, Any]]) -> None:
     """Write all runs, in the order of their names."""
     ordered = sorted(runs, key=lambda run: Job(**run["job"]).name)
-    text = json.dumps({"size": asdict(size), "runs": ordered}, separators=(",", ":"))
+    text = json.dumps({"size": size.plain(), "runs": ordered}, separators=(",", ":"))
     write_whole(file, gzip.compress(text.encode(), mtime=0))
 
 
@@ -31,7 +30,7 @@ def unpack(file: Path, size: Size, folder: Path) -> None:
     Raises `UserError` if they are of an experiment of another size.
     """
     kept = read_json(gzip.decompress(file.read_bytes()).decode())
-    if kept["size"] != json.loads(json.dumps(asdict(size))):
+    if kept["size"] != size.plain():
         raise UserError(f"{file} is of an experiment of another size: give --out DIR")
     (folder / "runs").mkdir()
     for run in kept["runs"]:

@@ -143,11 +143,10 @@ def _changes(size: Size, cells: dict[tuple[str, int], Cell]) -> Iterator[tuple[s
     """
     n = max(size.workers)
     share = n // min(size.workers)
-    found = [(method, cells[method, n].best) for method in METHODS[1:]]
     jobs = [
         (method, replace(best, workers=n, epochs=size.epochs, seed=0))
-        for method, best in found
-        if best
+        for method in METHODS[1:]
+        if (best := cells[method, n].best)
     ]
     for method, job in jobs:
         if job.clip:
