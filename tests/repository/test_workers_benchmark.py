@@ -152,6 +152,9 @@ def test_the_tables_of_the_book_are_those_of_the_runs_that_are_kept(capsys):
     assert len(rows) > 20 and not set(rows) - set(book.splitlines())
     (hours,) = re.findall("took (.*) hours of one core", said)
     assert f"{hours} hours of one core" in book
+    reading = book.partition("### How to read it")[2].partition("### ")[0]
+    numbers = set(re.findall(r"\d+\.\d+", reading))
+    assert len(numbers) > 30 and not numbers - set(re.findall(r"\d+\.\d+", said))
 
 
 def test_spliced_frames_are_those_that_are_spliced_when_they_are_taken():
