@@ -338,6 +338,11 @@ def test_one_line_for_all_ranks_and_exit_code_2(tmp_path):
     assert "partition groups of 3" in run.stderr
 
 
+def test_training_takes_the_simplest_row_with_the_lengths_that_are_given(tmp_path):
+    run = launched(1, "train", "mlp", "--partition", 3, cwd=tmp_path)  # mics, not serial
+    assert run.returncode == 2 and "1 rank into partition groups of 3" in run.stderr
+
+
 def test_a_run_that_begins_nothing_leaves_no_folder(tmp_path):
     run = launched(1, "train", "mlp", "--batch", 10**8, cwd=tmp_path)
     assert run.returncode == 2, run.stderr
